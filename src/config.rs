@@ -322,7 +322,11 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         ..Settings::default()
     };
     if let Some(fleet) = &settings.fleet {
-        fleet::lease_probes(fleet, &mut settings.dependencies);
+        for dependency in settings.dependencies.values_mut() {
+            if let Some(lease) = fleet::lease_of_probes(fleet, &dependency.fleet) {
+                dependency.settings.breaker.half_open.lease = lease;
+            }
+        }
     }
     settings.consumers = consumer::read_all(
         &section.section("consumers"),

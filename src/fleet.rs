@@ -211,7 +211,7 @@ impl Fleet {
     /// # Cancel safety   Dropped, they notice after a few heartbeats.
     pub async fn leave(&self) {
         let (done, is_done) = oneshot::channel();
-        if self.ask(FleetRequest::Leave(done)).await.is_ok() {
+        if self.ask(FleetRequest::Goodbye(done)).await.is_ok() {
             let _ = tokio::time::timeout(GOODBYE, is_done).await;
         }
     }
@@ -277,7 +277,7 @@ fn host_name() -> String {
     name.unwrap_or_else(|| "replica".to_owned())
 }
 
-/// Returns a fingerprint of what the replicas of one fleet have in common: the names and addresses of
+/// Returns a fingerprint of the configuration that the replicas of one fleet share: the names and addresses of
 /// their dependencies. It does not depend on the build.
 fn fingerprint(settings: &Settings) -> String {
     // FNV-1a, with 64 bits.

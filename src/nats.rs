@@ -1,6 +1,6 @@
 //! The connection to the NATS servers of a fleet: how it is made, and whether it stands.
 //!
-//! The client keeps what is published without a connection, and sends it all after the next one.
+//! The client keeps all publications without a connection, and sends them after the next one.
 //! So nothing is published here without a connection, and each question has a time limit of its
 //! own. Credentials are read once, and appear in no error.
 
@@ -27,7 +27,7 @@ const PING: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to a publication, above the time limits of all callers.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The reason why NATS did not do what it was asked for.
+/// The reason why NATS did not do as it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum NatsError {
@@ -61,7 +61,7 @@ impl NatsError {
 pub(crate) struct Standing {
     /// True while it stands.
     pub(crate) is_connected: bool,
-    /// Number of connections so far: what was known of an earlier one is old.
+    /// Number of connections so far: knowledge from an earlier one is old.
     pub(crate) connections: u64,
 }
 
@@ -107,7 +107,7 @@ impl NatsConnection {
         self.client.connection_state() == State::Connected
     }
 
-    /// Returns the state of the connection, whose changes can be awaited.
+    /// Returns the state of the connection. Its changes can be awaited.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
     }
@@ -164,7 +164,7 @@ async fn authenticate(
     options: ConnectOptions,
     config: &FleetConfig,
 ) -> Result<ConnectOptions, NatsError> {
-    // SEC-1: what the files and the token hold appears in no text.
+    // SEC-1: the contents of the files and the token appear in no text.
     if let Some(path) = &config.credentials {
         let text = read(path).await?;
         return options.credentials(&text).map_err(|_| {

@@ -20,7 +20,7 @@ mod state;
 mod work;
 
 pub(crate) use actor::ConsumerActor;
-pub use ending::{MessageEnding, MessageResult};
+pub use ending::{MessageEnding, MessageResult, ask_for_message};
 pub(crate) use job::JobWork;
 pub use job::{Done, Job, JobDecoder, JobEncoder, ttl_of};
 pub use message::{OutgoingMessage, QueueMessage};

@@ -1,7 +1,7 @@
 //! The fate of a message that a consumer took from a queue: it is worked on or not, and afterwards it
 //! is answered, buried as a dead letter, or given back with a delay.
 //!
-//! It fetches and acknowledges nothing, and it reads no clock: what is known of a message is an
+//! It fetches and acknowledges nothing, and it reads no clock: the knowledge of a message is an
 //! argument.
 
 mod tally;
@@ -75,7 +75,7 @@ impl MessageArrival {
     /// Returns the number of deliveries that ended without any word of their consumer.
     #[must_use]
     pub fn crashes(&self) -> u32 {
-        // What was given back is a delivery too, and no crash.
+        // A return is a delivery too, and no crash.
         let earlier = self.deliveries.saturating_sub(1);
         earlier.saturating_sub(self.notes.returns)
     }
@@ -149,7 +149,7 @@ pub enum ReturnReason {
     /// Its call failed.
     Failed,
     /// There was no place for its call.
-    NoPlace,
+    NoSlotFree,
     /// The consumer, or its connection, ended before the fate of the message was certain. The server
     /// delivers it again.
     Interrupted,
@@ -161,7 +161,7 @@ impl ReturnReason {
         Self::Refused,
         Self::Throttled,
         Self::Failed,
-        Self::NoPlace,
+        Self::NoSlotFree,
         Self::Interrupted,
     ];
 
@@ -172,7 +172,7 @@ impl ReturnReason {
             Self::Refused => "refused",
             Self::Throttled => "throttled",
             Self::Failed => "failed",
-            Self::NoPlace => "no_place",
+            Self::NoSlotFree => "no_place",
             Self::Interrupted => "interrupted",
         }
     }
@@ -214,7 +214,7 @@ pub enum MessageCallKind {
     /// A limit of the rate, or a pause, refused it.
     Limited,
     /// There was no place.
-    NoPlace,
+    NoSlotFree,
 }
 
 /// The end of a message's call.
@@ -298,7 +298,7 @@ impl MessageRules {
             MessageCallKind::Ended(Class::Misconfigured) => {
                 self.give_back(arrival.notes, ReturnReason::Failed, self.max_delay)
             }
-            // MSG-7: an outage does not permit to do twice what is not idempotent.
+            // MSG-7: an outage permits no second execution of work that is not idempotent.
             _ if !may_repeat && end.executed != Executed::No => {
                 MessageFate::Dead(match end.executed {
                     Executed::Maybe => DeadReason::Maybe,
@@ -316,7 +316,9 @@ impl MessageRules {
                 };
                 self.give_back(arrival.notes, ReturnReason::Refused, wait)
             }
-            MessageCallKind::NoPlace => self.give_back(arrival.notes, ReturnReason::NoPlace, SOON),
+            MessageCallKind::NoSlotFree => {
+                self.give_back(arrival.notes, ReturnReason::NoSlotFree, SOON)
+            }
         }
     }
 

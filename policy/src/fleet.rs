@@ -141,7 +141,7 @@ impl FleetDependency {
         self.lease.held()
     }
 
-    /// Applies new settings; what was heard stays.
+    /// Applies new settings; all evidence stays.
     pub fn reconfigure(&mut self, settings: FleetSettings) {
         self.settings = settings;
     }

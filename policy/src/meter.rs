@@ -227,7 +227,7 @@ impl Meter {
         u64::try_from(debt.div_ceil(self.parts.unsigned_abs())).unwrap_or(u64::MAX)
     }
 
-    /// Changes the settings. What is available or owed stays so, up to the new burst. Reservations
+    /// Changes the settings. Units that are available or owed stay so, up to the new burst. Reservations
     /// of before are settled as others; their rest is not given back.
     pub fn change(&mut self, now: Time, settings: MeterSettings) {
         self.pass(now);

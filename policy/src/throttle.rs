@@ -87,7 +87,7 @@ impl Throttle {
         settings: &ThrottleSettings,
         random: &mut dyn RandomSource,
     ) -> Option<Pause> {
-        // FLT-11: never shorter than what it asked for, with jitter of this replica's own.
+        // FLT-11: never shorter than its hint, with jitter of this replica's own.
         let wait = backoff::hinted(&settings.backoff, 0, wait, random);
         let wait = match reason {
             PauseReason::Throttled => settings.believed(wait),

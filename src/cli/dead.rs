@@ -56,7 +56,7 @@ enum DeadCommand {
     Drop(LetterArgs),
 }
 
-/// What is done with each dead letter.
+/// The order for each dead letter.
 #[derive(Clone, Copy)]
 enum LetterOrder {
     Show,

@@ -163,7 +163,7 @@ fn check(
     let own = [Some(&consumer.dead_letters), consumer.answers.as_ref()];
     let keys = ["dead_letters", "answers"];
     for (key, subject) in keys.into_iter().zip(own) {
-        // It would consume what it publishes.
+        // It would consume its own messages.
         if subject.is_some_and(|subject| matches(&consumer.subject, subject)) {
             let reason = format!("the consumer's own subject {} takes it", consumer.subject);
             section.conflict(key, reason, "a subject that it does not consume");

@@ -3,14 +3,12 @@
 //! This module does not know the board. A build without the feature `fleet` accepts no section
 //! `fleet`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use breakerbox_policy::fleet::{Quorum, TripSharing};
 use breakerbox_policy::{ProbeLease, Rate};
 
-use super::dependency::DependencyConfig;
 use super::secret::Secret;
 use super::section::Section;
 use super::upstream_tls::{check_pair, pem_file};
@@ -253,23 +251,14 @@ pub(super) fn read_dependency(mut section: Section<'_>) -> DependencyFleet {
     fleet
 }
 
-/// Lets the breakers ask for the fleet's lease before they probe.
-pub(super) fn lease_probes(
-    fleet: &FleetConfig,
-    dependencies: &mut BTreeMap<String, DependencyConfig>,
-) {
+/// Returns the lease that a breaker asks the fleet for before it probes; `None` if it asks for none.
+pub(super) fn lease_of_probes(fleet: &FleetConfig, part: &DependencyFleet) -> Option<ProbeLease> {
+    // FLT-6: without a part in the others' evidence it takes none in leases either.
+    let is_leased = part.trips != TripSharing::Off && part.probes == ProbeSharing::One;
     // FLT-1: a probe waits for the board for this long, then it goes out alone.
-    let leased = ProbeLease::Leased {
+    is_leased.then_some(ProbeLease::Leased {
         timeout: fleet.timeout,
-    };
-    for dependency in dependencies.values_mut() {
-        // FLT-6: without a part in the others' evidence it takes none in leases either.
-        let is_leased = dependency.fleet.trips != TripSharing::Off
-            && dependency.fleet.probes == ProbeSharing::One;
-        if is_leased {
-            dependency.settings.breaker.half_open.lease = leased;
-        }
-    }
+    })
 }
 
 fn is_server(address: &str) -> bool {

@@ -1,7 +1,7 @@
 //! A queue of NATS JetStream as a consumer sees it.
 //!
 //! Nothing is sent without a connection, and each question has a time limit of its own: the client
-//! would keep what is published, and send it all later.
+//! would keep all publications, and send them later.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -44,7 +44,7 @@ pub struct QueueSettings {
     pub dead_letters: String,
     /// The bucket with the notes about messages; made where it is missing.
     pub notes: String,
-    /// Number of copies that the servers keep of what is made.
+    /// Number of copies that the servers keep.
     pub copies: usize,
 }
 
@@ -75,7 +75,7 @@ impl From<NatsError> for QueueError {
     }
 }
 
-/// A durable consumer of a stream. What is missing at the servers is made at the first fetch after
+/// A durable consumer of a stream. Its parts at the servers are made, where they are missing, at the first fetch after
 /// each connection.
 pub struct NatsQueue {
     connection: NatsConnection,
@@ -108,7 +108,7 @@ impl NatsQueue {
         }
     }
 
-    /// Returns the parts at the servers; makes what is missing once in each connection.
+    /// Returns the parts at the servers; makes the missing ones once in each connection.
     async fn parts(&self) -> Result<Arc<(u64, QueueParts)>, SourceError> {
         let connections = self.connection.standing().borrow().connections;
         if let Some(parts) = self.parts.load_full()

@@ -15,7 +15,7 @@ use crate::nats::{NatsConnection, NatsError};
 pub(super) const DUPLICATES: Duration = Duration::from_secs(120);
 
 /// Limit of messages that were delivered and have not ended: those that were given back with a delay
-/// count too, so it is far above what is in flight.
+/// count too, so it is far above the number in flight.
 const MAX_ACK_PENDING: i64 = 10_000;
 
 /// Time limit of one question.
@@ -30,7 +30,7 @@ pub(super) struct QueueParts {
     pub(super) epoch: i64,
 }
 
-/// Makes what is missing.
+/// Makes the missing parts.
 pub(super) async fn provide(
     connection: &NatsConnection,
     settings: &QueueSettings,

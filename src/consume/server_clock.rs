@@ -27,7 +27,7 @@ impl ServerClock {
         self.here.elapsed() > FRESH
     }
 
-    /// Returns the age of what the servers took at this moment.
+    /// Returns the age of a message that the servers took at this moment.
     pub(super) fn age(&self, published: i128) -> Duration {
         // MSG-8: in the server's time.
         let now = self.server + i128::try_from(self.here.elapsed().as_nanos()).unwrap_or_default();

@@ -125,7 +125,7 @@ pub(crate) struct ReportedState {
 }
 
 #[derive(Serialize)]
-struct Envelope<'a, W> {
+struct VersionedWord<'a, W> {
     v: u32,
     #[serde(flatten)]
     word: &'a W,
@@ -133,7 +133,7 @@ struct Envelope<'a, W> {
 
 /// Writes a word with its version.
 pub(crate) fn write<W: Serialize>(word: &W) -> Bytes {
-    let envelope = Envelope { v: VERSION, word };
+    let envelope = VersionedWord { v: VERSION, word };
     // A map with texts as keys has always a form in JSON.
     serde_json::to_vec(&envelope).unwrap_or_default().into()
 }
@@ -202,7 +202,7 @@ pub(crate) enum BoardKey {
 }
 
 impl BoardKey {
-    /// Returns the key's text: a dependency's name is one part of it, whatever it holds.
+    /// Returns the key's text: a dependency's name is one part of it, also with dots in it.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Join => "join".to_owned(),

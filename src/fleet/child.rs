@@ -1,5 +1,5 @@
 //! The supervised child `fleet`: one actor, which hears the board and the runtime, and carries out
-//! what the model decides.
+//! the decisions of the model.
 //!
 //! It is on the way of no call. After a crash it begins anew: joins, reads, then speaks.
 
@@ -28,7 +28,7 @@ pub(super) const CRASH: &str = "crash";
 /// Makes the model of one incarnation.
 pub(crate) type MakeModel = dyn Fn(Time) -> FleetModel + Send + Sync;
 
-/// What the handle and the child share.
+/// The state that the handle and the child share.
 pub(crate) struct FleetState {
     pub(crate) runtime: WeakRuntime,
     pub(crate) open: Box<OpenBoard>,
@@ -51,7 +51,7 @@ pub(crate) enum FleetRequest {
         done: oneshot::Sender<bool>,
     },
     /// The program ends.
-    Leave(oneshot::Sender<()>),
+    Goodbye(oneshot::Sender<()>),
 }
 
 /// The answer of the board to a question.
@@ -232,7 +232,7 @@ impl Incarnation {
 
     async fn request(&mut self, request: FleetRequest) {
         match request {
-            FleetRequest::Leave(done) => {
+            FleetRequest::Goodbye(done) => {
                 let id = word::id_text(self.state.model.acquire().me);
                 let left = self.board.leave(word::write(&ReplicaMessage::Bye { id }));
                 let left = async move {

@@ -26,7 +26,7 @@ use crate::nats::{NatsConnection, NatsError, Standing};
 
 /// Time limit of the questions by which a session begins.
 const SETUP: Duration = Duration::from_secs(2);
-/// Wait before another try of a session whose connection stands.
+/// Wait before another try of a session while its connection stands.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Wait before the files of the connection are read again.
 const REREAD: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ enum Outgoing {
     Put(String, Bytes),
     TakeOff(String),
     Say(Bytes),
-    Leave(Bytes, tokio::sync::oneshot::Sender<()>),
+    Goodbye(Bytes, tokio::sync::oneshot::Sender<()>),
 }
 
 /// The board of one incarnation of the child.
@@ -149,7 +149,7 @@ impl Board for NatsBoard {
 
     fn leave(&self, message: Bytes) -> BoxFuture<'static, ()> {
         let (gone, is_gone) = tokio::sync::oneshot::channel();
-        self.send(Outgoing::Leave(message, gone));
+        self.send(Outgoing::Goodbye(message, gone));
         let patience = self.shared.timeout;
         Box::pin(async move {
             let _ = tokio::time::timeout(patience, is_gone).await;
@@ -206,7 +206,7 @@ async fn write(shared: Arc<BoardState>, mut queue: mpsc::Receiver<Outgoing>) {
                 let subject = shared.said.clone();
                 connection.publish(subject, message, limit).await
             }
-            Outgoing::Leave(message, gone) => {
+            Outgoing::Goodbye(message, gone) => {
                 let subject = shared.said.clone();
                 let said = connection.publish(subject, message, limit).await;
                 if let Ok(client) = connection.client() {
@@ -275,7 +275,7 @@ impl SessionKeeper {
         }
     }
 
-    /// One session, from the join to the loss of the connection, whose reason it returns.
+    /// One session, from the join to the loss of the connection. Returns the reason of the loss.
     async fn session(
         &self,
         connection: &NatsConnection,

@@ -70,7 +70,7 @@ pub enum ApiShape {
 
 impl ApiShape {
     /// Returns the shape of a request's answers. `target`: the path with its query, with or without
-    /// what stands before the operation.
+    /// the part before the operation.
     #[must_use]
     pub fn of(api: Api, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

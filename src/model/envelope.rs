@@ -1,6 +1,6 @@
 //! Error bodies of providers in their several forms, read into one.
 //!
-//! The dialects say what the words mean.
+//! The dialects give the words their meaning.
 
 use serde_json::Value;
 

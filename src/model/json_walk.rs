@@ -1,6 +1,6 @@
 //! A walk through a JSON text that names each scalar with the path to it, without a tree in memory.
 //!
-//! It decides nothing: the dialects say what a path means.
+//! It decides nothing: the dialects give a path its meaning.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -57,7 +57,7 @@ impl ShapeState {
             ApiShape::Content | ApiShape::ContentArray => {
                 google::read(data, &mut self.choices, figures)
             }
-            // Nothing is held back of what is not known.
+            // No unknown event is held back.
             ApiShape::Other(_) => EventFacts::part(true),
         }
     }

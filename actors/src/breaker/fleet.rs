@@ -1,4 +1,4 @@
-//! The part of a breaker in a fleet: what others' evidence does to it, and what the fleet asks of it.
+//! The part of a breaker in a fleet: the effects of others' evidence, and of the fleet's orders.
 //!
 //! Only the dependency's own breaker takes part; those of its keys decide alone.
 

@@ -53,7 +53,7 @@ pub(crate) struct SharedBreaker {
     has_inherited_override: AtomicBool,
     /// True if the last outcome of a key was a failure.
     is_failing: AtomicBool,
-    /// Latest begin of an attempt whose success was reported, in nanoseconds; 0 for none.
+    /// Latest begin of an attempt with a reported success, in nanoseconds; 0 for none.
     pub(super) success: AtomicU64,
 }
 

@@ -56,7 +56,7 @@ impl Actor for ConsumerActor {
     }
 
     fn stopping(&mut self, _: &mut Self::Context) -> Running {
-        // SUP-7: what was fetched may end before it stops.
+        // SUP-7: fetched messages may end before it stops.
         self.state.draining.send_replace(true);
         match self.is_over.get() {
             true => Running::Stop,

@@ -16,7 +16,7 @@ use super::state::ConsumerState;
 use super::work::{DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
 use crate::sync::LockExt as _;
 
-/// Wait before the queue is asked again for what it could not do.
+/// Wait before the queue is asked again after a failure of its own.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// Number of fetched messages that wait for the begin of their calls.
@@ -136,7 +136,7 @@ impl MessageCarrier {
                 let arrival = self.arrival(&MessageTerms::default(), MessageNotes::default());
                 let detail = broken.to_string();
                 let dead = (DeadReason::Malformed, Executed::No);
-                return self.bury(&arrival, dead, detail, None).await;
+                return self.send_dead_letter(&arrival, dead, detail, None).await;
             }
         };
         let notes = match self.message.deliveries {
@@ -162,7 +162,9 @@ impl MessageCarrier {
                     _ => Executed::No,
                 };
                 let detail = start_detail(reason).to_owned();
-                return self.bury(&arrival, (reason, executed), detail, None).await;
+                return self
+                    .send_dead_letter(&arrival, (reason, executed), detail, None)
+                    .await;
             }
         };
         if must_mark {
@@ -201,7 +203,8 @@ impl MessageCarrier {
             MessageFate::Dead(reason) => {
                 let detail = "its last call ended without an answer".to_owned();
                 let dead = (reason, end.ending.executed);
-                self.bury(arrival, dead, detail, end.problem).await;
+                self.send_dead_letter(arrival, dead, detail, end.problem)
+                    .await;
             }
             MessageFate::Return {
                 delay,
@@ -223,7 +226,7 @@ impl MessageCarrier {
             let published = self.insist(|own| own.state.source.publish(&answer)).await;
             if let Err(problem) = published {
                 let dead = (DeadReason::Answer, Executed::Yes);
-                return self.bury(arrival, dead, problem, None).await;
+                return self.send_dead_letter(arrival, dead, problem, None).await;
             }
         }
         if self.acknowledge().await {
@@ -232,7 +235,7 @@ impl MessageCarrier {
     }
 
     /// Buries the message as a dead letter, then acknowledges it.
-    async fn bury(
+    async fn send_dead_letter(
         mut self,
         arrival: &MessageArrival,
         (reason, executed): (DeadReason, Executed),
@@ -274,13 +277,13 @@ impl MessageCarrier {
             return self.give_back(notes, ReturnReason::Failed, delay).await;
         }
         if self.acknowledge().await {
-            self.fate.close(|books| books.bury(reason));
+            self.fate.close(|books| books.dead_letter(reason));
             state.tell_dead(&self.message.id, reason, None);
         }
     }
 
     async fn give_back(mut self, notes: MessageNotes, reason: ReturnReason, delay: Duration) {
-        // What is given back is told apart from a crash by its notes, so they come first.
+        // A return is told apart from a crash by its notes, so they come first.
         let kept = self.insist(|own| own.state.source.keep_notes(&own.message, notes));
         if kept.await.is_err() {
             return;

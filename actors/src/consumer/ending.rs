@@ -46,72 +46,70 @@ impl MessageEnding {
 pub type MessageResult<D> =
     Result<Answer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
 
-impl<D: Dependency> Client<D> {
-    /// Calls the dependency for a message, as [`Client::ask_with`] does, and tells how the call
-    /// ended as it concerns the message.
-    ///
-    /// # Panics  As [`Client::ask`].
-    /// # Cancel safety   As [`Client::ask`].
-    /// # Source  Rules MSG-4 and MSG-5 in docs/rules.md.
-    pub async fn ask_for_message(
-        &self,
-        request: D::Request,
-        options: CallOptions,
-    ) -> (MessageResult<D>, MessageEnding) {
-        let key = options.key.clone();
-        let key = key.as_deref();
-        let was_trial = self.readiness(key).is_trial;
-        let result = self.ask_with(request, options).await;
-        let after = self.readiness(key);
-        let breaker = breaker_after(was_trial, &after);
-        let ending = match &result {
-            Ok(_) => MessageEnding {
-                kind: MessageCallKind::Answered,
-                executed: Executed::Yes,
-                wait: None,
-                breaker,
-            },
-            Err(error) => MessageEnding {
-                kind: self.kind_of(error),
-                executed: error.executed(),
-                wait: wait_of(error, &after),
-                breaker,
-            },
-        };
-        (result, ending)
-    }
+/// Calls the dependency for a message, as [`Client::ask_with`] does, and tells how the call
+/// ended as it concerns the message.
+///
+/// # Panics  As [`Client::ask`].
+/// # Cancel safety   As [`Client::ask`].
+/// # Source  Rules MSG-4 and MSG-5 in docs/rules.md.
+pub async fn ask_for_message<D: Dependency>(
+    client: &Client<D>,
+    request: D::Request,
+    options: CallOptions,
+) -> (MessageResult<D>, MessageEnding) {
+    let key = options.key.clone();
+    let key = key.as_deref();
+    let was_trial = client.readiness(key).is_trial;
+    let result = client.ask_with(request, options).await;
+    let after = client.readiness(key);
+    let breaker = breaker_after(was_trial, &after);
+    let ending = match &result {
+        Ok(_) => MessageEnding {
+            kind: MessageCallKind::Answered,
+            executed: Executed::Yes,
+            wait: None,
+            breaker,
+        },
+        Err(error) => MessageEnding {
+            kind: kind_of(client, error),
+            executed: error.executed(),
+            wait: wait_of(error, &after),
+            breaker,
+        },
+    };
+    (result, ending)
+}
 
-    fn kind_of(&self, error: &CallError<D::Error>) -> MessageCallKind {
-        match error {
-            CallError::Failed { error, .. } => {
-                let verdict = D::classify(Err(error));
-                let settings = self.settings();
-                let judged = verdict.judged(|symptom| settings.classify.class_of(symptom));
-                MessageCallKind::Ended(judged.class)
-            }
-            CallError::Open(_) | CallError::NotExecuted { .. } | CallError::Quarantined { .. } => {
-                MessageCallKind::Refused
-            }
-            CallError::RateLimited {
-                limit: Limit::TooHeavy { .. },
-                ..
-            }
-            | CallError::SessionSpent { .. } => MessageCallKind::Ended(Class::Rejected),
-            CallError::RateLimited { .. } => MessageCallKind::Limited,
-            CallError::Overloaded { .. } => MessageCallKind::NoPlace,
-            // The time was spent in the queue for a place.
-            CallError::TimedOut {
-                executed: Executed::No,
-                ..
-            } => MessageCallKind::NoPlace,
-            CallError::FallbackFailed { cause, .. } => self.kind_of(cause),
-            CallError::BadAnswer { .. }
-            | CallError::TimedOut { .. }
-            | CallError::Stalled { .. }
-            | CallError::WorkerCrashed { .. }
-            | CallError::Interrupted { .. }
-            | CallError::Injected { .. } => MessageCallKind::Ended(Class::Failure),
+fn kind_of<D: Dependency>(client: &Client<D>, error: &CallError<D::Error>) -> MessageCallKind {
+    match error {
+        CallError::Failed { error, .. } => {
+            let verdict = D::classify(Err(error));
+            let settings = client.settings();
+            let judged = verdict.judged(|symptom| settings.classify.class_of(symptom));
+            MessageCallKind::Ended(judged.class)
         }
+        CallError::Open(_) | CallError::NotExecuted { .. } | CallError::Quarantined { .. } => {
+            MessageCallKind::Refused
+        }
+        CallError::RateLimited {
+            limit: Limit::TooHeavy { .. },
+            ..
+        }
+        | CallError::SessionSpent { .. } => MessageCallKind::Ended(Class::Rejected),
+        CallError::RateLimited { .. } => MessageCallKind::Limited,
+        CallError::Overloaded { .. } => MessageCallKind::NoSlotFree,
+        // The time was spent in the queue for a place.
+        CallError::TimedOut {
+            executed: Executed::No,
+            ..
+        } => MessageCallKind::NoSlotFree,
+        CallError::FallbackFailed { cause, .. } => kind_of(client, cause),
+        CallError::BadAnswer { .. }
+        | CallError::TimedOut { .. }
+        | CallError::Stalled { .. }
+        | CallError::WorkerCrashed { .. }
+        | CallError::Interrupted { .. }
+        | CallError::Injected { .. } => MessageCallKind::Ended(Class::Failure),
     }
 }
 

@@ -9,7 +9,7 @@ use breakerbox_policy::{
     BackoffSettings, BreakerAfter, Class, DependencySettings, Executed, MessageCallKind,
 };
 
-use super::ending::MessageEnding;
+use super::ending::{MessageEnding, ask_for_message};
 use super::message::QueueMessage;
 use super::work::{BrokenMessage, MessageTerms, MessageWork, WorkAnswer, WorkEnd, WorkFuture};
 use crate::call_options::CallOptions;
@@ -64,7 +64,7 @@ impl<M> Job<M> {
             ..CallOptions::default()
         };
         let request = request(self.message);
-        let (result, ending) = client.ask_for_message(request, options).await;
+        let (result, ending) = ask_for_message(client, request, options).await;
         let (value, problem) = match result {
             Ok(answer) => (Some(answer.value), String::new()),
             Err(error) => (None, error.to_string()),

@@ -10,7 +10,7 @@ use super::message::{OutgoingMessage, QueueMessage};
 /// The future of an operation at a source.
 pub type SourceFuture<'a, T> = BoxFuture<'a, Result<T, SourceError>>;
 
-/// The reason why a source did not do what it was asked for.
+/// The reason why a source did not do as it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {

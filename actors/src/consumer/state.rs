@@ -1,4 +1,4 @@
-//! The part of a consumer that outlives its crashes: settings, books, and what it shows.
+//! The part of a consumer that outlives its crashes: settings, books, and status.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -128,7 +128,7 @@ impl ConsumerState {
         if let Some(pause) = pause_of(&ready) {
             return Err((pause, ready.retry_after.unwrap_or(LOOK).min(LOOK)));
         }
-        // MSG-1: what can begin now, less what was fetched and has not begun.
+        // MSG-1: the calls that can begin now, less the fetched messages that have not begun.
         let most = self
             .settings
             .max_in_flight

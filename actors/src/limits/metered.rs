@@ -115,7 +115,7 @@ impl MeteredLimit {
         queue.meter.available(self.shared.clock.now())
     }
 
-    /// Changes rate and burst. What is held, available or owed stays so.
+    /// Changes rate and burst. Units that are held, available or owed stay so.
     pub fn change(&self, settings: MeterSettings) {
         let now = self.shared.clock.now();
         self.shared.queue.acquire().meter.change(now, settings);

@@ -1,4 +1,4 @@
-//! The breakers of a runtime for a fleet: what its child reads, and what it tells.
+//! The breakers of a runtime for a fleet: their state for its child, and its orders to them.
 
 use std::sync::Arc;
 use std::time::Duration;

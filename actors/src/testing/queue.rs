@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::consumer::{MessageSource, OutgoingMessage, QueueMessage, SourceError, SourceFuture};
 use crate::sync::LockExt;
 
-/// A queue that lives in the process of a test, and does what a server does: it counts deliveries,
-/// delivers again what was given back or of which it heard nothing, and drops second publications.
+/// A queue that lives in the process of a test, and behaves as a server: it counts deliveries,
+/// delivers again the messages that were given back or left without a word, and drops second publications.
 ///
 /// ```
 /// use breakerbox_actors::testing::ScriptedQueue;
@@ -158,7 +158,7 @@ impl ScriptedQueue {
         Box::pin(async move { self.when_up(operation) })
     }
 
-    /// Delivers what is there. Returns the moment at which more may be there otherwise.
+    /// Delivers the messages that are there. Returns the moment at which more may be there otherwise.
     fn deliver(&self, most: u32) -> Result<(Vec<QueueMessage>, Option<Instant>), SourceError> {
         let now = Instant::now();
         let ack_wait = self.0.ack_wait;

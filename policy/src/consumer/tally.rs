@@ -33,7 +33,7 @@ impl MessageTally {
     }
 
     /// Counts a dead letter.
-    pub fn bury(&mut self, reason: DeadReason) {
+    pub fn dead_letter(&mut self, reason: DeadReason) {
         self.dead[reason as usize] += 1;
         self.in_flight = self.in_flight.saturating_sub(1);
     }

@@ -150,7 +150,7 @@ fn msg_4_a_delay_follows_from_the_reason_and_is_never_zero() {
         ..throttled
     };
     assert_eq!(delay_of(fate(&arrival(), &none)), LEAST);
-    let no_place = ended(MessageCallKind::NoPlace);
+    let no_place = ended(MessageCallKind::NoSlotFree);
     assert_eq!(delay_of(fate(&arrival(), &no_place)), 250 * MS);
 }
 
@@ -234,7 +234,7 @@ mod properties {
             Just(MessageCallKind::Ended(Class::Cancelled)),
             Just(MessageCallKind::Refused),
             Just(MessageCallKind::Limited),
-            Just(MessageCallKind::NoPlace),
+            Just(MessageCallKind::NoSlotFree),
         ]
     }
 
@@ -290,7 +290,7 @@ mod properties {
                 prop_assert!(books.adds_up());
                 let mark = match rules.begin(&message) {
                     MessageStart::Dead(reason) => {
-                        books.bury(reason);
+                        books.dead_letter(reason);
                         break;
                     }
                     MessageStart::Work { mark } => mark,
@@ -317,7 +317,7 @@ mod properties {
                         break;
                     }
                     MessageFate::Dead(reason) => {
-                        books.bury(reason);
+                        books.dead_letter(reason);
                         break;
                     }
                     MessageFate::Return { delay, reason, notes } => {

@@ -115,7 +115,7 @@ pub enum FleetInput {
     ProbeDue,
     /// The breaker is half-open.
     HalfOpen,
-    /// Whether the half-open breaker waits for a call: no probe is under way.
+    /// True if the half-open breaker waits for a call: no probe is under way.
     Waits(bool),
     /// The half-open breaker opened again.
     ProbeFailed {

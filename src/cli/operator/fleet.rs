@@ -104,7 +104,7 @@ fn cell(told: &Value) -> String {
     format!("{}{mark}", state.unwrap_or_else(|| "-".to_owned()))
 }
 
-/// What the fleet knows of one dependency.
+/// Returns the fleet's knowledge of one dependency.
 fn shared(told: &Value) -> String {
     let text = |value: &Value| value.as_str().map(plain);
     let mut parts = Vec::new();

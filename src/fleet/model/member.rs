@@ -1,4 +1,5 @@
-//! What a replica keeps of a dependency and of another replica, and the actions of its model.
+//! The record that a replica keeps of a dependency and of another replica, and the actions of its
+//! model.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

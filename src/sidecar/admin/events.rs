@@ -14,7 +14,7 @@ use super::dependencies::millis;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::sidecar::names::{dependency_of, event_kind, pause_name};
-use crate::{Event, EventKind};
+use crate::{AppliedReload, Event, EventKind};
 use breakerbox_actors::{EVENT_HISTORY, OPERATOR_EVENT_HISTORY, redact};
 
 /// Maximum number of events of one page: all that are kept.
@@ -283,14 +283,7 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })
         }
-        EventKind::ReloadApplied { by, report } => json!({
-            "by": by,
-            "kept": report.kept,
-            "restarted": report.restarted,
-            "added": report.added,
-            "removed": report.removed,
-            "failed": report.failed,
-        }),
+        EventKind::ReloadApplied { by, report } => reload(by, report),
         EventKind::ReloadRefused { by, problems } => {
             json!({ "by": by, "problems": text(problems) })
         }
@@ -319,6 +312,18 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
         other => of_fleet(other),
     };
     object(details)
+}
+
+/// Returns the details of a reload.
+fn reload(by: &str, report: &AppliedReload) -> Value {
+    json!({
+        "by": by,
+        "kept": report.kept,
+        "restarted": report.restarted,
+        "added": report.added,
+        "removed": report.removed,
+        "failed": report.failed,
+    })
 }
 
 /// Returns the details of an event of a consumer.

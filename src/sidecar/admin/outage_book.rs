@@ -93,7 +93,7 @@ impl OutageBook {
         all
     }
 
-    /// Takes over what the runtime knows now.
+    /// Takes over the runtime's present outages.
     fn look(&self, inner: &AdminState) -> Vec<OutageRecord> {
         // Before the lock: a look at the health may tell listeners.
         let present = inner.runtime.outages();

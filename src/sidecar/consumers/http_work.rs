@@ -169,7 +169,7 @@ impl MessageWork for HttpWork {
 /// memory for its body.
 fn not_called(problem: Option<Value>) -> WorkEnd {
     let kind = match problem {
-        Some(_) => MessageCallKind::NoPlace,
+        Some(_) => MessageCallKind::NoSlotFree,
         None => MessageCallKind::Refused,
     };
     WorkEnd {

@@ -129,7 +129,8 @@ impl MessageCalls {
         let body = RequestBody::Whole(body);
         let request = HttpRequest::new((method, target), headers, body, is_idempotent);
         let request = request.sent_as(sent);
-        let (result, ending) = route.client.ask_for_message(request, options).await;
+        let (result, ending) =
+            breakerbox_actors::ask_for_message(&route.client, request, options).await;
         let (reply, problem) = match result {
             Ok(answer) => {
                 let reply = MessageReply {

@@ -20,7 +20,7 @@ pub(super) struct TokenLimits {
     meters: Vec<Mutex<Meter>>,
 }
 
-/// Tokens that are set aside for one attempt. Dropped, what is left of it is given back.
+/// Tokens that are set aside for one attempt. Dropped, the rest is given back.
 pub(super) struct TokenHold {
     limits: Arc<TokenLimits>,
     reserved: Vec<Reservation>,
@@ -133,7 +133,7 @@ impl TokenHold {
         for (((limit, meter), one), estimate) in limits.zip(reserved).zip(&self.estimates) {
             let kind = TokenLimits::kind(limit);
             let used = estimate.settled(self.limits.api, figures, kind);
-            // LLM-19: what was too much is given back, and what was too little is owed.
+            // LLM-19: too large a reservation is given back in part, the lack of too small a one is owed.
             meter.acquire().settle(now, one, used);
         }
     }

@@ -127,7 +127,7 @@ impl<S: TryStream> Streamed<S> {
         self
     }
 
-    /// Declares that what came so far is enough for a probe of a half-open breaker. Does nothing for
+    /// Declares that the items so far are enough for a probe of a half-open breaker. Does nothing for
     /// other calls. The breaker is not notified of the later result of a probe.
     pub fn probe_succeeded(&mut self) {
         if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {

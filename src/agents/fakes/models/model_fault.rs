@@ -202,7 +202,7 @@ fn paced(
                 }
                 BodyStep::Break => {
                     leaving.done();
-                    // What was sent before gets out first.
+                    // The earlier pieces get out first.
                     tokio::task::yield_now().await;
                     Err(io::Error::other("the fake breaks off"))
                 }

@@ -42,7 +42,7 @@ pub(crate) struct ModelFailure {
     pub(crate) verdict: Verdict,
     /// The reason why it rejected a prompt that another model may answer.
     pub(crate) rejected: Option<ModelErrorKind>,
-    /// The provider's error event with what came behind it, and true if the body ended there.
+    /// The provider's error event with the bytes behind it, and true if the body ended there.
     pub(crate) event: Option<(Bytes, bool)>,
 }
 

@@ -203,7 +203,7 @@ impl PoolCall<'_> {
             .is_some_and(|source| source == "gateway");
         let name = format!("pool:{}", member.name);
         if let (false, Ok(source)) = (is_gateway, HeaderValue::try_from(name)) {
-            // LLM-24: the answer says who has given it.
+            // LLM-24: the answer names its member.
             headers.insert(SOURCE, source);
         }
         response

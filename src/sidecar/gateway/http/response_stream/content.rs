@@ -1,6 +1,6 @@
 //! The answer of a language model: held back until its first content, and judged by its true end.
 //!
-//! No byte is changed, and none is added: what the gateway has to say at a missing end is added where
+//! No byte is changed, and none is added: the gateway's own event at a missing end is added where
 //! the body is passed on.
 
 use std::collections::VecDeque;
@@ -383,7 +383,7 @@ async fn read_error(
     let mut ahead = ReadAhead::new(reading.budget);
     let until = Instant::now() + REST;
     let reading_it = async { while ahead.next(&mut body, MAX_OPENING).await.is_some() {} };
-    // What has come by then is judged.
+    // The pieces that came by then are judged.
     let _ = timeout_at(until, reading_it).await;
     let joined = ahead.joined();
     let plain = content_coding::decoded(&head.headers, &joined);

@@ -17,7 +17,7 @@ use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
 use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
 use crate::sidecar::gateway::token_limits::TokenHold;
 
-/// An error event, and what came behind it.
+/// An error event, and the bytes behind it.
 struct FailedStream {
     verdict: Verdict,
     status: u16,
