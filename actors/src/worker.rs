@@ -15,7 +15,7 @@ pub(crate) mod reply;
 mod execution;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -302,7 +302,9 @@ impl<D: Dependency> Worker<D> {
         };
         // SUP-6: a call that was alone is the one; of several any may be, until it is answered.
         let is_alone = self.in_flight.len() == 1;
-        for fingerprint in self.in_flight.iter().filter_map(Execution::fingerprint) {
+        // One crash is one, however many calls of this fingerprint were in flight.
+        let in_flight = self.in_flight.iter().filter_map(Execution::fingerprint);
+        for fingerprint in BTreeSet::from_iter(in_flight) {
             let now = self.shared.clock.now();
             if let Some(ttl) = quarantine.suspect(fingerprint, is_alone, now) {
                 let kind = EventKind::Quarantined { fingerprint, ttl };

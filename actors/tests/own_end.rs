@@ -11,7 +11,7 @@ use std::time::Duration;
 use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{CallContext, CallError, Client, Dependency, EventKind};
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{DependencySettings, Executed, GiveUp, Intensity};
+use breakerbox_policy::{DependencySettings, Executed, GiveUp, Intensity, QuarantineSettings};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -44,6 +44,10 @@ impl Dependency for Mortal {
             () = sleep(work) => Ok(self.world.lives.load(Ordering::Relaxed)),
             () = self.world.noticed.notified() => Err(ScriptedError::failure("the line is dead")),
         }
+    }
+
+    fn fingerprint(request: &Duration) -> Option<u64> {
+        u64::try_from(request.as_millis()).ok()
     }
 
     async fn ended(&self) -> String {
@@ -98,6 +102,32 @@ fn last_exit(client: &Client<Mortal>) -> Option<String> {
 }
 
 const LONG: Duration = Duration::from_secs(4);
+
+#[test]
+fn sup_6_one_end_is_one_crash_for_all_equal_calls_in_flight() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        let client = start(&runtime, &world, |settings| {
+            settings.workers.quarantine = Some(QuarantineSettings {
+                crashes: NonZeroU32::new(2).unwrap(),
+                ..QuarantineSettings::default()
+            });
+        })
+        .await;
+        let end = async {
+            sleep(Duration::from_millis(1)).await;
+            world.end.notify_one();
+        };
+        let (first, second, third, ()) =
+            tokio::join!(client.ask(LONG), client.ask(LONG), client.ask(LONG), end);
+        for cut in [first, second, third] {
+            assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
+        }
+        assert_eq!(client.ask(LONG).await.unwrap().value, 2);
+        runtime.finish().await;
+    });
+}
 
 #[test]
 fn sup_5_a_value_that_ends_by_itself_is_a_failed_life_and_a_restart() {

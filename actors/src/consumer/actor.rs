@@ -11,12 +11,12 @@ use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Running};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::Instant;
 
 use super::carry::{MessageCarrier, Stage};
 use super::message::QueueMessage;
 use super::source::SourceError;
 use super::state::ConsumerState;
+use crate::clock::Clock;
 use crate::consumer_pause::ConsumerPause;
 
 /// Longest wait of one question for messages: the breaker may open meanwhile.
@@ -72,7 +72,8 @@ async fn consume(state: Arc<ConsumerState>) {
     let mut carried = FuturesUnordered::new();
     let mut fetching: Option<LocalBoxFuture<'static, Fetched>> = None;
     let mut counting = std::pin::pin!(count(&state));
-    let mut not_before = Instant::now();
+    let clock = Clock::tokio();
+    let mut not_before = clock.now();
     let mut draining = state.draining.subscribe();
     let begun = Rc::new(Stage::default());
     loop {
@@ -83,9 +84,9 @@ async fn consume(state: Arc<ConsumerState>) {
                 Err((ConsumerPause::Draining, _)) if carried.is_empty() => return,
                 Err((pause, wait)) => {
                     state.show(Some(pause), false);
-                    look = Some(Instant::now() + wait);
+                    look = Some(clock.now().after(wait));
                 }
-                Ok(_) if Instant::now() < not_before => look = Some(not_before),
+                Ok(_) if clock.now() < not_before => look = Some(not_before),
                 Ok(most) => {
                     state.show(None, state.work.readiness().is_trial);
                     let source = Arc::clone(&state.source);
@@ -112,12 +113,12 @@ async fn consume(state: Arc<ConsumerState>) {
                     }
                     Err(error) => {
                         state.note(Some(error.to_string()));
-                        not_before = Instant::now() + AGAIN;
+                        not_before = clock.now().after(AGAIN);
                     }
                 }
             }
             Some(()) = carried.next(), if !carried.is_empty() => {}
-            () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)),
+            () = clock.sleep_until(look.unwrap_or_else(|| clock.now())),
                 if look.is_some() => {}
             Ok(()) = draining.changed(), if !is_fetching => {}
             () = &mut counting => {}

@@ -5,15 +5,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox_policy::MessageNotes;
+use breakerbox_policy::{MessageNotes, Time};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::consumer::{MessageSource, OutgoingMessage, QueueMessage, SourceError, SourceFuture};
 use crate::sync::LockExt;
 
 /// A queue that lives in the process of a test, and behaves as a server: it counts deliveries,
-/// delivers again the messages that were given back or left without a word, and drops second publications.
+/// delivers again the messages that were given back or left without a word, and drops second
+/// publications.
 ///
 /// ```
 /// use breakerbox_actors::testing::ScriptedQueue;
@@ -30,13 +31,14 @@ struct QueueInner {
     state: Mutex<QueueState>,
     changed: Notify,
     ack_wait: Duration,
+    clock: Clock,
 }
 
 #[derive(Default)]
 struct QueueState {
     waiting: VecDeque<StoredMessage>,
     /// Delivered messages by their places, and when they come again.
-    delivered: BTreeMap<String, (StoredMessage, Instant)>,
+    delivered: BTreeMap<String, (StoredMessage, Time)>,
     notes: BTreeMap<String, MessageNotes>,
     published: Vec<OutgoingMessage>,
     ids: BTreeSet<String>,
@@ -49,7 +51,7 @@ struct QueueState {
 
 struct StoredMessage {
     message: QueueMessage,
-    since: Instant,
+    since: Time,
 }
 
 impl Default for ScriptedQueue {
@@ -72,13 +74,14 @@ impl ScriptedQueue {
             state: Mutex::default(),
             changed: Notify::new(),
             ack_wait,
+            clock: Clock::tokio(),
         }))
     }
 
     /// Adds a message. Its next delivery has the number that it says.
     pub fn push(&self, mut message: QueueMessage) {
         message.deliveries = message.deliveries.saturating_sub(1);
-        let since = Instant::now();
+        let since = self.0.clock.now();
         let stored = StoredMessage { message, since };
         self.0.state.acquire().waiting.push_back(stored);
         self.0.changed.notify_waiters();
@@ -159,8 +162,8 @@ impl ScriptedQueue {
     }
 
     /// Delivers the messages that are there. Returns the moment at which more may be there otherwise.
-    fn deliver(&self, most: u32) -> Result<(Vec<QueueMessage>, Option<Instant>), SourceError> {
-        let now = Instant::now();
+    fn deliver(&self, most: u32) -> Result<(Vec<QueueMessage>, Option<Time>), SourceError> {
+        let now = self.0.clock.now();
         let ack_wait = self.0.ack_wait;
         let mut state = self.0.state.acquire();
         if state.is_down {
@@ -179,9 +182,9 @@ impl ScriptedQueue {
                 break;
             };
             stored.message.deliveries += 1;
-            stored.message.age = now.saturating_duration_since(stored.since);
+            stored.message.age = now.since(stored.since);
             let message = stored.message.clone();
-            let until = now + ack_wait;
+            let until = now.after(ack_wait);
             state
                 .delivered
                 .insert(message.place.clone(), (stored, until));
@@ -195,17 +198,18 @@ impl ScriptedQueue {
 impl MessageSource for ScriptedQueue {
     fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
         Box::pin(async move {
-            let end = Instant::now() + wait;
+            let clock = &self.0.clock;
+            let end = clock.now().after(wait);
             loop {
                 let changed = self.0.changed.notified();
                 let (messages, next) = self.deliver(most)?;
-                if !messages.is_empty() || Instant::now() >= end {
+                if !messages.is_empty() || clock.now() >= end {
                     return Ok(messages);
                 }
                 let until = next.map_or(end, |next| next.min(end));
                 tokio::select! {
                     () = changed => {}
-                    () = tokio::time::sleep_until(until) => {}
+                    () = clock.sleep_until(until) => {}
                 }
             }
         })
@@ -223,21 +227,22 @@ impl MessageSource for ScriptedQueue {
     }
 
     fn give_back<'a>(&'a self, message: &'a QueueMessage, delay: Duration) -> SourceFuture<'a, ()> {
+        let now = self.0.clock.now();
         self.now(move |state| {
             state.delays.push(delay);
             if let Some((_, until)) = state.delivered.get_mut(&message.place) {
-                *until = Instant::now() + delay;
+                *until = now.after(delay);
             }
             Ok(())
         })
     }
 
     fn progress<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
-        let ack_wait = self.0.ack_wait;
+        let (now, ack_wait) = (self.0.clock.now(), self.0.ack_wait);
         self.now(move |state| {
             state.progress += 1;
             if let Some((_, until)) = state.delivered.get_mut(&message.place) {
-                *until = Instant::now() + ack_wait;
+                *until = now.after(ack_wait);
             }
             Ok(())
         })

@@ -242,6 +242,7 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     get("/api/memory", "/api/memory", 200);
     get("/api/groups", "/api/groups", 200);
     get("/api/consumers", "/api/consumers", 200);
+    get("/api/fleet", "/api/fleet", 200);
     get("/api/tree", "/api/tree", 200);
     get("/api/health", "/api/health", 200);
     get("/api/health/{name}", "/api/health/checked", 200);

@@ -277,12 +277,14 @@ async fn item_99_names_follow_the_convention_and_are_all_explained() {
         );
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");
     }
-    // Tools are those of MCP servers, and this runtime has neither these nor models.
+    // Tools are those of MCP servers; this runtime has no server, model, consumer or fleet.
     let rows = explained
         .lines()
         .filter(|line| line.starts_with("| `breakerbox_"))
         .filter(|line| !line.starts_with("| `breakerbox_tool_"))
-        .filter(|line| !line.starts_with("| `breakerbox_model_"));
+        .filter(|line| !line.starts_with("| `breakerbox_model_"))
+        .filter(|line| !line.starts_with("| `breakerbox_consumer_"))
+        .filter(|line| !line.starts_with("| `breakerbox_fleet_"));
     assert_eq!(
         rows.count(),
         count,
