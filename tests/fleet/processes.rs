@@ -278,7 +278,18 @@ async fn flt_16_what_happens_is_seen_and_secrets_are_not() {
         shown.contains("one *") && shown.contains("other"),
         "{shown}"
     );
-    let metrics = one.text("/metrics").await;
+    // FLT-14: the other one counts from its second heartbeat.
+    let counted = async {
+        loop {
+            let metrics = one.text("/metrics").await;
+            if metrics.contains("breakerbox_fleet_replicas 2") {
+                return metrics;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let metrics = tokio::time::timeout(Duration::from_secs(20), counted).await;
+    let metrics = metrics.expect("two replicas are counted");
     for line in [
         "breakerbox_fleet_connected 1",
         "breakerbox_fleet_replicas 2",

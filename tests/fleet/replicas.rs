@@ -48,10 +48,16 @@ pub(crate) struct Replica {
 
 /// Settings of a replica; `more` is added to the section fleet.
 pub(crate) fn settings(url: &str, name: &str, more: &str) -> Settings {
+    settings_of(url, name, more, "200ms")
+}
+
+/// Settings of a replica with this `recovery_timeout`.
+fn settings_of(url: &str, name: &str, more: &str, recovery: &str) -> Settings {
     let text = format!(
         "[fleet]\nservers = [\"{url}\"]\nreplica = \"{name}\"\nheartbeat = \"500ms\"\n{more}\n\
          [dependencies.dep.breaker]\nfailure_threshold = 5\nconsecutive_failures = \"off\"\n\
-         recovery_timeout = \"200ms\"\nrecovery_backoff = {{ factor = 1.0, max = \"200ms\", jitter = 0.0 }}\n\
+         recovery_timeout = \"{recovery}\"\n\
+         recovery_backoff = {{ factor = 1.0, max = \"{recovery}\", jitter = 0.0 }}\n\
          probe_lease = \"30s\"\n[dependencies.dep.timeout]\nattempt = \"10s\"\n"
     );
     let loaded = Settings::loader().bare().toml(text).load();
@@ -110,10 +116,21 @@ impl Replica {
 
 /// Starts replicas, and waits until they know each other.
 pub(crate) async fn start(server: &NatsServer, count: usize, more: &str) -> Vec<Replica> {
+    start_of(server, count, more, "200ms").await
+}
+
+/// Starts replicas with this `recovery_timeout`, which know each other.
+pub(crate) async fn start_of(
+    server: &NatsServer,
+    count: usize,
+    more: &str,
+    recovery: &str,
+) -> Vec<Replica> {
     let target = Arc::new(Target::default());
     let mut replicas = Vec::new();
     for index in 0..count {
-        let settings = settings(&server.url(), &format!("replica-{index}"), more);
+        let name = format!("replica-{index}");
+        let settings = settings_of(&server.url(), &name, more, recovery);
         replicas.push(Replica::start(settings, &target).await);
     }
     for one in &replicas {
