@@ -104,14 +104,16 @@ impl Fleet {
         let (board, own) = (config.clone(), name.clone());
         let open: Box<OpenBoard> =
             Box::new(move |news| Box::new(NatsBoard::open(&board, &own, news)));
-        Self::start_on(runtime, (config, name), settings, open).await
+        // A thread of its own: a lookup of the servers' names may block it.
+        let place = (Placement::Dedicated, open);
+        Self::start_on(runtime, (config, name), settings, place).await
     }
 
     async fn start_on(
         runtime: &Runtime,
         (config, name): (&FleetConfig, String),
         settings: &Settings,
-        open: Box<OpenBoard>,
+        (placement, open): (Placement, Box<OpenBoard>),
     ) -> Result<Self, StartError> {
         let parts = Arc::new(Mutex::new(FleetParts::of(settings)));
         let (config, known) = (config.clone(), Arc::clone(&parts));
@@ -133,7 +135,7 @@ impl Fleet {
         let for_child = Arc::clone(&state);
         // A crash of it concerns no dependency.
         let child = Child::permanent("fleet", move || FleetChild(Arc::clone(&for_child)))
-            .placement(Placement::Dedicated)
+            .placement(placement)
             .give_up(GiveUp::Retry);
         runtime.supervise(child).await?;
         Ok(Self { state, parts })

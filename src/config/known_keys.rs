@@ -88,7 +88,16 @@ mod tests {
         let timeout = known.below("dependencies.web.timeout");
         assert_eq!(
             timeout,
-            ["attempt", "connect", "first_byte", "idle", "keep", "total"]
+            [
+                "attempt",
+                "connect",
+                "first_byte",
+                "first_token",
+                "gap",
+                "idle",
+                "keep",
+                "total"
+            ]
         );
         assert!(
             known

@@ -120,8 +120,10 @@ impl TestReplica {
             .unwrap();
         let name = format!("replica-{index}");
         let engine = board.clone();
-        let open = Box::new(move |news| engine.open(index, news));
-        let fleet = Fleet::start_on(&runtime, (&config, name), &settings, open).await;
+        // On the runtime's own thread, which has the virtual time.
+        let open: Box<OpenBoard> = Box::new(move |news| engine.open(index, news));
+        let place = (Placement::Shared, open);
+        let fleet = Fleet::start_on(&runtime, (&config, name), &settings, place).await;
         Self {
             runtime,
             client,

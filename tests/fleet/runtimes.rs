@@ -119,7 +119,7 @@ async fn flt_15_a_broker_that_is_killed_slows_no_call_and_is_joined_again() {
     let is_told = || {
         replicas
             .iter()
-            .any(|one| one.status().dependencies[DEP].evidence >= 2)
+            .any(|one| one.status().dependencies[DEP].evidence >= 1)
     };
     traffic(&replicas, 2 * MS, is_told).await;
     target.is_down.store(false, Ordering::Relaxed);
