@@ -354,13 +354,17 @@ impl FleetModel {
                 let (replicas, of) = (*replicas, *of);
                 Some(self.adopted(&dependency, (replicas, of)))
             }
-            (BreakerCommand::Hold { wait, .. }, FleetInput::Heard { word, .. }) => match word {
-                FleetWord::Verdict { by, .. } => Some(EventKind::Held {
-                    by: self.name_of(by),
-                    for_: *wait,
-                }),
-                _ => None,
-            },
+            (
+                BreakerCommand::Hold { wait, .. },
+                FleetInput::Heard {
+                    word: FleetWord::Verdict { by, .. },
+                    ..
+                },
+            ) => Some(EventKind::Held {
+                by: self.name_of(by),
+                for_: *wait,
+            }),
+            (BreakerCommand::Hold { .. }, FleetInput::Heard { .. }) => None,
             (BreakerCommand::Hold { .. }, _) => {
                 self.count(&dependency, |counts| counts.leases_held += 1);
                 None

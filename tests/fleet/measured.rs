@@ -20,7 +20,6 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "it prints what it has measured")]
 async fn flt_2_figures_of_a_fleet_under_load() {
     let Some(server) = NatsServer::start().await else {
         return;

@@ -1,8 +1,8 @@
 //! Replicas in this process: each a runtime of its own, with one dependency.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use breakerbox::config::Settings;
 use breakerbox::fleet::{Fleet, FleetStatus};
@@ -99,14 +99,15 @@ impl Replica {
     pub(crate) fn moves(&self, wanted: State) -> Vec<Duration> {
         use breakerbox::policy::BreakerEvent;
         // Each runtime's own clock begins at its start.
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap();
+        static BEGIN: OnceLock<tokio::time::Instant> = OnceLock::new();
+
+        let begin = BEGIN.get_or_init(|| tokio::time::Instant::now() - Duration::from_secs(3600));
+        let shared = begin.elapsed();
         let now = self.runtime.clock().now();
         let events = self.runtime.events_since(0).into_iter();
         let moves = events.filter_map(|event| match event.kind {
             EventKind::Breaker(BreakerEvent::Transition { to, .. }) if to == wanted => {
-                Some(wall.saturating_sub(now.since(event.at)))
+                Some(shared.saturating_sub(now.since(event.at)))
             }
             _ => None,
         });

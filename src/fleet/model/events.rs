@@ -44,13 +44,11 @@ impl FleetModel {
                     self.refresh(now, &name, runtime, &mut effects);
                 }
             }
+            // Those of keys stay here.
             EventKind::Paused {
                 reason, for_, hint, ..
-            } => {
-                // Those of keys stay here.
-                if runtime.fleet_view(&event.subject).is_some() {
-                    self.paused(&event.subject, *reason, (*for_, *hint), &mut effects);
-                }
+            } if runtime.fleet_view(&event.subject).is_some() => {
+                self.paused(&event.subject, *reason, (*for_, *hint), &mut effects);
             }
             _ => {}
         }

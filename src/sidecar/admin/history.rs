@@ -152,7 +152,7 @@ impl HistoryKeeper {
             if let Some(inner) = self.0.upgrade() {
                 inner.history.sample(&inner.runtime);
                 samples += 1;
-                if samples % SAMPLES_A_WRITE == 0 {
+                if samples.is_multiple_of(SAMPLES_A_WRITE) {
                     kept_history::write(&inner).await;
                 }
             }

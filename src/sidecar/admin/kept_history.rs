@@ -80,7 +80,8 @@ impl KeptMinutes {
     /// Returns the minutes; `None` if the text is damaged.
     fn open(&self) -> Option<Vec<Option<CallBucket>>> {
         let digits = self.packed.as_bytes();
-        if !self.packed.is_ascii() || digits.len() % 8 != 0 || digits.len() > COARSE.1 * 8 {
+        if !self.packed.is_ascii() || !digits.len().is_multiple_of(8) || digits.len() > COARSE.1 * 8
+        {
             return None;
         }
         let words = digits.chunks_exact(8).map(|word| {

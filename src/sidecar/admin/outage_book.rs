@@ -132,7 +132,7 @@ impl OutageBook {
     pub(super) async fn write(inner: &Arc<AdminState>) {
         inner.outages.look(inner);
         let now = inner.stamps.now();
-        let Some((file, all)) = inner.outages.kept.acquire().to_write(now) else {
+        let Some((file, all)) = inner.outages.kept.acquire().take_due_write(now) else {
             return;
         };
         // A slow disk must not delay the requests of this thread.
@@ -180,7 +180,7 @@ impl KeptOutages {
     }
 
     /// Returns the file and its new section, if it is to be written now.
-    fn to_write(&mut self, now: Time) -> Option<(StateFile, Vec<OutageRecord>)> {
+    fn take_due_write(&mut self, now: Time) -> Option<(StateFile, Vec<OutageRecord>)> {
         let file = self.file.clone()?;
         if self.all == self.written {
             return None;
@@ -307,10 +307,13 @@ mod tests {
         let mut kept = KeptOutages::default();
         let at = |seconds: u64| Time::from_millis(seconds * 1_000);
         kept.follow(vec![outage(1, false)], "now");
-        assert!(kept.to_write(at(20)).is_none(), "there is no file");
+        assert!(kept.take_due_write(at(20)).is_none(), "there is no file");
         kept.file = Some(file);
-        assert_eq!(kept.to_write(at(20)).unwrap().1.len(), 1);
-        assert!(kept.to_write(at(100)).is_none(), "nothing has changed");
+        assert_eq!(kept.take_due_write(at(20)).unwrap().1.len(), 1);
+        assert!(
+            kept.take_due_write(at(100)).is_none(),
+            "nothing has changed"
+        );
         let figures = |errors| OutageRecord {
             affected: AffectedCalls {
                 calls: errors,
@@ -320,12 +323,12 @@ mod tests {
             ..outage(1, false)
         };
         kept.follow(vec![figures(1)], "now");
-        assert!(kept.to_write(at(100)).is_some());
+        assert!(kept.take_due_write(at(100)).is_some());
         kept.follow(vec![figures(2)], "now");
-        assert!(kept.to_write(at(109)).is_none());
+        assert!(kept.take_due_write(at(109)).is_none());
         kept.follow(vec![outage(1, true)], "now");
         assert!(
-            kept.to_write(at(109)).is_some(),
+            kept.take_due_write(at(109)).is_some(),
             "its end is written at once"
         );
     }
