@@ -121,25 +121,31 @@ pub const ENGINE: &str = "engine-1";
 /// The id of the deployed index.
 pub const DEPLOYED_INDEX: &str = "deployed_1";
 
+/// Serves an app on a port that the system picks, until the task is aborted.
+async fn serve(app: Router) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let listener = listener.tap_io(|stream| {
+        // Without it, small responses may be delayed; it is an optimisation only.
+        let _ = stream.set_nodelay(true);
+    });
+    let server = tokio::spawn(async move {
+        // It runs until it is aborted.
+        let _ = axum::serve(listener, app).await;
+    });
+    Ok((address, server))
+}
+
 impl Fakes {
     /// Starts the fakes on a port that the system picks.
     ///
     /// # Errors  No port is available.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let listener = listener.tap_io(|stream| {
-            // Without it, small responses may be delayed; it is an optimisation only.
-            let _ = stream.set_nodelay(true);
-        });
         let shared = Arc::new(FakeServer::default());
         let app = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
-        let server = tokio::spawn(async move {
-            // It runs until it is aborted.
-            let _ = axum::serve(listener, app).await;
-        });
+        let (address, server) = serve(app).await?;
         Ok(Self {
             address,
             shared,

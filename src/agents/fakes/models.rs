@@ -11,7 +11,7 @@ mod model_fault;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +20,6 @@ use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{FakeRequest, MAX_BODY, answers};
@@ -72,20 +70,11 @@ impl ModelFakes {
     ///
     /// # Errors  No port is available.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let listener = listener.tap_io(|stream| {
-            // Without it, small pieces may be delayed; it is an optimisation only.
-            let _ = stream.set_nodelay(true);
-        });
         let shared = Arc::new(FakeProvider::default());
         let app = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
-        let server = tokio::spawn(async move {
-            // It runs until it is aborted.
-            let _ = axum::serve(listener, app).await;
-        });
+        let (address, server) = super::serve(app).await?;
         Ok(Self {
             address,
             shared,

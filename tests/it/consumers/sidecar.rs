@@ -331,6 +331,7 @@ async fn msg_7_what_is_not_idempotent_is_never_executed_twice_though_a_consumer_
 }
 
 // Open: on a busy machine some messages stay in the stream for more than a minute after the restart.
+// To be found out: are these acknowledged ones that the killed server's stream file still has?
 #[ignore = "it fails on a busy machine: run it by its name"]
 #[tokio::test]
 async fn msg_2_a_broker_that_goes_away_in_mid_call_gets_the_answer_when_it_is_back() {
