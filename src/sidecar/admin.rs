@@ -209,16 +209,17 @@ impl Admin {
         *self.inner.profiles.acquire() = profile::profiles(settings);
     }
 
-    /// Writes the orders of operators, the outages and the last day into this file from now on, so that they outlive
-    /// the process (rule HLT-3); what it has of earlier processes is shown beside later outages and minutes. Only the first
-    /// call counts.
+    /// Writes the orders and notes of operators, the outages and the last day into this file from now on,
+    /// so that they outlive the process (rule HLT-3); the state of earlier processes in it is shown
+    /// beside that of this one. Only the first call counts.
     pub fn keep_orders(&self, file: OrderFile) {
         // A second one would leave the orders in two files.
         if self.inner.orders.set(file.clone()).is_ok() {
-            let (outages, minutes) = file.take_earlier();
-            self.inner.history.earlier.restore(minutes);
+            let earlier = file.take_earlier();
+            self.inner.history.earlier.restore(earlier.minutes);
+            self.inner.notes.restore(earlier.notes);
             let (runtime, file) = (self.runtime(), file.file());
-            self.inner.outages.restore(runtime, file, outages);
+            self.inner.outages.restore(runtime, file, earlier.outages);
         }
     }
 

@@ -1,36 +1,60 @@
 //! Notes of operators and of deployments, such as "deploy 1.2": marks on the charts.
 //!
-//! They change nothing, and the latest are kept as long as the process runs.
+//! They change nothing. The latest are kept as long as the process runs, and with `admin.state` beyond it
+//! (rule HLT-3).
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use breakerbox_policy::Time;
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::auth::{MAX_BODY, PeerAddress, author};
 use super::operate::ChangeBody;
 use super::problem::AdminProblem;
-use super::{Admin, AdminState};
+use super::{Admin, AdminState, OrderFile, timestamps};
 use crate::lock::LockExt as _;
+use crate::sidecar::state_file::StateFileError;
 use breakerbox_actors::redact;
+
+/// Name of the section in the file of `admin.state`.
+pub(super) const SECTION: &str = "notes";
 
 /// Maximum number of notes; a further one displaces the oldest.
 const MAX_NOTES: usize = 200;
 /// Maximum length of a note, in letters: it is shown beside a mark.
 const MAX_TEXT: usize = 200;
 
-#[derive(Debug, Clone)]
-struct OperatorNote {
+/// A note, as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OperatorNote {
     id: u64,
-    at: Time,
+    at: Timestamp,
+    /// Without what looks like a secret.
     text: String,
     dependency: Option<String>,
     by: String,
+}
+
+/// Reads the section.
+///
+/// # Errors  It is not as this version writes it.
+pub(super) fn records(
+    section: Option<Value>,
+    path: &Path,
+) -> Result<VecDeque<OperatorNote>, StateFileError> {
+    let Some(section) = section else {
+        return Ok(VecDeque::new());
+    };
+    serde_json::from_value(section).map_err(|error| StateFileError::Unreadable {
+        path: path.display().to_string(),
+        reason: format!("its section \"{SECTION}\" cannot be used: {error}"),
+    })
 }
 
 /// The latest notes.
@@ -39,6 +63,8 @@ pub(super) struct NoteBook {
     notes: Mutex<VecDeque<OperatorNote>>,
     /// Id of the latest note; tells readers of the stream of a new one.
     latest: watch::Sender<u64>,
+    /// Held while the file is written.
+    writing: Mutex<()>,
 }
 
 impl Default for NoteBook {
@@ -46,6 +72,7 @@ impl Default for NoteBook {
         Self {
             notes: Mutex::default(),
             latest: watch::Sender::new(0),
+            writing: Mutex::default(),
         }
     }
 }
@@ -56,12 +83,26 @@ impl NoteBook {
         self.latest.subscribe()
     }
 
-    fn add(&self, at: Time, by: String, request: NoteRequest) -> OperatorNote {
+    /// Puts the notes of earlier processes before those of this one.
+    pub(super) fn restore(&self, mut earlier: VecDeque<OperatorNote>) {
+        let mut notes = self.notes.acquire();
+        for mut note in notes.drain(..) {
+            note.id = earlier.back().map_or(0, |last| last.id) + 1;
+            earlier.push_back(note);
+        }
+        let excess = earlier.len().saturating_sub(MAX_NOTES);
+        earlier.drain(..excess);
+        self.latest
+            .send_replace(earlier.back().map_or(0, |last| last.id));
+        *notes = earlier;
+    }
+
+    fn add(&self, at: Timestamp, by: String, request: NoteRequest) -> OperatorNote {
         let mut notes = self.notes.acquire();
         let note = OperatorNote {
             id: notes.back().map_or(0, |last| last.id) + 1,
             at,
-            text: request.text,
+            text: redact(&request.text).into_owned(),
             dependency: request.dependency,
             by,
         };
@@ -85,20 +126,45 @@ pub(super) struct NoteView {
     by: String,
 }
 
-fn view(inner: &AdminState, note: OperatorNote) -> NoteView {
-    NoteView {
-        id: note.id,
-        time: inner.stamps.of(note.at),
-        text: redact(&note.text).into_owned(),
-        dependency: note.dependency,
-        by: note.by,
+impl From<OperatorNote> for NoteView {
+    fn from(note: OperatorNote) -> Self {
+        Self {
+            id: note.id,
+            time: timestamps::format(note.at),
+            text: note.text,
+            dependency: note.dependency,
+            by: note.by,
+        }
     }
 }
 
 /// Returns the notes, oldest first.
 pub(super) fn all(inner: &AdminState) -> Vec<NoteView> {
     let notes = inner.notes.notes.acquire().clone();
-    notes.into_iter().map(|note| view(inner, note)).collect()
+    notes.into_iter().map(NoteView::from).collect()
+}
+
+/// Writes the notes into the file, if there is one.
+async fn write(inner: &Arc<AdminState>) {
+    let Some(file) = inner.orders.get().map(OrderFile::file) else {
+        return;
+    };
+    let written = {
+        let inner = Arc::clone(inner);
+        // A slow disk must not delay the requests of this thread.
+        tokio::task::spawn_blocking(move || {
+            // Of two writes, the later one has both notes.
+            let _one_at_a_time = inner.notes.writing.acquire();
+            let notes = inner.notes.notes.acquire().clone();
+            file.put(SECTION, serde_json::to_value(notes)?)
+        })
+    };
+    let problem = match written.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(ended) => ended.to_string(),
+    };
+    tracing::error!(problem, "admin.state cannot be written: the notes");
 }
 
 /// Handles `GET /api/notes`.
@@ -117,16 +183,22 @@ pub(super) async fn add(
     if let Some(unknown) = named.filter(|name| admin.runtime().status(name).is_none()) {
         return Err(AdminProblem::unknown_dependency(admin.runtime(), unknown));
     }
-    let (now, by) = (admin.inner.stamps.now(), author(peer.map(|peer| peer.0)));
+    let stamps = &admin.inner.stamps;
+    let (now, by) = (
+        stamps.timestamp(stamps.now()),
+        author(peer.map(|peer| peer.0)),
+    );
     let note = admin.inner.notes.add(now, by, request);
     // OPS-1: a change by an operator is a line of the log.
     tracing::info!(
-        text = %redact(&note.text),
+        text = note.text,
         dependency = note.dependency.as_deref(),
         by = note.by,
         "an operator left a note"
     );
-    Ok(Json(view(&admin.inner, note)))
+    // HLT-3: in the file before the answer.
+    write(&admin.inner).await;
+    Ok(Json(note.into()))
 }
 
 #[derive(Debug)]
@@ -185,12 +257,44 @@ mod tests {
                 text: format!("deploy {number}"),
                 dependency: None,
             };
-            let note = book.add(Time::ZERO, "a test".to_owned(), request);
+            let note = book.add(Timestamp::UNIX_EPOCH, "a test".to_owned(), request);
             assert_eq!(note.id, number);
         }
         let notes = book.notes.acquire();
         assert_eq!(notes.len(), MAX_NOTES);
         assert_eq!(notes.front().map(|note| note.id), Some(51));
         assert_eq!(*watching.borrow_and_update(), 250);
+    }
+
+    #[test]
+    fn hlt_3_notes_of_earlier_processes_stand_before_those_of_this_one() {
+        let note = |text: &str| NoteRequest {
+            text: text.to_owned(),
+            dependency: None,
+        };
+        let add = |book: &NoteBook, text| {
+            book.add(Timestamp::UNIX_EPOCH, "a test".to_owned(), note(text))
+        };
+        let earlier = NoteBook::default();
+        add(&earlier, "deploy 1.1");
+        add(&earlier, "password=hunter2");
+        let section = serde_json::to_value(&*earlier.notes.acquire()).unwrap();
+        assert!(!section.to_string().contains("hunter2"), "{section}");
+        let book = NoteBook::default();
+        add(&book, "deploy 1.2");
+        book.restore(records(Some(section), Path::new("state.json")).unwrap());
+        let next = add(&book, "deploy 1.3");
+        let notes = book.notes.acquire();
+        let texts: Vec<&str> = notes.iter().map(|note| &*note.text).collect();
+        assert_eq!((texts.len(), next.id), (4, 4), "{texts:?}");
+        assert_eq!(
+            (texts[0], texts[2], texts[3]),
+            ("deploy 1.1", "deploy 1.2", "deploy 1.3")
+        );
+        let damaged = records(Some(Value::Bool(true)), Path::new("state.json")).unwrap_err();
+        assert!(
+            damaged.to_string().contains("section \"notes\""),
+            "{damaged}"
+        );
     }
 }

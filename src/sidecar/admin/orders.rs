@@ -4,7 +4,7 @@
 //! Each order is written before its answer is given. One that could not be written is carried out
 //! all the same, and its answer says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::Admin;
 use super::kept_history::{self, KeptMinutes};
+use super::notes::{self, OperatorNote};
 use super::outage_book;
 use super::outage_record::OutageRecord;
 use crate::lock::LockExt as _;
@@ -35,8 +36,8 @@ pub struct OrderFile {
 struct OrderState {
     file: StateFile,
     orders: Mutex<BTreeMap<String, OrderRecord>>,
-    /// Outages and minutes of earlier processes, until the admin side takes them over.
-    earlier: Mutex<(Vec<OutageRecord>, BTreeMap<String, KeptMinutes>)>,
+    /// State of earlier processes, until the admin side takes it over.
+    earlier: Mutex<EarlierState>,
     /// Serializes orders with their writes: the file has the order that was carried out last.
     turn: tokio::sync::Mutex<()>,
 }
@@ -93,6 +94,14 @@ impl OrderChange {
     }
 }
 
+/// State of earlier processes beside the orders.
+#[derive(Debug, Default)]
+pub(super) struct EarlierState {
+    pub(super) outages: Vec<OutageRecord>,
+    pub(super) minutes: BTreeMap<String, KeptMinutes>,
+    pub(super) notes: VecDeque<OperatorNote>,
+}
+
 impl OrderFile {
     /// Reads the orders of a file, and lets the dependencies that `runtime` starts from now on begin
     /// under them. Those that have ended are left out.
@@ -104,6 +113,7 @@ impl OrderFile {
         let orders = records(file.section(SECTION), path)?;
         let outages = outage_book::records(file.section(outage_book::SECTION), path)?;
         let minutes = kept_history::minutes(file.section(kept_history::SECTION), path)?;
+        let notes = notes::records(file.section(notes::SECTION), path)?;
         let wall = runtime.clock().wall();
         let mut standing = BTreeMap::new();
         for (name, order) in orders {
@@ -118,7 +128,11 @@ impl OrderFile {
             inner: Arc::new(OrderState {
                 file,
                 orders: Mutex::new(standing),
-                earlier: Mutex::new((outages, minutes)),
+                earlier: Mutex::new(EarlierState {
+                    outages,
+                    minutes,
+                    notes,
+                }),
                 turn: tokio::sync::Mutex::default(),
             }),
         })
@@ -132,6 +146,7 @@ impl OrderFile {
             outage_book::records(outages, path)?;
             let minutes = sections.get(kept_history::SECTION).cloned();
             kept_history::minutes(minutes, path)?;
+            notes::records(sections.get(notes::SECTION).cloned(), path)?;
             records(sections.get(SECTION).cloned(), path).map(drop)
         })
     }
@@ -140,8 +155,8 @@ impl OrderFile {
         self.inner.file.clone()
     }
 
-    /// Returns the outages and the minutes that the file had at its start.
-    pub(super) fn take_earlier(&self) -> (Vec<OutageRecord>, BTreeMap<String, KeptMinutes>) {
+    /// Returns the state of earlier processes that the file had at its start.
+    pub(super) fn take_earlier(&self) -> EarlierState {
         std::mem::take(&mut *self.inner.earlier.acquire())
     }
 

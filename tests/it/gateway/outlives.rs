@@ -45,6 +45,17 @@ async fn acknowledge(sidecar: &Sidecar, id: &Value) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
+async fn leave_note(sidecar: &Sidecar, text: &str) -> Value {
+    let request = http().post(sidecar.admin("/api/notes"));
+    let request = request.bearer_auth(TOKEN).json(&json!({"text": text}));
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+async fn notes(sidecar: &Sidecar) -> Value {
+    let request = http().get(sidecar.admin("/api/notes"));
+    request.send().await.unwrap().json().await.unwrap()
+}
+
 async fn kill(sidecar: Sidecar) {
     sidecar.signal("KILL");
     sidecar.ended().await;
@@ -88,6 +99,25 @@ async fn hlt_3_outages_are_there_after_kill_and_restart() {
     let all = outages(&sidecar).await;
     assert_eq!(all.len(), 2, "{all:?}");
     assert_eq!(all[0]["dependency"], "other");
+    kill(sidecar).await;
+}
+
+#[tokio::test]
+async fn hlt_3_notes_are_there_after_kill_and_restart() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let first = leave_note(&sidecar, "deploy 1.1").await;
+    kill(sidecar).await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    assert_eq!(notes(&sidecar).await, json!([first]));
+    let second = leave_note(&sidecar, "deploy 1.2").await;
+    assert_eq!(second["id"], 2);
+    kill(sidecar).await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    assert_eq!(notes(&sidecar).await, json!([first, second]));
     kill(sidecar).await;
 }
 
