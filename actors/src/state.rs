@@ -359,6 +359,12 @@ impl Shared {
         let _ = self.drains_with.set(others);
     }
 
+    /// Returns true once it drains together with others, at the end of the runtime.
+    #[inline]
+    pub(crate) fn drains_with_others(&self) -> bool {
+        self.drains_with.get().is_some()
+    }
+
     /// Returns true if a call is pending, which a drain waits for.
     pub(crate) fn is_pending(&self) -> bool {
         self.worker_route() == Route::Draining && self.totals.read().in_flight() != 0

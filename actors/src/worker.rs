@@ -317,9 +317,26 @@ impl<D: Dependency> Worker<D> {
     fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
         if let WorkerStage::Running(inline) = &self.stage
             && self.ending.poll_close(&inline.dependency, cx).is_ready()
+            // Before its turn, its end would be one that nothing asked for.
+            && self.incarnation.is_stopping()
         {
             ctx.stop();
         }
+    }
+
+    /// Returns true if the value is to be shut down now.
+    fn is_to_close(&mut self, queue_is_empty: bool, cx: &mut TaskContext<'_>) -> bool {
+        // SUP-7: in a shutdown all values are closed at the same time. The actors stop one by one
+        // afterwards, which would take as long as all that are slow to close together.
+        if !self.incarnation.is_stopping() && !self.shared.drains_with_others() {
+            return false;
+        }
+        // SUP-7: after the drain, it ends with what is still at work.
+        let is_over = self.incarnation.is_stopping() && self.shared.route() == Route::Stopped;
+        is_over
+            || queue_is_empty
+                && self.in_flight.is_empty()
+                && self.drained.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -467,14 +484,8 @@ impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
         if worker.poll_in_flight(cx) {
             return;
         }
-        // SUP-7: after the drain, it ends with what is still at work.
-        let is_over = || worker.shared.route() == Route::Stopped;
-        if worker.incarnation.is_stopping()
-            && (is_over()
-                || queue_is_empty
-                    && worker.in_flight.is_empty()
-                    && worker.drained.as_mut().poll(cx).is_ready())
-        {
+        if worker.is_to_close(queue_is_empty, cx) {
+            worker.inline.unregister();
             worker.poll_close(ctx, cx);
         }
     }

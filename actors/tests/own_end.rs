@@ -241,6 +241,58 @@ fn sup_7_an_orderly_stop_waits_for_the_goodbye_after_the_last_call() {
     });
 }
 
+/// A value that takes a second to close.
+struct SlowToClose {
+    closed: Arc<AtomicU32>,
+}
+
+impl Dependency for SlowToClose {
+    type Request = Duration;
+    type Response = ();
+    type Error = ScriptedError;
+
+    async fn call(&self, work: Duration, _: &CallContext) -> Result<(), ScriptedError> {
+        sleep(work).await;
+        Ok(())
+    }
+
+    async fn close(&self) {
+        sleep(Duration::from_secs(1)).await;
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn sup_7_at_the_end_of_the_runtime_all_values_are_closed_at_the_same_time() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let closed = Arc::<AtomicU32>::default();
+        let mut clients = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            let closed = Arc::clone(&closed);
+            let workers = move || SlowToClose {
+                closed: Arc::clone(&closed),
+            };
+            let started = runtime.dependency(name).workers(workers).start().await;
+            clients.push(started.unwrap());
+        }
+        let began = runtime.clock().now();
+        let stop = async {
+            sleep(Duration::from_millis(1)).await;
+            runtime.shutdown().await;
+        };
+        let (answer, ()) = tokio::join!(clients[1].ask(Duration::from_secs(1)), stop);
+        answer.unwrap();
+        let took = runtime.clock().now().since(began);
+        // None before the last call has ended, and then all.
+        assert!(took >= Duration::from_secs(2), "{took:?}");
+        assert!(took < Duration::from_millis(2_500), "{took:?}");
+        let workers: usize = clients.iter().map(|one| one.status().workers.len()).sum();
+        assert_eq!(closed.load(Ordering::Relaxed) as usize, workers);
+        runtime.finish().await;
+    });
+}
+
 #[test]
 fn sup_7_a_goodbye_has_no_longer_than_the_drain() {
     run_paused(async || {

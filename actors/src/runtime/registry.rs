@@ -74,6 +74,10 @@ impl<D: Dependency> AnyDependency for Client<D> {
         // SUP-7: new calls are refused, and calls that were accepted go on.
         shared.set_route(Route::Draining);
         shared.events.emit(&shared.name, EventKind::Draining);
+        // At the end of the runtime, each worker closes its value once nothing is pending.
+        for worker in &self.core.workers {
+            worker.queue.wake_worker();
+        }
     }
 
     fn stop(&self) {

@@ -29,7 +29,8 @@ const JOIN: Duration = Duration::from_millis(150);
 
 impl Runtime {
     /// Refuses new calls, lets those in flight finish within each dependency's drain time, stops
-    /// everything in reverse order and joins the runtime's threads.
+    /// everything in reverse order and joins the runtime's threads. The values of all workers are closed
+    /// at the same time, once nothing is pending.
     ///
     /// A thread that code of users blocks holds the shutdown no longer than the longest drain: it
     /// is left behind, and ends when that code returns. The thread on which the shutdown is awaited,

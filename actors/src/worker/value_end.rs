@@ -17,6 +17,7 @@ pub(super) struct ValueEnd {
     ended: Option<Pin<Box<dyn Future<Output = String>>>>,
     /// The value's shutdown, once requested.
     closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    is_closed: bool,
 }
 
 impl ValueEnd {
@@ -25,6 +26,7 @@ impl ValueEnd {
         Self {
             ended: Some(Box::pin(async move { dependency.ended().await })),
             closing: None,
+            is_closed: false,
         }
     }
 
@@ -51,12 +53,17 @@ impl ValueEnd {
         dependency: &Rc<D>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
+        if self.is_closed {
+            return Poll::Ready(());
+        }
         let closing = self.closing.get_or_insert_with(|| {
             self.ended = None;
             let dependency = Rc::clone(dependency);
             Box::pin(async move { dependency.close().await })
         });
-        closing.as_mut().poll(cx)
+        let closed = closing.as_mut().poll(cx);
+        self.is_closed = closed.is_ready();
+        closed
     }
 
     /// Drops the futures; a panic in one of them does not affect the rest.
