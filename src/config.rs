@@ -91,7 +91,7 @@ pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
 pub use client_import::{ImportError, ImportedConfig, import_clients};
 pub use consumer::ConsumerConfig;
 #[cfg(feature = "gateway")]
-pub(crate) use credential_names::{holds_credentials, is_credential_name};
+pub(crate) use credential_names::{holds_credentials, is_credential_name, is_credential_word};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};

@@ -7,7 +7,7 @@ use super::outbound::OutboundConfig;
 use super::upstream_tls::UpstreamTls;
 
 /// Parts of names that carry credentials, or the result of checking them.
-const PARTS: [&str; 29] = [
+const PARTS: [&str; 30] = [
     "account",
     "assertion",
     "auth",
@@ -31,6 +31,7 @@ const PARTS: [&str; 29] = [
     "secret",
     "session",
     "signature",
+    "ssl-client",
     "subscription",
     "tenant",
     "token",
@@ -41,10 +42,9 @@ const PARTS: [&str; 29] = [
 ];
 
 /// Beginnings of names that carry an identity.
-const BEGINNINGS: [&str; 10] = [
+const BEGINNINGS: [&str; 9] = [
     "from",
     "remote-",
-    "ssl-client-",
     "x-forwarded-client-cert",
     "x-forwarded-email",
     "x-forwarded-groups",
@@ -54,23 +54,35 @@ const BEGINNINGS: [&str; 10] = [
     "x-user",
 ];
 
-/// Beginnings of names that only look like one.
-const OTHERS: [&str; 6] = [
+/// Words that are credentials or identities as a whole part of a name, between its hyphens.
+const WORDS: [&str; 14] = [
+    "cert", "email", "hmac", "otp", "pass", "pin", "pwd", "sid", "sig", "sso", "subject", "ticket",
+    "totp", "uid",
+];
+
+/// Names that only look like one. A longer name is none of them: `x-original-authorization` is a
+/// credential, as is all that a proxy keeps under such a beginning.
+const OTHERS: [&str; 4] = [
     "idempotency-key",
     "sec-websocket-key",
     "user-agent",
-    "x-origin",
-    "x-original",
     "x-user-agent",
 ];
 
 /// Returns true if a header of this name, in lower case, may carry a credential or an identity.
 pub(crate) fn is_credential_name(name: &str) -> bool {
-    if OTHERS.iter().any(|other| name.starts_with(other)) {
+    // EDGE-2: the exceptions are whole names, so that none hides a credential.
+    if OTHERS.contains(&name) {
         return false;
     }
     BEGINNINGS.iter().any(|begin| name.starts_with(begin))
         || PARTS.iter().any(|part| name.contains(part))
+        || name.split(['-', '_', '.']).any(is_credential_word)
+}
+
+/// Returns true for a word that is a credential or an identity by itself.
+pub(crate) fn is_credential_word(word: &str) -> bool {
+    WORDS.contains(&word)
 }
 
 /// Returns true if the requests to an HTTP dependency carry credentials of ours: in a header that is
@@ -112,6 +124,13 @@ mod tests {
             "openai-organization",
             "dpop",
             "sec-websocket-protocol",
+            "x-original-authorization",
+            "x-origin-api-key",
+            "x-origin-token",
+            "x-original-user",
+            "x-ssl-client-s-dn",
+            "x-sid",
+            "x-pwd",
         ] {
             assert!(is_credential_name(name), "{name}");
         }
@@ -122,6 +141,9 @@ mod tests {
             "user-agent",
             "x-request-id",
             "x-original-url",
+            "x-origin",
+            "x-user-agent",
+            "x-side",
             "forwarded",
             "sec-websocket-key",
         ] {

@@ -30,6 +30,8 @@ mod caller_auth;
 
 mod front;
 
+mod call_cut;
+
 mod call_note;
 
 mod access_log;
@@ -92,6 +94,7 @@ pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
 pub use self::model_figures::{ContentEnd, ModelFigures};
 use access_log::{AccessLog, AccessWriter};
+use call_cut::CallCut;
 use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
@@ -218,6 +221,7 @@ impl Gateway {
                 callers: Arc::clone(&callers),
                 stopping: gateway.stopping.subscribe(),
                 access: access.clone(),
+                cut: CallCut::default(),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),

@@ -25,6 +25,8 @@ mod kept;
 mod models;
 #[cfg(unix)]
 mod notify;
+mod odd_answers;
+mod odd_requests;
 #[cfg(unix)]
 mod orders;
 #[cfg(feature = "otel")]

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderName, Method, Request, Response};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ pub(super) struct AccessWriter(Mutex<Receiver<()>>);
 #[derive(Debug)]
 pub(super) struct AccessLine {
     at: Timestamp,
-    method: Method,
+    method: Option<Method>,
     /// The path, without its query.
     path: String,
     dependency: Option<String>,
@@ -97,7 +97,7 @@ impl AccessLog {
             began: Instant::now(),
             line: Some(AccessLine {
                 at: Timestamp::now(),
-                method: request.method().clone(),
+                method: Some(request.method().clone()),
                 path: path.to_owned(),
                 dependency: known.then(|| name.to_owned()),
                 status: None,
@@ -109,6 +109,25 @@ impl AccessLog {
                 note: None,
             }),
         }))
+    }
+
+    /// Writes the line of a request that was refused while its head was read: it has no method and no
+    /// path that are known.
+    pub(super) fn refused(&self, status: StatusCode) {
+        // OPS-1: a line for every request.
+        self.write(AccessLine {
+            at: Timestamp::now(),
+            method: None,
+            path: String::new(),
+            dependency: None,
+            status: Some(status.as_u16()),
+            source: None,
+            attempts: None,
+            duration: Duration::ZERO,
+            trace_id: None,
+            is_complete: true,
+            note: None,
+        });
     }
 
     fn write(&self, line: AccessLine) {
@@ -162,7 +181,7 @@ impl AccessEntry {
         line.trace_id = trace_id.or(line.trace_id.take());
         line.note = response.extensions().get::<CallNote>().cloned();
         // Nothing of a body is asked for then.
-        line.is_complete = line.method == Method::HEAD;
+        line.is_complete = line.method == Some(Method::HEAD);
     }
 
     /// Notes that the whole response was taken by the connection.

@@ -26,6 +26,10 @@ pub(super) struct CallerActivity {
     /// Start of the time without a request in flight, or of reading a head.
     pub(super) since: Cell<Instant>,
     pub(super) reading: Cell<bool>,
+    /// The part of a head's first line that has come.
+    line: Cell<FirstLine>,
+    /// True if the target of the present head has a fragment, which hyper drops.
+    pub(super) has_fragment: Cell<bool>,
     /// On HTTP/2, bytes between requests are not necessarily a request head.
     pub(super) is_http2: Cell<bool>,
     /// Start of the time in which the socket accepts no bytes.
@@ -37,6 +41,14 @@ pub(super) struct CallerActivity {
     /// Response bodies that the connection does not poll, each with the time it was last polled.
     untaken: RefCell<Vec<(u64, Instant)>>,
     next: Cell<u64>,
+}
+
+/// Progress of the first line of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstLine {
+    Before,
+    Within,
+    Over,
 }
 
 /// Action to take when the timer fires.
@@ -54,12 +66,37 @@ impl CallerActivity {
             in_flight: Cell::new(0),
             since: Cell::new(Instant::now()),
             reading: Cell::new(true),
+            line: Cell::new(FirstLine::Before),
+            has_fragment: Cell::new(false),
             is_http2: Cell::new(false),
             blocked: Cell::new(None),
             unread: Cell::new(false),
             said: Cell::new(None),
             untaken: RefCell::default(),
             next: Cell::new(0),
+        }
+    }
+
+    /// Notes bytes of a head, or of what follows it. `is_new`: a head begins with them.
+    pub(super) fn read(&self, bytes: &[u8], is_new: bool) {
+        if is_new {
+            self.line.set(FirstLine::Before);
+        }
+        let mut bytes = bytes;
+        if self.line.get() == FirstLine::Before {
+            let skipped = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+            let Some(skipped) = skipped else { return };
+            bytes = &bytes[skipped..];
+            self.line.set(FirstLine::Within);
+        }
+        if self.line.get() == FirstLine::Within {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            if bytes[..end.unwrap_or(bytes.len())].contains(&b'#') {
+                self.has_fragment.set(true);
+            }
+            if end.is_some() {
+                self.line.set(FirstLine::Over);
+            }
         }
     }
 
@@ -127,6 +164,35 @@ impl Drop for RequestActivity {
         activity.in_flight.set(activity.in_flight.get() - 1);
         if activity.in_flight.get() == 0 {
             activity.since.set(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn edge_3_f18_a_fragment_is_seen_in_the_first_line_alone() {
+        let limits = CallerLimits {
+            head: GRACE,
+            send: GRACE,
+            idle: GRACE,
+        };
+        for (pieces, has_fragment) in [
+            (&["GET /a#b HTTP/1.1\r\n"][..], true),
+            (&["\r\n", "GET /", "a#b HTTP/1.1\r\n"], true),
+            (&["GET /a HTTP/1.1\r\nx: #\r\n"], false),
+            (&["GET /a HTTP/1.1\r\n", "x: #\r\n"], false),
+        ] {
+            let activity = CallerActivity::new(limits);
+            for piece in pieces {
+                activity.read(piece.as_bytes(), false);
+            }
+            assert_eq!(activity.has_fragment.get(), has_fragment, "{pieces:?}");
+            activity.has_fragment.set(false);
+            activity.read(b"GET /c#d", true);
+            assert!(activity.has_fragment.get(), "of the next request");
         }
     }
 }

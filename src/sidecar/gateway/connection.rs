@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use http::header::CONNECTION;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -73,12 +73,14 @@ pub(super) fn builder(config: &GatewayConfig) -> ConnectionBuilder {
 
 /// Reports the progress of a caller's socket to the timer.
 impl SocketObserver for Rc<CallerActivity> {
-    fn received(&self) {
+    fn received(&self, bytes: &[u8]) {
         let is_idle = self.in_flight.get() == 0 && !self.reading.get();
-        if is_idle && !self.is_http2.get() {
+        let is_new = is_idle && !self.is_http2.get();
+        if is_new {
             self.reading.set(true);
             self.since.set(Instant::now());
         }
+        self.read(bytes, is_new);
     }
 
     fn written(&self, written: Poll<io::Result<usize>>, _: usize) -> Poll<io::Result<usize>> {
@@ -149,13 +151,33 @@ async fn is_http2(socket: &mut ObservedSocket<Rc<CallerActivity>>) -> io::Result
     Ok(is_http2)
 }
 
-/// Serves a connection until it ends, or until it is idle once `stopping` is set.
+/// Noted in a request whose target has a fragment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FragmentMark;
+
+/// Returns the status with which hyper refuses a head, if it does.
+fn refusal_of(error: &hyper::Error) -> Option<StatusCode> {
+    let is_too_long = error.to_string().starts_with("URI too long");
+    if error.is_parse_too_large() {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else if !error.is_parse() || error.is_parse_version_h2() {
+        None
+    } else if is_too_long {
+        Some(StatusCode::URI_TOO_LONG)
+    } else {
+        Some(StatusCode::BAD_REQUEST)
+    }
+}
+
+/// Serves a connection until it ends, or until it is idle once `stopping` is set. Returns the status
+/// of a request that was refused while its head was read.
 pub(super) async fn serve<F>(
     stream: SocketStream,
     (builder, config): (&ConnectionBuilder, &GatewayConfig),
     answer: impl Fn(Request<Incoming>) -> F + 'static,
     mut stopping: watch::Receiver<bool>,
-) where
+) -> Option<StatusCode>
+where
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
     let activity = Rc::new(CallerActivity::new(limits(config)));
@@ -163,7 +185,10 @@ pub(super) async fn serve<F>(
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let tunnel = Rc::<Cell<Option<Box<CallerTunnel>>>>::default();
     let opened = Rc::clone(&tunnel);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if seen.has_fragment.take() {
+            request.extensions_mut().insert(FragmentMark);
+        }
         let waiting = RequestActivity::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
@@ -190,7 +215,7 @@ pub(super) async fn serve<F>(
         is_ending: false,
     };
     let Some(Ok(is_http2)) = watch.before_ending(is_http2(&mut socket)).await else {
-        return;
+        return None;
     };
     if is_http2 {
         let mut connection = pin!(
@@ -207,7 +232,7 @@ pub(super) async fn serve<F>(
         });
         // Errors on a caller's connection concern only the caller.
         let _ = ended.await;
-        return;
+        return None;
     }
     let mut connection = builder
         .http1
@@ -219,7 +244,11 @@ pub(super) async fn serve<F>(
             Poll::Pending
         }
     });
-    if let (Some(Ok(())), Some(tunnel)) = (ended.await, tunnel.take()) {
+    let ended = ended.await;
+    if let Some(Err(error)) = &ended {
+        return refusal_of(error);
+    }
+    if let (Some(Ok(())), Some(tunnel)) = (ended, tunnel.take()) {
         let parts = connection.into_parts();
         let mut socket = parts.io.into_inner();
         // What the caller has sent behind its request belongs to the new protocol.
@@ -227,6 +256,7 @@ pub(super) async fn serve<F>(
         let _in_flight = RequestActivity::new(&activity);
         watch.unless_cut(tunnel.run(socket)).await;
     }
+    None
 }
 
 /// A step of a connection.

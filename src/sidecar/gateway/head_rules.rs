@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::headers::{DEADLINE, KEY, PRIORITY, instance};
+use super::connection::FragmentMark;
+use super::headers::{DEADLINE, KEY, PRIORITY, has_own, instance};
 use super::http::body::ReplyBody;
 use super::http::upgrade;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -67,7 +68,8 @@ pub(super) fn screen(
         return Some((response, !has_body));
     }
     remove_untrusted(&mut head.headers, &config.trust);
-    None
+    let refusal = check_single(&head.headers).err()?;
+    Some((refusal.into_response(), !has_body))
 }
 
 /// Returns the refusal of a TRACE: its answer would show credentials of ours.
@@ -147,6 +149,10 @@ fn refused_site(refusal: SiteRefusal<'_>, is_loopback: bool) -> Refusal {
 
 /// Checks the form of a request's target (RFC 9112, section 3.2).
 fn check_target(head: &Parts) -> Result<(), &'static str> {
+    // EDGE-3: the parts of a target are passed on whole, or not at all.
+    if head.extensions.get::<FragmentMark>().is_some() {
+        return Err("the target has a fragment; # is written %23");
+    }
     let scheme = head.uri.scheme();
     if scheme.is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
         return Err("the target has a scheme other than http and https");
@@ -238,6 +244,20 @@ fn options() -> Response<ReplyBody> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, METHODS);
     response
+}
+
+/// Checks that each header of ours comes once: the first one and the last one may differ.
+fn check_single(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !has_own(headers) {
+        return Ok(());
+    }
+    for name in [DEADLINE, PRIORITY, KEY] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            let detail = format!("{name} is there more than once");
+            return Err(Refusal::new(ProblemKind::BAD_REQUEST, detail));
+        }
+    }
+    Ok(())
 }
 
 /// Removes the headers of ours that are not obeyed, so that no dependency obeys them either.

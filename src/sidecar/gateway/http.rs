@@ -34,6 +34,8 @@ pub(super) mod pool;
 
 mod content_coding;
 
+pub(super) mod answer_fault;
+
 pub(super) mod error_body;
 
 pub(super) mod error;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +15,9 @@ use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
+use super::call_cut::LAST_WORDS;
 use super::caller_limits::ConnectedCaller;
 use super::connection;
 use super::own_tls::{OpenedConnection, OverTls};
@@ -83,9 +86,18 @@ pub(super) fn spawn(
         let _ = built.send(Ok(()));
         let mut killing = signals.killing.clone();
         let work = async move {
+            let lane = Rc::new(lane);
+            let stopping = signals.stopping.clone();
+            let mut taking = pin!(take(Rc::clone(&lane), listener, places, signals.stopping));
             tokio::select! {
-                () = take(Rc::new(lane), listener, places, signals.stopping) => {}
+                () = taking.as_mut() => return,
                 _ = killing.wait_for(|killing| *killing) => {}
+            }
+            if *stopping.borrow() {
+                // CALL-1: who still waits for an answer gets one.
+                lane.cut.cut();
+                // Streams that go on are cut off.
+                let _ = timeout(LAST_WORDS, taking).await;
             }
         };
         runtime.block_on(work);
@@ -181,10 +193,11 @@ async fn converse(
         None => {}
         Some(OpenedConnection::Unencrypted(stream)) => {
             let answer = |_| async { proxy::refuse_unencrypted() };
-            connection::serve(stream, how, answer, stopping).await;
+            let _ = connection::serve(stream, how, answer, stopping).await;
         }
         Some(OpenedConnection::Usual(stream)) => {
             let is_tls = matches!(stream, SocketStream::Tls(_));
+            let access = lane.access.clone();
             let answer = move |mut request: Request<Incoming>| {
                 let (lane, caller) = (Rc::clone(&lane), Rc::clone(&caller));
                 if is_tls {
@@ -192,7 +205,10 @@ async fn converse(
                 }
                 async move { proxy::answer(&lane, &caller, request).await }
             };
-            connection::serve(stream, how, answer, stopping).await;
+            let refused = connection::serve(stream, how, answer, stopping).await;
+            if let (Some(status), Some(access)) = (refused, access) {
+                access.refused(status);
+            }
         }
     }
 }

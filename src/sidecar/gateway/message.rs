@@ -10,6 +10,7 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
+use super::http::answer_fault::AnswerFault;
 use super::http::connect_failure::ConnectFailure;
 use super::http::deferred_body::DeferredBody;
 use super::http::dependency::of_status;
@@ -376,8 +377,10 @@ pub(crate) enum HttpFailure {
     Grpc(u8),
     /// No connection could be made.
     Connect(ConnectFailure),
-    /// The connection broke, or the response was not HTTP.
+    /// The connection broke.
     Reset,
+    /// The answer is none.
+    Answer(AnswerFault),
     /// The connection broke while the request's body was on its way.
     UploadCut,
     /// The server closed an idle connection as a request went out on it.
@@ -459,6 +462,11 @@ impl UnsentBody {
 }
 
 impl HttpFailure {
+    /// Returns the failure of a response whose body broke off.
+    pub(super) fn of_body(error: &(dyn std::error::Error + 'static)) -> Self {
+        AnswerFault::of_body(error).map_or(Self::Reset, Self::Answer)
+    }
+
     /// Returns the failure of a body of which nothing was sent.
     pub(super) fn before_sending(self) -> Self {
         match self {
@@ -477,6 +485,7 @@ impl HttpFailure {
             Self::Grpc(code) => grpc::words(code),
             Self::Connect(cause) => cause.words(),
             Self::Reset => "connection reset",
+            Self::Answer(fault) => fault.words(),
             Self::UploadCut => "connection reset during the upload",
             Self::ClosedOnReuse => "idle connection closed",
             Self::Unprocessed => "request not processed",
@@ -502,6 +511,7 @@ impl fmt::Display for HttpFailure {
             Self::Grpc(code) => return write!(out, "it answered with {}", grpc::words(*code)),
             Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",
+            Self::Answer(fault) => fault.words(),
             Self::UploadCut => "the connection broke while the request's body was on its way",
             Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
             Self::Unprocessed => "it did not process the request",

@@ -11,8 +11,8 @@ use super::socket_stream::SocketStream;
 
 /// An observer of a connection. It may change the results of what it sees.
 pub(crate) trait SocketObserver: Unpin {
-    /// Notes that bytes have come.
-    fn received(&self);
+    /// Notes bytes that have come.
+    fn received(&self, bytes: &[u8]);
 
     /// Returns the number of bytes that one read may bring.
     fn max_read(&self) -> usize {
@@ -96,7 +96,7 @@ impl<O: SocketObserver> AsyncRead for ObservedSocket<O> {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))
         };
         if buffer.filled().len() > before {
-            self.observer.received();
+            self.observer.received(&buffer.filled()[before..]);
         }
         Poll::Ready(polled)
     }

@@ -50,7 +50,7 @@ fn is_dots(part: &[u8]) -> bool {
 }
 
 /// Decodes each `%XX` once, and each `%uXXXX` that some servers accept.
-fn decode(path: &[u8]) -> Vec<u8> {
+pub(super) fn decode(path: &[u8]) -> Vec<u8> {
     let digits = |at: usize, length: usize| {
         let digits = std::str::from_utf8(path.get(at..at + length)?).ok()?;
         let are_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());

@@ -244,6 +244,13 @@ impl<'a> GatewayProblem<'a> {
         Self::new(kind, dependency, detail.into(), Executed::No, None)
     }
 
+    /// A call that had no answer when the time of a shutdown was over.
+    pub(super) fn cut_off(dependency: Option<&'a str>) -> Self {
+        let detail = "gateway.shutdown is over, and no answer has come".to_owned();
+        let kind = ProblemKind::STOPPING;
+        Self::new(kind, dependency, detail, Executed::Maybe, None).cause("gateway.shutdown")
+    }
+
     /// A request body that could not be read, before the dependency was called.
     pub(super) fn of_body(failure: HttpFailure, dependency: &'a str) -> Self {
         Self::of(

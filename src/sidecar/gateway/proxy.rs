@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use breakerbox_policy::{Class, Symptom};
 
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{list, own, signed, trailers_only, unknown};
+use self::replies::{cut_off, list, own, signed, trailers_only, unknown};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
@@ -117,7 +117,9 @@ async fn answer_and_read(
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let uri = request.uri().clone();
-    let (response, is_read) = answer_plainly(lane, caller, request, span).await;
+    let answering = answer_plainly(lane, caller, request, span);
+    let answered = lane.cut.unless_cut(answering).await;
+    let (response, is_read) = answered.unwrap_or_else(|| (cut_off(lane, &uri), false));
     if ProblemFacts::told_with(&response).is_none() {
         return (response, is_read);
     }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::AddError;
 use super::access_log::AccessLog;
+use super::call_cut::CallCut;
 use super::caller_auth::AuthTable;
 use super::caller_limits::CallerTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
@@ -173,6 +174,8 @@ pub(super) struct ThreadContext {
     pub(super) stopping: watch::Receiver<bool>,
     /// The access log, if there is one.
     pub(super) access: Option<AccessLog>,
+    /// The end of the calls that still wait when the gateway has to end.
+    pub(super) cut: CallCut,
 }
 
 /// Parts of the gateway that all its routes share.

@@ -338,6 +338,7 @@ fn word_of(failure: HttpFailure) -> &'static str {
         HttpFailure::Status(_) | HttpFailure::Grpc(_) => "status",
         HttpFailure::Connect(_) => "connect",
         HttpFailure::Reset
+        | HttpFailure::Answer(_)
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed => "reset",

@@ -56,7 +56,18 @@ const CASES: &[KeptCase] = &[
         "x-of-no-known-name: 0123456789abcdeg",
         false,
     ),
-    ("x-page: 1", "", "x-page: 2", true),
+    ("x-page: 1", "", "x-page: 2", false),
+    ("x-page: 1", "", "x-page: 1", true),
+    ("x-scope-orgid: acme", "", "x-scope-orgid: globex", false),
+    ("x-original-url: /a", "", "x-original-url: /b", false),
+    (
+        "x-ssl-client-s-dn: CN=a",
+        "",
+        "x-ssl-client-s-dn: CN=b",
+        false,
+    ),
+    ("x-sid: 17", "", "x-sid: 18", false),
+    ("x-sid: 17", "", "x-sid: 17", true),
     ("x-page: 1", "vary: x-page", "x-page: 2", false),
     ("breakerbox-key: a", "", "breakerbox-key: b", false),
     ("breakerbox-key: a", "", "breakerbox-key: a", true),
@@ -516,5 +527,26 @@ async fn edge_4_e6d_a_cache_is_bounded_by_all_its_bytes() {
         kept += usize::from(got.status() == 200);
     }
     assert!((1..10).contains(&kept), "{kept} heads of 10 KB in 100 KB");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_2_f3_what_was_kept_for_one_token_is_not_given_to_another() {
+    let broken = Arc::new(AtomicU16::new(0));
+    let upstream = scripted(&broken).await;
+    let (one, other) = ("a".repeat(20), "b".repeat(20));
+    let auth = format!("auth = {{ tokens = [\"{one}\", \"{other}\"] }}\n{CACHE}");
+    let bed = Bed::new(&upstream.url(), &auth).await;
+    let ask = async |token: &str| {
+        let request = bed.http.get(bed.url("/web/0")).bearer_auth(token);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        response.bytes().await.unwrap();
+        status
+    };
+    assert_eq!(ask(&one).await, 200);
+    broken.store(503, Ordering::SeqCst);
+    assert_eq!(ask(&other).await, 503);
+    assert_eq!(ask(&one).await, 200, "its own is served");
     bed.end().await;
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use breakerbox_actors::printable_json;
+use http::Method;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -236,7 +237,7 @@ impl<'a> ShownLine<'a> {
         let note = line.note.as_ref();
         Self {
             time: stamp(line.at),
-            method: line.method.as_str(),
+            method: line.method.as_ref().map_or("-", Method::as_str),
             path: without_secrets(&line.path),
             dependency: line.dependency.as_deref(),
             status: line.status,

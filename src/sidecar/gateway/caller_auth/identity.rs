@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use http::HeaderValue;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +30,14 @@ impl CallerIdentity {
     /// Returns the caller of a request; `None` if it had to present nothing.
     pub(in crate::sidecar::gateway) fn of_request(head: &Parts) -> Option<Self> {
         head.extensions.get().copied()
+    }
+
+    /// Returns the value that stands for the caller's credential in the key of a cache.
+    pub(in crate::sidecar::gateway) fn as_value(self) -> Option<HeaderValue> {
+        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut value = HeaderValue::try_from(digits).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Keys of cached responses: digests of everything that may change the answer to a request.
 //!
-//! A header is part of the key if its name says that it may carry a credential or an identity, or
-//! that it selects an answer; and under any name if its value is long enough for a credential. A
-//! list of known headers would lack the one by which the next service tells its callers apart.
+//! Every header is part of the key, except those that change no answer: a list of the headers by which
+//! services tell their callers apart would lack the next one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,63 +12,29 @@ use http::header::{COOKIE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
+use crate::config::is_credential_name;
 use crate::lock::LockExt as _;
-use crate::sidecar::gateway::credentials::is_credential;
 use crate::sidecar::gateway::message::{HttpRequest, RequestKey};
 
-/// Headers that select an answer, or that say where a request came from.
-const SELECTING: [&str; 14] = [
-    "accept",
-    "accept-charset",
-    "accept-datetime",
-    "accept-encoding",
-    "accept-language",
-    "breakerbox-key",
-    "content-type",
-    "forwarded",
-    "host",
-    "idempotency-key",
-    "origin",
-    "prefer",
-    "via",
-    "x-rewrite-url",
-];
-
-/// Parts of the names of such headers, beside those of credentials.
-const SELECTING_PARTS: [&str; 18] = [
-    "behalf",
-    "client-ip",
-    "company",
-    "connecting-ip",
-    "country",
-    "currency",
-    "customer",
-    "email",
-    "forwarded",
-    "lang",
-    "locale",
-    "project",
-    "real-ip",
-    "region",
-    "role",
-    "team",
-    "version",
-    "workspace",
-];
-
-/// Headers that change no answer, however long their values are: they describe the connection, the
-/// client program or the trace, or they are evaluated apart.
-const NEUTRAL: [&str; 34] = [
+/// Headers that change no answer: they describe the connection, the client program or the trace, or
+/// they are evaluated apart.
+const NEUTRAL: [&str; 58] = [
+    "alt-used",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
     "b3",
     "baggage",
     "breakerbox-deadline-ms",
     "breakerbox-priority",
     "cache-control",
+    "cdn-loop",
+    "cf-ray",
     "connection",
     "content-length",
     "date",
     "dnt",
     "expect",
+    "grpc-timeout",
     "http2-settings",
     "if-modified-since",
     "if-none-match",
@@ -79,8 +44,13 @@ const NEUTRAL: [&str; 34] = [
     "pragma",
     "priority",
     "proxy-connection",
+    "purpose",
     "referer",
     "request-id",
+    "save-data",
+    "sec-gpc",
+    "sec-purpose",
+    "sentry-trace",
     "te",
     "traceparent",
     "tracestate",
@@ -89,11 +59,24 @@ const NEUTRAL: [&str; 34] = [
     "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
+    "x-amz-cf-id",
+    "x-amz-user-agent",
+    "x-b3-flags",
     "x-b3-parentspanid",
+    "x-b3-sampled",
     "x-b3-spanid",
     "x-client-request-id",
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-goog-api-client",
     "x-ms-client-request-id",
+    "x-ot-span-context",
+    "x-queue-start",
     "x-request-id",
+    "x-request-start",
+    "x-retry-count",
+    "x-transaction-id",
+    "x-user-agent",
 ];
 
 /// Parts of the names of such headers.
@@ -106,10 +89,6 @@ const NEUTRAL_PARTS: [&str; 7] = [
     "trace-",
     "traceid",
 ];
-
-/// Length from which on a value may be a credential in a header of any name. A
-/// shorter one could be guessed.
-const LONG_VALUE: usize = 16;
 
 /// Maximum number of targets with a `Vary` header that names headers outside the key.
 const MAX_TARGETS: usize = 4096;
@@ -139,33 +118,17 @@ impl KeyHeaders {
         read
     }
 
-    /// Returns true if the header is part of every key, by its name.
-    fn tell_apart(&self, name: &HeaderName) -> bool {
-        self.added.contains(name) || !self.left_out.contains(name) && is_selecting(name)
+    /// Returns true if the header is part of every key.
+    fn include(&self, name: &HeaderName) -> bool {
+        // EDGE-2: a name that is not known may tell callers apart, however short its values are.
+        self.added.contains(name) || !(self.left_out.contains(name) || is_neutral(name))
     }
-
-    /// Returns true if the header is part of the key of a request that has it.
-    fn include(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(name).iter();
-        self.tell_apart(name)
-            || !(self.left_out.contains(name) || is_neutral(name))
-                && values.any(|value| value.len() >= LONG_VALUE)
-    }
-}
-
-fn is_selecting(name: &HeaderName) -> bool {
-    if is_neutral(name) {
-        return false;
-    }
-    let text = name.as_str();
-    SELECTING.contains(&text)
-        || SELECTING_PARTS.iter().any(|part| text.contains(part))
-        || is_credential(name)
 }
 
 fn is_neutral(name: &HeaderName) -> bool {
     let name = name.as_str();
-    NEUTRAL.binary_search(&name).is_ok() || NEUTRAL_PARTS.iter().any(|part| name.contains(part))
+    let has_part = || NEUTRAL_PARTS.iter().any(|part| name.contains(part));
+    NEUTRAL.binary_search(&name).is_ok() || has_part() && !is_credential_name(name)
 }
 
 /// Makes the keys of one cache.
@@ -210,7 +173,7 @@ impl CacheKeys {
         let sent = request.as_sent();
         let is_part = |name: &&HeaderName| {
             let is_named = || varying.iter().any(|names| names.contains(name));
-            self.headers.include(name, sent) || is_named()
+            self.headers.include(name) || is_named()
         };
         let mut names: Vec<&HeaderName> = sent.keys().filter(is_part).collect();
         names.sort_unstable_by_key(|name| name.as_str());
@@ -248,7 +211,7 @@ impl CacheKeys {
         let Some(mut names) = varies_by(headers) else {
             return false;
         };
-        names.retain(|name| !self.headers.tell_apart(name));
+        names.retain(|name| !self.headers.include(name));
         if names.is_empty() {
             return true;
         }
@@ -313,5 +276,35 @@ mod tests {
     #[test]
     fn neutral_headers_are_in_order() {
         assert!(NEUTRAL.is_sorted());
+    }
+
+    #[test]
+    fn edge_2_f3_only_headers_that_change_no_answer_are_outside_the_key() {
+        let part =
+            |name: &'static str, rules: &KeyHeaders| rules.include(&HeaderName::from_static(name));
+        let rules = KeyHeaders::default();
+        for name in [
+            "x-scope-orgid",
+            "x-original-url",
+            "x-ssl-client-s-dn",
+            "x-sid",
+            "x-trace-token",
+            "x-of-no-known-name",
+            "accept-language",
+            "x-forwarded-for",
+        ] {
+            assert!(part(name, &rules), "{name}");
+        }
+        for name in [
+            "user-agent",
+            "traceparent",
+            "x-request-id",
+            "x-amzn-trace-id",
+            "sec-ch-ua",
+        ] {
+            assert!(!part(name, &rules), "{name}");
+        }
+        let rules = KeyHeaders::of(&["!x-sid".to_owned(), "user-agent".to_owned()]);
+        assert!(!part("x-sid", &rules) && part("user-agent", &rules));
     }
 }

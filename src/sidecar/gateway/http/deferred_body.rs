@@ -16,7 +16,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::pending_bodies::{BodyPlace, PendingBodies};
-use super::request_body::{BodyLimits, StreamedBody, Upload, UploadStatus};
+use super::request_body::{
+    BodyLimits, PassingBody, StreamedBody, UnbegunBody, Upload, UploadStatus,
+};
 use super::slow_body::{AGAIN, LEAST_PIECE, STEADY, first_patience};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
@@ -37,6 +39,7 @@ pub(crate) struct DeferredBody {
     status: Arc<UploadStatus>,
     /// End of the call.
     until: Option<Instant>,
+    is_hedged: bool,
 }
 
 /// A body that was read, and its trailers.
@@ -46,7 +49,9 @@ type WholeBody = (Bytes, Option<HeaderMap>);
 enum ReadingStage {
     /// A part may be read already.
     Reading(Box<BodyReader>),
-    /// It was read, or passed on.
+    /// It is passed on, and comes back if the attempt ends before its first piece.
+    Passing(Arc<UnbegunBody>),
+    /// It was read, or dropped.
     Gone,
     Failed(HttpFailure),
 }
@@ -106,6 +111,7 @@ impl DeferredBody {
                 window: None,
             }))),
             until,
+            is_hedged: limits.is_hedged,
         }
     }
 
@@ -142,17 +148,19 @@ impl DeferredBody {
         }
         let reader = match &mut *stage {
             ReadingStage::Reading(reader) => reader,
+            ReadingStage::Passing(back) => {
+                // CALL-2: what no attempt has begun to read goes out whole with the next one.
+                let Some(body) = back.take() else {
+                    return Err(HttpFailure::BodyGone);
+                };
+                let back = Arc::clone(back);
+                return Ok(self.passing(*body, self.place(bodies, is_write), back));
+            }
             ReadingStage::Gone => return Err(HttpFailure::BodyGone),
             ReadingStage::Failed(failure) => return Err(*failure),
         };
         let now = Instant::now();
-        let probe_end = self.status.progress().upload_limit();
-        let probe_end = probe_end.map(|limit| now + limit);
-        let place = BodyPlace {
-            bodies: Arc::clone(bodies),
-            is_write,
-            is_probe: probe_end.is_some(),
-        };
+        let (place, probe_end) = self.place(bodies, is_write);
         let left = left.map(|left| now + left);
         let until = [left, probe_end, self.until].into_iter().flatten().min();
         let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow));
@@ -179,9 +187,36 @@ impl DeferredBody {
             let (body, trailers) = self.whole.get_or_init(|| reader.into_whole());
             return Ok(Upload::kept(body.clone(), trailers.clone()));
         }
-        self.status.progress().forbid_repeats();
-        let passing = reader.into_passing().watched(place, probe_end);
-        Ok(Upload::Passing(Box::new(passing)))
+        let back = Arc::<UnbegunBody>::default();
+        *stage = ReadingStage::Passing(Arc::clone(&back));
+        Ok(self.passing(reader.into_passing(), (place, probe_end), back))
+    }
+
+    /// Passes a body on. `back`: the way back, until it is begun.
+    fn passing(
+        &self,
+        body: StreamedBody,
+        (place, probe_end): (BodyPlace, Option<Instant>),
+        back: Arc<UnbegunBody>,
+    ) -> Upload {
+        if self.is_hedged {
+            // Two attempts at once cannot share it.
+            self.status.progress().forbid_repeats();
+        }
+        let body = Box::new(body.watched(place, probe_end));
+        Upload::Passing(PassingBody::new(body, back))
+    }
+
+    /// Returns the place of the call, and the time by which a probe has to have its body.
+    fn place(&self, bodies: &Arc<PendingBodies>, is_write: bool) -> (BodyPlace, Option<Instant>) {
+        let probe_end = self.status.progress().upload_limit();
+        let probe_end = probe_end.map(|limit| Instant::now() + limit);
+        let place = BodyPlace {
+            bodies: Arc::clone(bodies),
+            is_write,
+            is_probe: probe_end.is_some(),
+        };
+        (place, probe_end)
     }
 
     /// Reads and drops a body that nothing needs, if it has arrived already: the caller's
@@ -191,19 +226,17 @@ impl DeferredBody {
             return;
         };
         let read = mem::replace(&mut *stage, ReadingStage::Gone);
-        let ReadingStage::Reading(mut reader) = read else {
-            return;
+        let body = match read {
+            ReadingStage::Reading(reader) => Some(reader.body),
+            ReadingStage::Passing(back) => back.take().map(|body| *body),
+            ReadingStage::Gone | ReadingStage::Failed(_) => None,
         };
+        let Some(mut body) = body else { return };
         let (time, size) = REST;
-        if reader
-            .body
-            .size_hint()
-            .upper()
-            .is_none_or(|most| most > size)
-        {
+        if body.size_hint().upper().is_none_or(|most| most > size) {
             return;
         }
-        let reading = async { while let Some(Ok(_)) = next_of(&mut reader.body).await {} };
+        let reading = async { while let Some(Ok(_)) = next_of(&mut body).await {} };
         // The connection is closed if it takes longer.
         let _ = timeout(time, reading).await;
     }

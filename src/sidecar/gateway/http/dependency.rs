@@ -117,7 +117,10 @@ impl Dependency for HttpDependency {
             .await
             .map_err(|late| HttpFailure::Late(late.limit))?
         {
-            match frame.map_err(|_| HttpFailure::Reset)?.into_data() {
+            match frame
+                .map_err(|error| HttpFailure::of_body(&error))?
+                .into_data()
+            {
                 Ok(piece) => body.extend_from_slice(&piece),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }

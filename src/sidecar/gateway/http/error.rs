@@ -112,7 +112,7 @@ impl HttpError {
             HttpFailure::Content(failure) if failure.is_silence() => {
                 Verdict::from(Symptom::Timeout)
             }
-            HttpFailure::Reset | HttpFailure::TooLong | HttpFailure::Content(_) => Verdict::from(Symptom::Reset),
+            HttpFailure::Reset | HttpFailure::Answer(_) | HttpFailure::TooLong | HttpFailure::Content(_) => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge
             | HttpFailure::BodyTooSlow
             | HttpFailure::BodyCut

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use tokio::time::{Instant, sleep};
 
 use super::address::UpstreamAddress;
+use super::answer_fault::{AnswerFault, FirstBytes};
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::request_body::Upload;
@@ -50,6 +51,9 @@ struct IdleConnections {
     /// True if a task is running that closes connections idle for too long.
     is_swept: bool,
 }
+
+/// Maximum number of header lines of a response.
+pub(super) const MAX_HEADERS: usize = 256;
 
 /// Time between two searches for connections that were idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -126,7 +130,7 @@ impl ConnectionPool {
                 continue;
             }
             if !connection.history.closed_on_reuse() {
-                return Err(failed(&connection.history, has_body));
+                return Err(failed(&connection.history, has_body, error.error()));
             }
             // EDGE-1: the server closed an idle connection at this moment, which is no failure.
             message = again().ok_or(HttpFailure::ClosedOnReuse)?;
@@ -136,7 +140,7 @@ impl ConnectionPool {
         let mut connection = Box::pin(self.connect()).await?;
         match connection.sender.try_send_request(message).await {
             Ok(response) => Ok(self.arriving(response, connection)),
-            Err(_) => Err(failed(&connection.history, has_body)),
+            Err(error) => Err(failed(&connection.history, has_body, error.error())),
         }
     }
 
@@ -146,7 +150,10 @@ impl ConnectionPool {
             |error: &(dyn Error + 'static)| HttpFailure::Connect(ConnectFailure::of(error));
         let stream = stream.await.map_err(|error| failed(&error))?;
         let history = Arc::clone(stream.inner().observer());
-        let (sender, work) = handshake(stream).await.map_err(|error| failed(&error))?;
+        let (sender, work) = http1()
+            .handshake(stream)
+            .await
+            .map_err(|error| failed(&error))?;
         // The requests report its end.
         tokio::spawn(async move { drop(work.await) });
         Ok(OpenConnection {
@@ -179,13 +186,29 @@ impl ConnectionPool {
 }
 
 /// Returns the failure of a request that got no answer.
-fn failed(history: &SocketHistory, has_body: bool) -> HttpFailure {
+pub(super) fn failed(
+    history: &SocketHistory,
+    has_body: bool,
+    error: &(dyn Error + 'static),
+) -> HttpFailure {
+    let first = history.answer_bytes();
+    let is_foreign = !matches!(first, FirstBytes::None | FirstBytes::Http1);
     // EDGE-1: while the request itself was on its way, it may be the reason.
-    if has_body && history.write_failed() {
-        HttpFailure::UploadCut
-    } else {
-        HttpFailure::Reset
+    if has_body && history.write_failed() && !is_foreign {
+        return HttpFailure::UploadCut;
     }
+    AnswerFault::of(first, error).map_or(HttpFailure::Reset, HttpFailure::Answer)
+}
+
+/// Returns the settings of connections that speak HTTP/1.1.
+pub(super) fn http1() -> Builder {
+    let mut builder = Builder::new();
+    // EDGE-3: what a recipient has to repair in a response is repaired (RFC 9112, sections 5.1, 5.2).
+    builder
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .max_headers(MAX_HEADERS);
+    builder
 }
 
 /// Returns the time for which the server keeps an idle connection, as it says itself, with a second

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::answer_fault::AnswerFault;
 use super::pending_bodies::BodyPlace;
-use super::slow_body::SlowBodyWatch;
+use super::slow_body::{LEAST_PIECE, SlowBodyWatch};
 use crate::AttemptProgress;
 use crate::config::GatewayConfig;
+use crate::lock::LockExt as _;
 use crate::sidecar::gateway::message::HttpFailure;
 
 /// Limits of a request body.
@@ -25,8 +27,13 @@ use crate::sidecar::gateway::message::HttpFailure;
 pub(crate) struct BodyLimits {
     pub(crate) max_body: u64,
     pub(crate) max_replay: u64,
-    /// Maximum time between two pieces.
+    /// Maximum time in which the next [`LEAST_PIECE`] has to come, of the time that is spent waiting
+    /// for it.
     pub(crate) pause: Duration,
+    /// True if the pieces are messages, which may be short and far apart.
+    pub(crate) is_of_messages: bool,
+    /// True if another attempt may begin while one is made.
+    pub(crate) is_hedged: bool,
 }
 
 impl BodyLimits {
@@ -36,6 +43,8 @@ impl BodyLimits {
             max_body: config.max_body,
             max_replay: config.max_replay_body,
             pause: config.body_timeout,
+            is_of_messages: false,
+            is_hedged: false,
         }
     }
 
@@ -54,7 +63,81 @@ pub(crate) enum Upload {
     Whole(Option<Bytes>),
     /// A whole body with trailers behind it.
     Trailed(Box<TrailedBody>),
-    Passing(Box<StreamedBody>),
+    Passing(PassingBody),
+}
+
+/// A body that is passed on as it comes. Dropped before a piece was asked for, it goes back to where
+/// the next attempt finds it.
+pub(crate) struct PassingBody {
+    body: Option<Box<StreamedBody>>,
+    /// The way back, until the body is begun.
+    back: Option<Arc<UnbegunBody>>,
+}
+
+/// A body that no attempt has begun to read.
+#[derive(Default)]
+pub(super) struct UnbegunBody(Mutex<Option<Box<StreamedBody>>>);
+
+impl UnbegunBody {
+    /// Takes the body, if it is back.
+    pub(super) fn take(&self) -> Option<Box<StreamedBody>> {
+        self.0.acquire().take()
+    }
+}
+
+impl PassingBody {
+    /// Passes a body on. `back`: the way back.
+    pub(super) fn new(body: Box<StreamedBody>, back: Arc<UnbegunBody>) -> Self {
+        Self {
+            body: Some(body),
+            back: Some(back),
+        }
+    }
+
+    /// Returns the status of the body.
+    pub(crate) fn trace(&self) -> Arc<UploadStatus> {
+        self.body
+            .as_ref()
+            .map_or_else(Arc::default, |body| body.trace())
+    }
+}
+
+impl Drop for PassingBody {
+    fn drop(&mut self) {
+        if let (Some(mut body), Some(back)) = (self.body.take(), self.back.take()) {
+            body.watch = None;
+            *back.0.acquire() = Some(body);
+        }
+    }
+}
+
+impl Body for PassingBody {
+    type Data = Bytes;
+    type Error = HttpFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        let this = self.get_mut();
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        if this.back.take().is_some() {
+            // CALL-2: from here on a part may have gone out, and cannot be sent again.
+            body.trace.progress.forbid_repeats();
+        }
+        Pin::new(&mut **body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.body.as_ref().map(|body| body.size_hint());
+        hint.unwrap_or_default()
+    }
 }
 
 /// A whole body that ends with trailers. Its length is not told: HTTP/1.1 has trailers only behind
@@ -85,7 +168,12 @@ pub(crate) struct StreamedBody {
     rest: Incoming,
     room: u64,
     pause: Duration,
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// The end of the present wait for the caller, and its start.
+    alarm: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// The earlier waits for the next [`LEAST_PIECE`], and the bytes that they have brought.
+    waited: Duration,
+    fresh: usize,
+    is_of_messages: bool,
     trace: Arc<UploadStatus>,
     /// Gives the place of the call back, once it is passed on too slowly.
     watch: Option<SlowBodyWatch>,
@@ -117,7 +205,7 @@ impl UploadStatus {
         match self.fault() {
             Some(fault) => fault,
             // EDGE-1: while the body is on its way, it may be the reason.
-            None if failure == HttpFailure::Reset && !self.has_ended() => HttpFailure::UploadCut,
+            None if is_break(failure) && !self.has_ended() => HttpFailure::UploadCut,
             None => failure,
         }
     }
@@ -147,6 +235,14 @@ impl UploadStatus {
     }
 }
 
+/// Returns true if the connection broke before any answer.
+fn is_break(failure: HttpFailure) -> bool {
+    matches!(
+        failure,
+        HttpFailure::Reset | HttpFailure::Answer(AnswerFault::Closed)
+    )
+}
+
 impl StreamedBody {
     pub(super) fn new(rest: Incoming, limits: BodyLimits) -> Self {
         Self {
@@ -155,6 +251,9 @@ impl StreamedBody {
             room: limits.max_body,
             pause: limits.pause,
             alarm: None,
+            waited: Duration::ZERO,
+            fresh: 0,
+            is_of_messages: limits.is_of_messages,
             trace: Arc::default(),
             watch: None,
         }
@@ -200,8 +299,9 @@ impl StreamedBody {
         }
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
             self.trace.progress.pause();
-            let pause = self.pause;
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
+            let left = self.pause.saturating_sub(self.waited);
+            let begin = || (Box::pin(sleep(left)), Instant::now());
+            let (alarm, _) = self.alarm.get_or_insert_with(begin);
             if alarm.as_mut().poll(cx).is_pending() {
                 // EDGE-4: until the dependency answers, a slow body holds a place that others need.
                 match &mut self.watch {
@@ -213,7 +313,9 @@ impl StreamedBody {
         };
         // EDGE-1: while a body flows, the limits of the attempt have not begun.
         self.trace.progress.note();
-        self.alarm = None;
+        if let Some((_, since)) = self.alarm.take() {
+            self.waited += since.elapsed();
+        }
         let frame = match frame {
             None => {
                 self.trace.ended.store(true, Ordering::Release);
@@ -227,6 +329,13 @@ impl StreamedBody {
             return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge))));
         };
         self.room = room;
+        // EDGE-4: until the answer begins, a body that drips has an end, however short its pauses are.
+        self.fresh = self
+            .fresh
+            .saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        if self.fresh >= LEAST_PIECE || self.is_of_messages || self.trace.is_answered() {
+            (self.waited, self.fresh) = (Duration::ZERO, 0);
+        }
         if let Some(watch) = &mut self.watch {
             watch.arrived(length);
         }
@@ -283,7 +392,7 @@ impl Body for Upload {
                 let frame = data.or_else(|| body.trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            Self::Passing(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Passing(body) => Pin::new(body).poll_frame(cx),
         }
     }
 

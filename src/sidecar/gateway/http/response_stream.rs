@@ -245,7 +245,7 @@ impl Stream for ResponseStream {
             Some(
                 frame
                     .map(ResponsePiece::Frame)
-                    .map_err(|_| HttpFailure::Reset.into()),
+                    .map_err(|error| HttpFailure::of_body(&error).into()),
             )
         })
     }

@@ -5,12 +5,13 @@
 //! the sending, and the reader finds out whether there is an answer.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
+use super::answer_fault::FirstBytes;
 use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
 /// Number of bytes that one read brings while the head of a response is missing.
@@ -21,6 +22,8 @@ const MAX_HEAD_READ: usize = 16 * 1024;
 pub(crate) struct SocketHistory {
     /// True if the peer accepts no more bytes.
     write_failed: AtomicBool,
+    /// The protocol of the first bytes of the peer.
+    first: OnceLock<FirstBytes>,
     /// True if the peer has ever sent something.
     has_answered: AtomicBool,
     /// True if the peer has sent something since the last write.
@@ -33,6 +36,20 @@ impl SocketHistory {
     /// Returns true if the peer has stopped to accept bytes.
     pub(crate) fn write_failed(&self) -> bool {
         self.write_failed.load(Ordering::Acquire)
+    }
+
+    /// Returns the protocol of the first bytes of the peer.
+    pub(super) fn first_bytes(&self) -> FirstBytes {
+        self.first.get().copied().unwrap_or(FirstBytes::None)
+    }
+
+    /// Returns the protocol of the bytes that the peer has sent for the last request.
+    pub(super) fn answer_bytes(&self) -> FirstBytes {
+        if self.has_answered_last.load(Ordering::Acquire) {
+            self.first_bytes()
+        } else {
+            FirstBytes::None
+        }
     }
 
     /// Notes that the head of a response has come.
@@ -51,7 +68,10 @@ impl SocketHistory {
 pub(crate) type UpstreamSocket = ObservedSocket<Arc<SocketHistory>>;
 
 impl SocketObserver for Arc<SocketHistory> {
-    fn received(&self) {
+    fn received(&self, bytes: &[u8]) {
+        if !self.has_answered.load(Ordering::Acquire) {
+            let _ = self.first.set(FirstBytes::of(bytes));
+        }
         self.has_answered.store(true, Ordering::Release);
         self.has_answered_last.store(true, Ordering::Release);
     }

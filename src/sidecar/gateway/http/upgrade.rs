@@ -2,16 +2,18 @@
 //!
 //! Each is sent on a connection of its own, which no pool ever sees.
 
+use std::sync::Arc;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::client::conn::http1::handshake;
 use hyper::upgrade::OnUpgrade;
 
 use super::address::UpstreamAddress;
+use super::answer_fault::AnswerFault;
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
-use super::pool::PooledBody;
+use super::pool::{self, PooledBody, http1};
 use super::request_body::Upload;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
@@ -87,11 +89,15 @@ pub(super) async fn send(
         |error: &(dyn std::error::Error + 'static)| HttpFailure::Connect(ConnectFailure::of(error));
     let connecting = connector.only_http1().connect();
     let stream = connecting.await.map_err(|error| failed(&error))?;
-    let (mut sender, work) = handshake(stream).await.map_err(|error| failed(&error))?;
+    let history = Arc::clone(stream.inner().observer());
+    let (mut sender, work) = http1()
+        .handshake(stream)
+        .await
+        .map_err(|error| failed(&error))?;
     // The request reports its end.
     tokio::spawn(async move { drop(work.with_upgrades().await) });
     let response = sender.send_request(message).await;
-    let response = response.map_err(|_| HttpFailure::Reset)?;
+    let response = response.map_err(|error| pool::failed(&history, false, &error))?;
     Ok(response.map(PooledBody::alone))
 }
 
@@ -103,7 +109,7 @@ pub(super) fn check(
 ) -> Result<Response<PooledBody>, HttpFailure> {
     let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if is_switch && !(request.asks_upgrade() && response.headers().contains_key(UPGRADE)) {
-        return Err(HttpFailure::Reset);
+        return Err(HttpFailure::Answer(AnswerFault::Upgrade));
     }
     Ok(response)
 }

@@ -14,13 +14,14 @@ use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::address::UpstreamAddress;
+use super::answer_fault::{AnswerFault, FirstBytes, find};
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::error::HttpError;
 use super::grpc::GrpcRequest;
-use super::pool::{ConnectionPool, PooledBody};
+use super::pool::{self, ConnectionPool, MAX_HEADERS, PooledBody};
 use super::request_body::Upload;
-use super::socket::SocketMark;
+use super::socket::{SocketHistory, SocketMark};
 use super::upgrade;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
@@ -53,6 +54,9 @@ impl UpstreamClient {
                     .timer(TokioTimer::new())
                     .pool_idle_timeout(address.keep())
                     .http2_only(address.is_http2)
+                    .http1_allow_spaces_after_header_name_in_responses(true)
+                    .http1_allow_obsolete_multiline_headers_in_responses(true)
+                    .http1_max_headers(MAX_HEADERS)
                     .build(connector),
             ))
         };
@@ -95,7 +99,7 @@ impl UpstreamClient {
                 sent => sent,
             },
         };
-        let sent = sent.map(|mut response| {
+        let sent = sent.and_then(framed_once).map(|mut response| {
             let version = response.version();
             append_via(response.headers_mut(), version);
             if let Some(grpc) = GrpcRequest::of(request.headers()) {
@@ -170,6 +174,35 @@ impl UpstreamClient {
     }
 }
 
+/// Returns the response with one length at most.
+///
+/// # Errors  It is in a transfer coding that cannot be taken off.
+///
+/// # Source  RFC 9110, section 8.6; RFC 9112, section 6.1.
+fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody>, HttpFailure> {
+    let headers = response.headers_mut();
+    let is_known = |line: &HeaderValue| {
+        let name = line.as_bytes().trim_ascii();
+        name.eq_ignore_ascii_case(b"chunked") || name.eq_ignore_ascii_case(b"identity")
+    };
+    // EDGE-3: coded bytes would be passed on as the plain body.
+    if !headers.get_all(TRANSFER_ENCODING).iter().all(is_known) {
+        return Err(HttpFailure::Answer(AnswerFault::Coding));
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next().map(HeaderValue::as_bytes);
+    // EDGE-3: equal lengths are one length; others were refused when the head was read.
+    let has_list = first.is_some_and(|first| first.contains(&b','));
+    if has_list || lengths.next().is_some() {
+        let first = first.and_then(|first| first.split(|byte| *byte == b',').next());
+        let first = first.map(|first| HeaderValue::from_bytes(first.trim_ascii()));
+        if let Some(Ok(length)) = first {
+            headers.insert(CONTENT_LENGTH, length);
+        }
+    }
+    Ok(response)
+}
+
 async fn negotiated(
     pool: &Negotiated<UpstreamConnector, Upload>,
     message: Request<Upload>,
@@ -199,9 +232,20 @@ fn failure_of(error: &hyper_util::client::legacy::Error, has_body: bool) -> Http
         Some(history) if !connected.is_negotiated_h2() && history.closed_on_reuse() => {
             HttpFailure::ClosedOnReuse
         }
-        Some(history) if has_body && history.write_failed() => HttpFailure::UploadCut,
-        _ => HttpFailure::Reset,
+        // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
+        Some(history) if speaks_http2(history, error) => match history.first_bytes() {
+            FirstBytes::Http1 => HttpFailure::Answer(AnswerFault::Http1),
+            _ if has_body && history.write_failed() => HttpFailure::UploadCut,
+            _ => HttpFailure::Reset,
+        },
+        Some(history) => pool::failed(history, has_body, error),
+        None => HttpFailure::Reset,
     }
+}
+
+/// Returns true for a connection on which HTTP/2 was spoken.
+fn speaks_http2(history: &SocketHistory, error: &(dyn Error + 'static)) -> bool {
+    history.first_bytes() == FirstBytes::Http2 || find::<h2::Error>(error).is_some()
 }
 
 /// Returns true if the server has declared that it did not process the request.

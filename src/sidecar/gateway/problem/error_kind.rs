@@ -67,6 +67,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::Status(_)
         | HttpFailure::Grpc(_)
         | HttpFailure::Reset
+        | HttpFailure::Answer(_)
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed

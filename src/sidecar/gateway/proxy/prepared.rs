@@ -16,6 +16,7 @@ use super::{ProxiedCall, RequestOptions};
 use crate::CallOptions;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::deferred_body::DeferredBody;
+use crate::sidecar::gateway::http::grpc;
 use crate::sidecar::gateway::http::request_body::BodyLimits;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest, RequestBody};
 use crate::sidecar::gateway::model_route::ModelRoute;
@@ -34,6 +35,10 @@ pub(super) struct RequestTail {
     /// True if the caller waits for leave to send the body.
     waits: bool,
 }
+
+/// The known facts of a body's use: whether the call is idempotent and whether it is one of gRPC;
+/// whether the body is kept in any case, and the model that reads it.
+type BodyUse<'a> = ((bool, bool), (bool, Option<&'a ModelRoute>));
 
 /// The gateway's own request, made of that of a caller.
 pub(super) struct PreparedCall {
@@ -108,7 +113,9 @@ impl ProxiedCall<'_> {
             let problem = problem.state(self.route.client.state());
             own(problem.into_response(), 0)
         };
-        let deferred = (!is_empty).then(|| self.deferred(body, (is_idempotent, kept), until));
+        let is_grpc = grpc::media_of(&head.headers).is_some();
+        let how = (is_idempotent, is_grpc);
+        let deferred = (!is_empty).then(|| self.deferred(body, (how, kept), until));
         let deferred = deferred.transpose().map_err(refused)?;
         let may_repeat = is_idempotent && deferred.as_ref().is_none_or(|(_, is_kept)| *is_kept);
         let deferred = deferred.map(|(body, _)| body);
@@ -145,7 +152,7 @@ impl ProxiedCall<'_> {
     fn deferred(
         &self,
         body: Incoming,
-        (is_idempotent, (must_keep, model)): (bool, (bool, Option<&ModelRoute>)),
+        ((is_idempotent, is_grpc), (must_keep, model)): BodyUse<'_>,
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
         let keep = must_keep || model.is_some() || self.may_send_again(is_idempotent);
@@ -156,7 +163,12 @@ impl ProxiedCall<'_> {
             let bodies = &self.route.target().pending;
             bodies.set_places(most, places.max_concurrent_writes);
         }
-        let mut limits = BodyLimits::of(&self.lane.config.load());
+        let mut limits = BodyLimits {
+            // The messages of a gRPC stream come when there is something to say.
+            is_of_messages: is_grpc,
+            is_hedged: self.route.client.settings().hedge.is_some(),
+            ..BodyLimits::of(&self.lane.config.load())
+        };
         if let Some(model) = model {
             limits.max_replay = model.max_replay_body;
         }

@@ -3,16 +3,34 @@
 use breakerbox_actors::nearest_word;
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Uri};
 
 use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
 use crate::sidecar::gateway::http::grpc;
+use crate::sidecar::gateway::mcp::endpoint::refused_by_protocol;
 use crate::sidecar::gateway::message::HttpReply;
-use crate::sidecar::gateway::problem::ProblemFacts;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemFacts};
 use crate::sidecar::gateway::route::ThreadContext;
 use crate::{Answer, AnswerSource};
+
+/// Returns the response to a call that was not answered when the time of a shutdown was over.
+pub(super) fn cut_off(lane: &ThreadContext, uri: &Uri) -> Response<ReplyBody> {
+    let first = uri.path().split('/').nth(1).unwrap_or_default();
+    let routes = lane.routes.load();
+    let route = routes.get(first);
+    // CALL-2: it may have gone out already.
+    let problem = GatewayProblem::cut_off(route.map(|_| first));
+    let response = problem.into_response();
+    own(
+        match route {
+            Some(route) if route.is_mcp() => refused_by_protocol(response),
+            _ => response,
+        },
+        0,
+    )
+}
 
 /// Lists the names of the dependencies, one a line.
 pub(super) fn list(lane: &ThreadContext) -> Response<ReplyBody> {

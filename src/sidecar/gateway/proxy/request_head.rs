@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use http::header::{HOST, TE};
+use http::header::{AUTHORIZATION, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::headers::{
     DEADLINE, KEY, PRIORITY, append_forwarded, append_via, has_own, join_cookies, strip_one_hop,
     takes_trailers,
@@ -21,6 +22,7 @@ pub(super) fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Op
         None => head.headers.get(HOST).cloned(),
     };
     let protocols = upgrade::asked(head);
+    let caller = CallerIdentity::of_request(head);
     let headers = &mut head.headers;
     join_cookies(headers);
     let has_trailers = takes_trailers(headers);
@@ -30,6 +32,12 @@ pub(super) fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Op
         if let Some(host) = &host {
             // The dependency sees it in `Forwarded`.
             sent.insert(HOST, host.clone());
+        }
+        // EDGE-2: a credential that the gateway has checked and keeps is one of them.
+        if !sent.contains_key(AUTHORIZATION)
+            && let Some(caller) = caller.and_then(CallerIdentity::as_value)
+        {
+            sent.insert(AUTHORIZATION, caller);
         }
         sent
     });
