@@ -1,5 +1,6 @@
 //! The end of the calls that still wait for an answer when the time of a shutdown is over.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ impl CallCut {
     /// Makes a call. Returns `None` if it was cut.
     ///
     /// # Cancel safety   That of the call.
-    pub(super) async fn unless_cut<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn unless_cut<F: Future>(&self, call: Pin<&mut F>) -> Option<F::Output> {
         let cut = self.cut.notified();
         if self.is_cut.load(Ordering::Acquire) {
             return None;
@@ -40,18 +41,20 @@ impl CallCut {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
     async fn call_1_f16_a_call_that_waits_is_cut_and_a_finished_one_is_not() {
         let cuts = CallCut::default();
-        assert_eq!(cuts.unless_cut(async { 1 }).await, Some(1));
-        let waiting = cuts.unless_cut(std::future::pending::<()>());
+        assert_eq!(cuts.unless_cut(pin!(async { 1 })).await, Some(1));
+        let waiting = cuts.unless_cut(pin!(std::future::pending::<()>()));
         let cutting = async {
             tokio::task::yield_now().await;
             cuts.cut();
         };
         assert_eq!(tokio::join!(waiting, cutting).0, None);
-        assert_eq!(cuts.unless_cut(async { 1 }).await, None);
+        assert_eq!(cuts.unless_cut(pin!(async { 1 })).await, None);
     }
 }

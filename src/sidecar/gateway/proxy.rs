@@ -117,7 +117,8 @@ async fn answer_and_read(
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let uri = request.uri().clone();
-    let answering = answer_plainly(lane, caller, request, span);
+    // Pinned here: moved into another future, it would be copied.
+    let answering = pin!(answer_plainly(lane, caller, request, span));
     let answered = lane.cut.unless_cut(answering).await;
     let (response, is_read) = answered.unwrap_or_else(|| (cut_off(lane, &uri), false));
     if ProblemFacts::told_with(&response).is_none() {
