@@ -7,6 +7,8 @@ mod nats;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod ordered_nats;
 #[cfg(all(feature = "cli", feature = "fleet", unix))]
+mod redis;
+#[cfg(all(feature = "cli", feature = "fleet", unix))]
 mod reloads;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod sidecar;
