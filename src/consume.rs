@@ -11,10 +11,19 @@ mod notes;
 
 mod provision;
 
+mod queue_server;
+
+mod queue_settings;
+
 mod server_clock;
 
+mod sorted_message;
+
+mod sorter;
+
 pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
-pub use nats_queue::{NatsQueue, QueueError, QueueSettings};
+pub use nats_queue::{NatsQueue, QueueError};
+pub use queue_settings::QueueSettings;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -9,6 +9,8 @@ mod carry;
 
 mod ending;
 
+mod fetch_round;
+
 mod job;
 
 mod message;

@@ -237,6 +237,17 @@ pub enum EventKind {
         /// The reason why the queue refuses the dead letter; the message is tried again later.
         refused: Option<String>,
     },
+    /// One message has failed as several probes of an open breaker: it may be what keeps it open.
+    PoisonSuspected {
+        /// The consumer.
+        consumer: Arc<str>,
+        /// The message's id.
+        id: String,
+        /// Its place in the queue.
+        place: String,
+        /// Number of probes that it has failed as.
+        probes: u32,
+    },
     /// The fleet's board is reached. The subject is the fleet's child.
     FleetJoined {
         /// Name of the fleet.
@@ -466,6 +477,19 @@ impl EventKind {
                     None => Ok(()),
                 }
             }
+            Self::PoisonSuspected {
+                consumer,
+                id,
+                place,
+                probes,
+            } => {
+                let (id, place) = (printable_line(id), printable_line(place));
+                write!(
+                    out,
+                    "message {id} of consumer {consumer}, at {place} of its queue, has failed as {probes} \
+                     probes: it may be what keeps the breaker open"
+                )
+            }
             // The other kinds are no events of a consumer.
             _ => Ok(()),
         }
@@ -548,7 +572,8 @@ impl fmt::Display for EventKind {
             Self::Draining => write!(out, "draining: no new calls"),
             Self::ConsumerPaused { .. }
             | Self::ConsumerResumed { .. }
-            | Self::DeadLettered { .. } => self.write_consumer(out),
+            | Self::DeadLettered { .. }
+            | Self::PoisonSuspected { .. } => self.write_consumer(out),
             _ => self.write_fleet(out),
         }
     }

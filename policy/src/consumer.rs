@@ -4,6 +4,8 @@
 //! It fetches and acknowledges nothing, and it reads no clock: the knowledge of a message is an
 //! argument.
 
+mod partition;
+
 mod tally;
 
 use std::fmt;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use crate::{BackoffSettings, Class, Executed, RandomSource, backoff};
 
+pub use partition::partition_of;
 pub use tally::MessageTally;
 
 /// Wait after which another look is worth it, where nothing says how long a lack lasts.

@@ -7,6 +7,8 @@ mod alerts;
 
 mod client;
 
+mod consumers;
+
 mod fleet;
 
 mod follow;
@@ -137,6 +139,7 @@ pub(crate) fn status(
             Ok(answer) => {
                 show(status, &answer, out)?;
                 groups::show_all(status, &remote, out).await?;
+                consumers::show(status, &remote, out).await?;
                 Ok(ExitReason::Done)
             }
             Err(failure) => match groups::find(status, &remote).await {

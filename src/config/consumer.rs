@@ -37,6 +37,8 @@ pub struct ConsumerConfig {
     pub answers: Option<String>,
     /// The subjects that a message may name for its answer.
     pub answer_subjects: Vec<String>,
+    /// Number of partitions within which messages of one key keep their order; `None` without order.
+    pub partitions: Option<NonZeroU32>,
 }
 
 const SUBJECT: &str = "a subject such as \"calls.web\": words without spaces, with dots between";
@@ -74,6 +76,8 @@ fn read(
     dependencies: &BTreeMap<String, DependencyConfig>,
 ) -> Option<ConsumerConfig> {
     const MAYBE: &[(&str, bool)] = &[("dead_letter", false), ("repeat", true)];
+    const ORDER: &[(&str, bool)] = &[("none", false), ("key", true)];
+    const PARTITIONS: NonZeroU32 = NonZeroU32::new(8).expect("eight is not zero");
     let default = MessageRules::default();
     let hour = Duration::from_secs(3600);
     let dependency = needed(
@@ -101,7 +105,10 @@ fn read(
     };
     let plain = string(SUBJECT, is_subject);
     let answer_subjects = string(PATTERN, is_pattern).list();
+    let has_order = section.get_or("order", &one_of(ORDER), false);
+    let partitions = section.get_or("partitions", &count(256), PARTITIONS);
     let consumer = ConsumerConfig {
+        partitions: has_order.then_some(partitions),
         max_in_flight: section.get_or("max_in_flight", &places, None),
         ack_wait: section.get_or(
             "ack_wait",
@@ -159,6 +166,23 @@ fn check(
             }
             Some(_) => {}
         }
+    }
+    if consumer.partitions.is_none() && section.has("partitions") {
+        let reason = "without order there are no partitions";
+        section.conflict(
+            "partitions",
+            reason,
+            "order = \"key\" too, or no partitions",
+        );
+    }
+    // The messages are moved to subjects of this kind.
+    if consumer.partitions.is_some() && matches(&consumer.subject, "breakerbox_order.a.b.0.0.c") {
+        let reason = "with order = \"key\" it takes the subjects of its own partitions";
+        section.conflict(
+            "subject",
+            reason,
+            "a subject that does not begin with a wildcard",
+        );
     }
     let own = [Some(&consumer.dead_letters), consumer.answers.as_ref()];
     let keys = ["dead_letters", "answers"];

@@ -7,8 +7,10 @@ use async_nats::jetstream::consumer::pull::Config as PullConfig;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::context::GetStreamByNameErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use futures_util::TryStreamExt as _;
 
-use super::nats_queue::QueueSettings;
+use super::queue_settings::QueueSettings;
+use super::sorted_message::{prefix_of, stream_of};
 use crate::nats::{NatsConnection, NatsError};
 
 /// Window in which the servers drop a second message of one id.
@@ -28,6 +30,30 @@ pub(super) struct QueueParts {
     pub(super) notes: Stream,
     /// The stream of the messages, told apart from a former one of the same name.
     pub(super) epoch: i64,
+    /// The partitions, with order.
+    pub(super) order: Option<OrderParts>,
+}
+
+/// The partitions of a queue at the servers.
+#[derive(Debug, Clone)]
+pub(super) struct OrderParts {
+    pub(super) stream: Stream,
+    partitions: Vec<PullConsumer>,
+    /// Those of another number of partitions, which may have messages still.
+    pub(super) former: Vec<PullConsumer>,
+}
+
+impl OrderParts {
+    /// Returns the consumers of a partition: former ones that it cares for, and its own.
+    pub(super) fn of(
+        &self,
+        partition: u32,
+    ) -> Option<(impl Iterator<Item = &PullConsumer>, &PullConsumer)> {
+        let at = usize::try_from(partition).ok()?;
+        let own = self.partitions.get(at)?;
+        let former = self.former.iter().skip(at).step_by(self.partitions.len());
+        Some((former, own))
+    }
 }
 
 /// Makes the missing parts.
@@ -61,24 +87,91 @@ pub(super) async fn provide(
         ..Config::default()
     };
     let notes = stream(connection, &context, of_notes).await?;
-    let config = PullConfig {
-        durable_name: Some(settings.durable.clone()),
+    let outstanding = match settings.partitions {
+        // MSG-9: the messages are moved into their partitions one after the other.
+        Some(_) => 1,
+        None => MAX_ACK_PENDING,
+    };
+    let config = consumer_config(settings, &settings.durable, &settings.subject, outstanding);
+    let consumer = connection
+        .within(QUESTION, messages.create_consumer(config))
+        .await?;
+    let order = match settings.partitions {
+        Some(partitions) => Some(provide_order(connection, settings, partitions.get()).await?),
+        None => None,
+    };
+    let read = order.as_ref().map_or(&messages, |order| &order.stream);
+    Ok(QueueParts {
+        consumer,
+        notes,
+        epoch: read.cached_info().created.unix_timestamp(),
+        order,
+    })
+}
+
+/// Makes the missing partitions.
+async fn provide_order(
+    connection: &NatsConnection,
+    settings: &QueueSettings,
+    partitions: u32,
+) -> Result<OrderParts, NatsError> {
+    let context = connection.jetstream()?;
+    let prefix = prefix_of(settings);
+    let config = Config {
+        name: stream_of(settings),
+        subjects: vec![format!("{prefix}.>")],
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        duplicate_window: DUPLICATES,
+        num_replicas: settings.copies,
+        ..Config::default()
+    };
+    let stream = stream(connection, &context, config).await?;
+    let name = |partition: u32| format!("p{partition}_of_{partitions}");
+    let mut order = OrderParts {
+        partitions: Vec::new(),
+        former: Vec::new(),
+        stream,
+    };
+    for partition in 0..partitions {
+        let subject = format!("{prefix}.{partitions}.{partition}.>");
+        // MSG-9: one message of a partition is outstanding, over all replicas.
+        let config = consumer_config(settings, &name(partition), &subject, 1);
+        let made = order.stream.create_consumer(config);
+        let made = connection.within(QUESTION, made).await?;
+        order.partitions.push(made);
+    }
+    let own: Vec<String> = (0..partitions).map(name).collect();
+    let names = order.stream.consumer_names();
+    let names = connection.within(QUESTION, names.try_collect::<Vec<String>>());
+    for other in names.await? {
+        if !own.contains(&other) {
+            let found = order.stream.get_consumer::<PullConfig>(&other);
+            let found = connection.within(QUESTION, found).await?;
+            order.former.push(found);
+        }
+    }
+    Ok(order)
+}
+
+/// Returns the settings of a durable consumer. `outstanding`: number of its messages that were
+/// delivered and have not ended, at most.
+fn consumer_config(
+    settings: &QueueSettings,
+    name: &str,
+    subject: &str,
+    outstanding: i64,
+) -> PullConfig {
+    PullConfig {
+        durable_name: Some(name.to_owned()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.ack_wait,
         // MSG-6: the consumer counts by itself, the server never gives a message up.
         max_deliver: -1,
-        filter_subject: settings.subject.clone(),
-        max_ack_pending: MAX_ACK_PENDING,
+        filter_subject: subject.to_owned(),
+        max_ack_pending: outstanding,
         ..PullConfig::default()
-    };
-    let consumer = connection
-        .within(QUESTION, messages.create_consumer(config))
-        .await?;
-    Ok(QueueParts {
-        consumer,
-        notes,
-        epoch: messages.cached_info().created.unix_timestamp(),
-    })
+    }
 }
 
 /// Makes the stream of the dead letters, unless some stream takes their subject.

@@ -50,6 +50,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::ConsumerPaused { .. } => "consumer_paused",
         EventKind::ConsumerResumed { .. } => "consumer_resumed",
         EventKind::DeadLettered { .. } => "dead_lettered",
+        EventKind::PoisonSuspected { .. } => "poison_suspected",
         EventKind::FleetJoined { .. } => "fleet_joined",
         EventKind::FleetLost { .. } => "fleet_lost",
         EventKind::Adopted { .. } => "adopted",

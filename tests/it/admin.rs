@@ -7,6 +7,7 @@ mod api;
 mod changes;
 mod commands;
 mod connections;
+mod consumers;
 mod dashboard;
 mod disturbance;
 mod guard;

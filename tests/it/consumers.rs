@@ -1,11 +1,20 @@
 //! Consumers: messages of a queue as protected calls (rules MSG-1 to MSG-11).
 
 #[cfg(all(feature = "cli", feature = "fleet"))]
+mod figures;
+#[cfg(all(feature = "cli", feature = "fleet"))]
 mod nats;
+#[cfg(all(feature = "cli", feature = "fleet"))]
+mod ordered_nats;
+#[cfg(all(feature = "cli", feature = "fleet", unix))]
+mod redis;
+#[cfg(all(feature = "cli", feature = "fleet", unix))]
+mod reloads;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod sidecar;
 
 mod fates;
+mod order;
 mod outage;
 mod restarts;
 

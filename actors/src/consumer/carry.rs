@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    DeadReason, Executed, MessageArrival, MessageCallEnd, MessageFate, MessageNotes, MessageStart,
-    ReturnReason,
+    BreakerAfter, Class, DeadReason, Executed, MessageArrival, MessageCallEnd, MessageCallKind,
+    MessageFate, MessageNotes, MessageStart, ReturnReason,
 };
 
 use super::message::{OutgoingMessage, QueueMessage};
@@ -56,6 +56,7 @@ struct OpenFate {
 impl OpenFate {
     fn begin(state: &Arc<ConsumerState>, message: &QueueMessage) -> Self {
         state.book(|books| books.fetch(message.deliveries <= 1));
+        state.carries(true);
         let is_new = state.held.acquire().insert(message.place.clone());
         Self {
             state: Arc::clone(state),
@@ -78,6 +79,7 @@ impl Drop for OpenFate {
         }
         // MSG-3: the books add up after a crash too.
         self.close(|books| books.give_back(ReturnReason::Interrupted));
+        self.state.carries(false);
     }
 }
 
@@ -197,6 +199,13 @@ impl MessageCarrier {
             has_answer_subject: terms.answer_subject.is_some(),
         };
         let rules = &state.settings.rules;
+        match end.ending.breaker {
+            BreakerAfter::Closed => state.note_closed(),
+            BreakerAfter::ByProbe if is_failure(end.ending.kind) => {
+                state.note_failed_probe(&self.message);
+            }
+            BreakerAfter::ByProbe | BreakerAfter::NotClosed(_) => {}
+        }
         let fate = rules.end(arrival, &ended, &state.work.retry(), &mut fastrand::f64);
         match fate {
             MessageFate::Answer => self.answer(terms, arrival, end.answer).await,
@@ -334,6 +343,10 @@ impl MessageCarrier {
             ttl: terms.ttl,
         }
     }
+}
+
+fn is_failure(kind: MessageCallKind) -> bool {
+    kind == MessageCallKind::Ended(Class::Failure)
 }
 
 /// Returns the reason for a dead letter before its call, for people.

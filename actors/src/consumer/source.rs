@@ -33,6 +33,28 @@ pub trait MessageSource: Send + Sync + 'static {
     /// # Cancel safety   Never dropped while it waits, unless the consumer ends.
     fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>>;
 
+    /// Returns the number of partitions within which messages keep their order; 0 without order.
+    ///
+    /// The server has at most one message of a partition outstanding, over all replicas: one that
+    /// was given back holds up those behind it.
+    fn partitions(&self) -> u32 {
+        0
+    }
+
+    /// Returns the next message of a partition as soon as it can be delivered, and none after `wait`,
+    /// which may be zero. The partitions are numbered from 0.
+    ///
+    /// # Cancel safety   As [`MessageSource::fetch`].
+    fn fetch_of(&self, partition: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
+        let _ = partition;
+        self.fetch(1, wait)
+    }
+
+    /// Tells the queue that this consumer fetches nothing any more.
+    fn close(&self) -> SourceFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Acknowledges a message. Returns once the server has confirmed it.
     fn acknowledge<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
 

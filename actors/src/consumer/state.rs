@@ -1,15 +1,16 @@
 //! The part of a consumer that outlives its crashes: settings, books, and status.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_policy::{DeadReason, MessageRules, MessageTally};
 use tokio::sync::watch;
 
+use super::message::QueueMessage;
 use super::source::MessageSource;
 use super::work::MessageWork;
 use crate::client::{Readiness, ReadinessObstacle};
@@ -65,6 +66,8 @@ pub struct ConsumerStatus {
 /// Shared state of a consumer and its incarnations.
 pub(crate) struct ConsumerState {
     pub(crate) name: Arc<str>,
+    /// Name of its child of the tree.
+    pub(crate) child: String,
     pub(super) settings: ConsumerSettings,
     pub(super) source: Arc<dyn MessageSource>,
     pub(super) work: Arc<dyn MessageWork>,
@@ -72,9 +75,16 @@ pub(crate) struct ConsumerState {
     /// Places of the messages that this consumer works on.
     pub(super) held: Mutex<BTreeSet<String>>,
     events: EventBus,
-    tally: Mutex<MessageTally>,
+    /// The books, which go on when another consumer takes its place.
+    tally: Arc<Mutex<MessageTally>>,
     shown: Mutex<ShownState>,
     pending: AtomicU64,
+    /// Number of probes that a message failed as since the breaker was closed last, by its place.
+    failed_probes: Mutex<BTreeMap<String, u32>>,
+    /// Number of its own messages with an open fate.
+    in_flight: AtomicU64,
+    /// Number of its open questions for messages.
+    asked: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -94,16 +104,47 @@ impl ConsumerState {
     ) -> Self {
         Self {
             name: Arc::from(name),
+            child: format!("consumer:{name}"),
             settings,
             source,
             work,
             draining: watch::channel(false).0,
             held: Mutex::default(),
             events,
-            tally: Mutex::default(),
+            tally: Arc::default(),
             shown: Mutex::default(),
             pending: AtomicU64::new(0),
+            failed_probes: Mutex::default(),
+            in_flight: AtomicU64::new(0),
+            asked: AtomicUsize::new(0),
         }
+    }
+
+    /// Goes on with the books of the consumer that it takes the place of.
+    pub(crate) fn after(mut self, former: &Self) -> Self {
+        self.tally = Arc::clone(&former.tally);
+        let pending = former.pending.load(Ordering::Relaxed);
+        self.pending = AtomicU64::new(pending);
+        self
+    }
+
+    /// Notes that a message of it has an open fate, or no longer.
+    pub(super) fn carries(&self, is_begin: bool) {
+        match is_begin {
+            true => self.in_flight.fetch_add(1, Ordering::AcqRel),
+            false => self.in_flight.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// Notes the number of its open questions for messages.
+    pub(super) fn asks(&self, count: usize) {
+        self.asked.store(count, Ordering::Release);
+    }
+
+    /// Returns true if it has no message, and has asked for none.
+    fn is_idle(&self) -> bool {
+        let asked = self.asked.load(Ordering::Acquire);
+        asked == 0 && self.in_flight.load(Ordering::Acquire) == 0
     }
 
     /// Changes the books.
@@ -192,6 +233,32 @@ impl ConsumerState {
         });
     }
 
+    /// Notes that a message failed as a probe, and tells of it once it has done so several times. The
+    /// probes of an outage are other messages, as long as the queue has any.
+    pub(super) fn note_failed_probe(&self, message: &QueueMessage) {
+        let mut failed = self.failed_probes.acquire();
+        if failed.len() >= SUSPECTS && !failed.contains_key(&message.place) {
+            return;
+        }
+        let probes = failed.entry(message.place.clone()).or_default();
+        *probes += 1;
+        let probes = *probes;
+        drop(failed);
+        if probes.is_multiple_of(SUSPICIOUS) {
+            self.emit(EventKind::PoisonSuspected {
+                consumer: Arc::clone(&self.name),
+                id: message.id.clone(),
+                place: message.place.clone(),
+                probes,
+            });
+        }
+    }
+
+    /// Notes that the breaker is closed: no message keeps it open.
+    pub(super) fn note_closed(&self) {
+        self.failed_probes.acquire().clear();
+    }
+
     fn emit(&self, event: EventKind) {
         self.events.emit(&Arc::from(self.work.dependency()), event);
     }
@@ -215,6 +282,12 @@ impl ConsumerState {
 
 /// Time until another look at the readiness, at most.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Number of probes that one message fails as, after which it is told.
+const SUSPICIOUS: u32 = 3;
+
+/// Maximum number of messages with counted failed probes.
+const SUSPECTS: usize = 64;
 
 /// Maximum number of messages that are asked for at once.
 const BATCH: u32 = 256;
@@ -246,12 +319,22 @@ impl ConsumerHandle {
         self.0.draining.send_replace(true);
     }
 
-    /// Waits until no message is in flight any more. It never ends while messages are fetched.
+    /// Waits until no message of it is in flight or asked for. It never ends while messages are fetched.
     pub async fn drained(&self) {
         let mut tick = tokio::time::interval(LOOK);
-        while self.0.tally.acquire().in_flight > 0 {
+        while !self.0.is_idle() {
             tick.tick().await;
         }
+    }
+
+    /// Returns true if it fetches no more, and no message of it is in flight or asked for.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        *self.0.draining.borrow() && self.0.is_idle()
+    }
+
+    pub(crate) fn state(&self) -> &ConsumerState {
+        &self.0
     }
 
     /// Returns its present figures.

@@ -38,11 +38,70 @@ impl Runtime {
         source: Arc<dyn MessageSource>,
         work: Arc<dyn MessageWork>,
     ) -> Result<ConsumerHandle, StartError> {
-        let events = self.inner.around.events.clone();
-        let state = ConsumerState::new(name, settings, (source, work), events);
-        let state = Arc::new(state);
+        let state = self.new_consumer(name, settings, (source, work));
+        self.start_consumer(name, Arc::new(state)).await
+    }
+
+    /// Starts a consumer in the place of the one of this name, which runs beside it until its messages
+    /// in flight have ended: it fetches no more from now on. The books go on. Without one of this
+    /// name it is as [`Runtime::consume_by`].
+    ///
+    /// # Errors  [`StartError`]; the former one goes on then.
+    /// # Cancel safety   Dropped, both may run.
+    /// # Source  Rule EDGE-6 in docs/rules.md.
+    pub async fn replace_consumer(
+        &self,
+        name: &str,
+        settings: ConsumerSettings,
+        source: Arc<dyn MessageSource>,
+        work: Arc<dyn MessageWork>,
+    ) -> Result<ConsumerHandle, StartError> {
+        let former = self.consumer(name);
+        let mut state = self.new_consumer(name, settings, (source, work));
+        if let Some(former) = &former {
+            state = state.after(former.state());
+        }
+        // Those that drain have their names still.
+        let children = self.children().await;
+        let is_free = |child: &String| children.iter().all(|one| one.name != *child);
+        let mut others = (2_u32..).map(|number| format!("consumer:{name}#{number}"));
+        if !is_free(&state.child)
+            && let Some(child) = others.find(is_free)
+        {
+            state.child = child;
+        }
+        let handle = self.start_consumer(name, Arc::new(state)).await?;
+        if let Some(former) = former {
+            self.end_consumer(former);
+        }
+        Ok(handle)
+    }
+
+    /// Removes a consumer: it fetches no more, and its messages in flight go on to their ends. Returns
+    /// its handle, or `None` if there is none of this name.
+    pub fn remove_consumer(&self, name: &str) -> Option<ConsumerHandle> {
+        let former = self.inner.consumers.acquire().remove(name)?;
+        self.end_consumer(former.clone());
+        Some(former)
+    }
+
+    fn new_consumer(
+        &self,
+        name: &str,
+        settings: ConsumerSettings,
+        parts: (Arc<dyn MessageSource>, Arc<dyn MessageWork>),
+    ) -> ConsumerState {
+        ConsumerState::new(name, settings, parts, self.inner.around.events.clone())
+    }
+
+    async fn start_consumer(
+        &self,
+        name: &str,
+        state: Arc<ConsumerState>,
+    ) -> Result<ConsumerHandle, StartError> {
         let own = Arc::clone(&state);
-        let child = Child::permanent(format!("consumer:{name}"), move || {
+        // One that was drained has ended for good.
+        let child = Child::transient(state.child.clone(), move || {
             ConsumerActor::new(Arc::clone(&own))
         });
         let child = child.give_up(GiveUp::Park);
@@ -52,6 +111,21 @@ impl Runtime {
         let mut consumers = self.inner.consumers.acquire();
         consumers.insert(name.to_owned(), handle.clone());
         Ok(handle)
+    }
+
+    /// Drains a consumer and removes its child, without waiting.
+    fn end_consumer(&self, former: ConsumerHandle) {
+        former.drain();
+        let root = self.root();
+        tokio::spawn(async move {
+            // Its messages come again if they take longer.
+            let _ = tokio::time::timeout(DRAIN, former.drained()).await;
+            let child = &former.state().child;
+            // At the end of the runtime it is gone already.
+            if root.terminate(child).await.is_ok() {
+                let _ = root.delete(child).await;
+            }
+        });
     }
 
     /// Returns the present figures of the consumers, by name.

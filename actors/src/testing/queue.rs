@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox_policy::{MessageNotes, Time};
+use breakerbox_policy::{MessageNotes, Time, partition_of};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -31,6 +32,8 @@ struct QueueInner {
     state: Mutex<QueueState>,
     changed: Notify,
     ack_wait: Duration,
+    /// Number of partitions with one outstanding message each; `None` without order.
+    partitions: Option<NonZeroU32>,
     clock: Clock,
 }
 
@@ -70,10 +73,23 @@ impl ScriptedQueue {
     /// An empty queue, which delivers a message again after this time without a word of it.
     #[must_use]
     pub fn with_ack_wait(ack_wait: Duration) -> Self {
+        Self::new_with(ack_wait, None)
+    }
+
+    /// An empty queue that keeps the order of messages within its partitions: one message of each is
+    /// outstanding at most. The header `breakerbox-order` of a message is its key; one without it
+    /// has no order.
+    #[must_use]
+    pub fn ordered(partitions: NonZeroU32) -> Self {
+        Self::new_with(Duration::from_secs(30), Some(partitions))
+    }
+
+    fn new_with(ack_wait: Duration, partitions: Option<NonZeroU32>) -> Self {
         Self(Arc::new(QueueInner {
             state: Mutex::default(),
             changed: Notify::new(),
             ack_wait,
+            partitions,
             clock: Clock::tokio(),
         }))
     }
@@ -161,30 +177,41 @@ impl ScriptedQueue {
         Box::pin(async move { self.when_up(operation) })
     }
 
-    /// Delivers the messages that are there. Returns the moment at which more may be there otherwise.
-    fn deliver(&self, most: u32) -> Result<(Vec<QueueMessage>, Option<Time>), SourceError> {
+    /// Delivers the messages that are there: all, or those of one partition. Returns the moment at
+    /// which more may be there otherwise.
+    fn deliver(
+        &self,
+        most: u32,
+        partition: Option<u32>,
+    ) -> Result<(Vec<QueueMessage>, Option<Time>), SourceError> {
         let now = self.0.clock.now();
-        let ack_wait = self.0.ack_wait;
+        let until = now.after(self.0.ack_wait);
+        let is_wanted = |stored: &StoredMessage| match (partition, self.0.partitions) {
+            (Some(wanted), Some(partitions)) => stored.partition(partitions) == wanted,
+            _ => true,
+        };
         let mut state = self.0.state.acquire();
         if state.is_down {
             return Err(SourceError::Unavailable("it is down".to_owned()));
         }
-        let due = state.delivered.iter().filter(|(_, (_, at))| *at <= now);
-        let due: Vec<String> = due.map(|(place, _)| place.clone()).collect();
-        for place in due {
-            if let Some((stored, _)) = state.delivered.remove(&place) {
-                state.waiting.push_back(stored);
-            }
+        state.end_waits(now, partition.is_some(), is_wanted);
+        let mut outstanding = state.delivered.values();
+        if partition.is_some()
+            && let Some((_, at)) = outstanding.find(|(stored, _)| is_wanted(stored))
+        {
+            return Ok((Vec::new(), Some(*at)));
         }
         let mut messages = Vec::new();
         while u32::try_from(messages.len()).is_ok_and(|count| count < most) {
-            let Some(mut stored) = state.waiting.pop_front() else {
+            let Some(at) = state.waiting.iter().position(is_wanted) else {
+                break;
+            };
+            let Some(mut stored) = state.waiting.remove(at) else {
                 break;
             };
             stored.message.deliveries += 1;
             stored.message.age = now.since(stored.since);
             let message = stored.message.clone();
-            let until = now.after(ack_wait);
             state
                 .delivered
                 .insert(message.place.clone(), (stored, until));
@@ -193,26 +220,65 @@ impl ScriptedQueue {
         let next = state.delivered.values().map(|(_, at)| *at).min();
         Ok((messages, next))
     }
+
+    async fn fetch_from(
+        &self,
+        most: u32,
+        partition: Option<u32>,
+        wait: Duration,
+    ) -> Result<Vec<QueueMessage>, SourceError> {
+        let clock = &self.0.clock;
+        let end = clock.now().after(wait);
+        loop {
+            let changed = self.0.changed.notified();
+            let (messages, next) = self.deliver(most, partition)?;
+            if !messages.is_empty() || clock.now() >= end {
+                return Ok(messages);
+            }
+            let until = next.map_or(end, |next| next.min(end));
+            tokio::select! {
+                () = changed => {}
+                () = clock.sleep_until(until) => {}
+            }
+        }
+    }
+}
+
+impl QueueState {
+    /// Lets messages wait again that were given back, or of which nothing was heard. `is_first`: before
+    /// those behind them.
+    fn end_waits(&mut self, now: Time, is_first: bool, is_wanted: impl Fn(&StoredMessage) -> bool) {
+        let due = self.delivered.iter();
+        let due = due.filter(|(_, (stored, at))| *at <= now && is_wanted(stored));
+        let due: Vec<String> = due.map(|(place, _)| place.clone()).collect();
+        for place in due {
+            match self.delivered.remove(&place) {
+                Some((stored, _)) if is_first => self.waiting.push_front(stored),
+                Some((stored, _)) => self.waiting.push_back(stored),
+                None => {}
+            }
+        }
+    }
+}
+
+impl StoredMessage {
+    fn partition(&self, partitions: NonZeroU32) -> u32 {
+        let key = self.message.header("breakerbox-order");
+        partition_of(key.unwrap_or(&self.message.place), partitions)
+    }
 }
 
 impl MessageSource for ScriptedQueue {
     fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
-        Box::pin(async move {
-            let clock = &self.0.clock;
-            let end = clock.now().after(wait);
-            loop {
-                let changed = self.0.changed.notified();
-                let (messages, next) = self.deliver(most)?;
-                if !messages.is_empty() || clock.now() >= end {
-                    return Ok(messages);
-                }
-                let until = next.map_or(end, |next| next.min(end));
-                tokio::select! {
-                    () = changed => {}
-                    () = clock.sleep_until(until) => {}
-                }
-            }
-        })
+        Box::pin(self.fetch_from(most, None, wait))
+    }
+
+    fn partitions(&self) -> u32 {
+        self.0.partitions.map_or(0, NonZeroU32::get)
+    }
+
+    fn fetch_of(&self, partition: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
+        Box::pin(self.fetch_from(1, Some(partition), wait))
     }
 
     fn acknowledge<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {

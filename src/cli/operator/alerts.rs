@@ -1,4 +1,5 @@
-//! `breakerbox alerts`: the alerts of a running Breakerbox with their outages, and `alerts ack`.
+//! `breakerbox alerts`: the alerts of a running Breakerbox with their outages, `alerts ack` and `alerts
+//! clear`.
 
 use std::io::{self, Write};
 
@@ -33,6 +34,8 @@ pub(crate) struct Alerts {
 enum AlertStep {
     /// Acknowledges the alerts of a dependency: you look after it
     Ack(AckArgs),
+    /// Clears the alerts of a dependency: they are done with, such as dead letters that are put back
+    Clear(AckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +60,7 @@ pub(crate) fn alerts(
         let done = match &alerts.step {
             None => list(alerts).await,
             Some(AlertStep::Ack(ack)) => acknowledge(ack).await,
+            Some(AlertStep::Clear(clear)) => clear_all(clear).await,
         };
         match done {
             Ok(text) => write!(out, "{text}").map(|()| ExitReason::Done),
@@ -141,6 +145,13 @@ fn block(alert: &Value) -> String {
             ));
         }
     }
+    for consumer in alert["paused_consumers"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "consumer {} fetches nothing, {} messages wait",
+            text(&consumer["name"]),
+            consumer["pending"]
+        ));
+    }
     if let Some(over) = alert["over_at"].as_str() {
         lines.push(format!("over since {}", plain(over)));
     }
@@ -159,10 +170,47 @@ fn block(alert: &Value) -> String {
 fn next_step(alert: &Value) -> String {
     let name = alert["dependency"].as_str().map(plain).unwrap_or_default();
     let look = format!("breakerbox status {name}");
+    if alert["kind"] == "dead_letters" {
+        let consumer = text_after(alert["subject"].as_str().unwrap_or_default());
+        return format!(
+            "to do: breakerbox dead list {consumer}; then breakerbox alerts clear {name} --note \"...\""
+        );
+    }
     if alert["state"] == "active" {
         format!("to do: {look}; then breakerbox alerts ack {name} --note \"...\"")
     } else {
         format!("to do: {look}")
+    }
+}
+
+/// Returns the name of the consumer that an alert speaks of.
+fn text_after(subject: &str) -> String {
+    let consumer = subject.rsplit_once("/consumer:");
+    consumer.map_or_else(String::new, |(_, name)| plain(name))
+}
+
+/// Clears the alerts of a dependency.
+async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
+    let remote = RemoteAdmin::new(&clear.place, true)?;
+    let alerts = read(&remote).await?;
+    let own = alerts
+        .iter()
+        .filter(|alert| alert["dependency"] == *clear.name && is_pending(alert));
+    let body = json!({ "reason": clear.note });
+    let mut told = String::new();
+    for alert in own {
+        let id = alert["id"].to_string();
+        remote.post(&["api", "alerts", &id, "clear"], &body).await?;
+        let subject = alert["subject"].as_str().map(plain).unwrap_or_default();
+        let line = format!("{subject}: cleared\n");
+        told.push_str(&line);
+    }
+    match told.is_empty() {
+        true => Err(ClientError::Refused(format!(
+            "no alert of {} is active",
+            plain(&clear.name)
+        ))),
+        false => Ok(told),
     }
 }
 

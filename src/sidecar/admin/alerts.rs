@@ -16,6 +16,7 @@ use breakerbox_policy::{BreakerEvent, Outage, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
+use super::consumers::{PausedConsumer, paused_consumers};
 use super::events::{bad_query, without_gap};
 use super::operate::{ChangeBody, read};
 use super::outage_book::OutageBook;
@@ -23,7 +24,7 @@ use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
 use crate::sidecar::names::dependency_of;
-use crate::{DependencyOutage, Event, EventKind, Runtime};
+use crate::{ConsumerPause, DependencyOutage, Event, EventKind, Runtime};
 use breakerbox_actors::redact;
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
@@ -43,6 +44,8 @@ enum AlertKind {
     Misconfigured,
     Errors,
     NoAnswers,
+    ConsumerPaused,
+    DeadLetters,
 }
 
 impl AlertKind {
@@ -53,6 +56,8 @@ impl AlertKind {
             Self::Misconfigured => "misconfigured",
             Self::Errors => "errors",
             Self::NoAnswers => "no_answers",
+            Self::ConsumerPaused => "consumer_paused",
+            Self::DeadLetters => "dead_letters",
         }
     }
 }
@@ -90,6 +95,10 @@ struct AlertRecord {
     kind: AlertKind,
     stage: AlertStage,
     message: String,
+    /// Number of its events, where they are counted.
+    count: u64,
+    /// A message of a queue that may be the cause.
+    suspect: Option<String>,
     raised: Time,
     /// The conditions that last, each with its subject, independent of the alert's stage.
     lasting: Vec<(AlertKind, Arc<str>)>,
@@ -119,6 +128,8 @@ pub(super) struct AlertView {
     message: String,
     /// Number of its outage, if it has one.
     outage: Option<u64>,
+    /// Consumers of messages that fetch nothing at present, while the alert lasts.
+    paused_consumers: Vec<PausedConsumer>,
     raised_at: String,
     over_at: Option<String>,
     by: Option<String>,
@@ -192,6 +203,14 @@ impl AlertLog {
                 self.raise(event, AlertKind::NoAnswers, event.kind.to_string());
             }
             EventKind::NoAnswersOver => self.resolve(event, AlertKind::NoAnswers),
+            // One that waits for a breaker, or for a parked worker, belongs to their alert.
+            EventKind::ConsumerPaused {
+                reason: ConsumerPause::Pause,
+                ..
+            } => self.raise(event, AlertKind::ConsumerPaused, event.kind.to_string()),
+            EventKind::ConsumerResumed { .. } => self.resolve(event, AlertKind::ConsumerPaused),
+            EventKind::DeadLettered { consumer, .. } => self.count_dead_letter(event, consumer),
+            EventKind::PoisonSuspected { .. } => self.suspect(event),
             EventKind::Removed { .. } => {
                 let gone = |alert: &&mut AlertRecord| {
                     alert.lasts() && dependency_of(&alert.subject) == &*event.subject
@@ -230,12 +249,42 @@ impl AlertLog {
             kind,
             stage: AlertStage::Active,
             message: redact(&message).into_owned(),
+            count: 1,
+            suspect: None,
             raised: event.at,
             lasting: vec![condition],
             over: None,
             by: None,
             note: None,
         });
+    }
+
+    /// Raises an alert of dead letters, or counts one more. It lasts until an operator clears it.
+    fn count_dead_letter(&mut self, event: &Event, consumer: &str) {
+        let subject: Arc<str> = format!("{}/consumer:{consumer}", event.subject).into();
+        let is_same = |alert: &&mut AlertRecord| {
+            let is_open = matches!(alert.stage, AlertStage::Active | AlertStage::Acknowledged);
+            is_open && alert.kind == AlertKind::DeadLetters && alert.subject == subject
+        };
+        let text = redact(&event.kind.to_string()).into_owned();
+        if let Some(alert) = self.all.iter_mut().find(is_same) {
+            alert.count += 1;
+            alert.message = format!("{} dead letters; the last: {text}", alert.count);
+            return;
+        }
+        let mut event = event.clone();
+        event.subject = subject;
+        self.raise(&event, AlertKind::DeadLetters, text);
+    }
+
+    /// Names the message that may keep a breaker open, in the alert of that breaker.
+    fn suspect(&mut self, event: &Event) {
+        let scope = scope_of(&event.subject);
+        let is_own = |alert: &&mut AlertRecord| alert.lasts() && scope_of(&alert.subject) == scope;
+        let text = redact(&event.kind.to_string()).into_owned();
+        if let Some(alert) = self.all.iter_mut().find(is_own) {
+            alert.suspect = Some(text);
+        }
     }
 
     /// Goes on with the alert of an outage that goes on, and with one that was over for a moment
@@ -245,7 +294,10 @@ impl AlertLog {
         let begun = self.outage_at(event);
         let is_same = matches!(
             kind,
-            AlertKind::Parked | AlertKind::Errors | AlertKind::NoAnswers
+            AlertKind::Parked
+                | AlertKind::Errors
+                | AlertKind::NoAnswers
+                | AlertKind::ConsumerPaused
         );
         let is_recent = |alert: &&mut AlertRecord| {
             let recent = |over| event.at.since(over) < MOMENT;
@@ -329,6 +381,10 @@ impl AlertRecord {
     }
 
     fn deal_with(&mut self, stage: AlertStage, by: &str, note: &str) {
+        if stage == AlertStage::Cleared && self.kind == AlertKind::DeadLetters {
+            // Nothing else ends it.
+            self.lasting.clear();
+        }
         self.stage = stage;
         self.by = Some(by.to_owned());
         self.note = Some(note.to_owned());
@@ -352,7 +408,14 @@ impl AlertRecord {
             subject: self.subject.to_string(),
             kind: self.kind.word(),
             state: self.stage.word(),
-            message: self.message.clone(),
+            message: match &self.suspect {
+                Some(suspect) => format!("{}; {suspect}", self.message),
+                None => self.message.clone(),
+            },
+            paused_consumers: match self.lasts() {
+                true => paused_consumers(inner, dependency_of(&self.subject)),
+                false => Vec::new(),
+            },
             raised_at: inner.stamps.of(self.raised),
             over_at: self.over.map(|at| inner.stamps.of(at)),
             by: self.by.clone(),

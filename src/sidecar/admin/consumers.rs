@@ -7,8 +7,8 @@ use axum::extract::State;
 use breakerbox_policy::{DeadReason, ReturnReason};
 use serde::Serialize;
 
-use super::Admin;
-use crate::ConsumerStatus;
+use super::{Admin, AdminState};
+use crate::{ConsumerPause, ConsumerStatus};
 
 /// A consumer, as API clients see it.
 #[derive(Debug, Serialize)]
@@ -28,6 +28,31 @@ pub(super) struct ConsumerView {
     paused: Option<&'static str>,
     /// The last failure of the queue, while it stands.
     problem: Option<String>,
+}
+
+/// A consumer that fetches nothing, beside the outage that is the reason.
+#[derive(Debug, Serialize)]
+pub(super) struct PausedConsumer {
+    name: String,
+    /// The reason why nothing is fetched.
+    reason: &'static str,
+    /// Messages that wait.
+    pending: u64,
+}
+
+/// Returns the consumers of a dependency that fetch nothing because of its state.
+pub(super) fn paused_consumers(inner: &AdminState, dependency: &str) -> Vec<PausedConsumer> {
+    let consumers = inner.runtime.consumers().into_iter();
+    let own = consumers.filter(|one| one.dependency == dependency);
+    own.filter_map(|one| match one.paused? {
+        reason @ (ConsumerPause::Breaker | ConsumerPause::Pause) => Some(PausedConsumer {
+            reason: reason.as_str(),
+            pending: one.pending,
+            name: one.name,
+        }),
+        _ => None,
+    })
+    .collect()
 }
 
 /// Handles `GET /api/consumers`.

@@ -17,12 +17,17 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: name, media type, content.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 18] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("address.js", SCRIPT, include_str!("dashboard/address.js")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
     ("card.js", SCRIPT, include_str!("dashboard/card.js")),
     ("chart.js", SCRIPT, include_str!("dashboard/chart.js")),
+    (
+        "consumers.js",
+        SCRIPT,
+        include_str!("dashboard/consumers.js"),
+    ),
     ("details.js", SCRIPT, include_str!("dashboard/details.js")),
     ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),

@@ -306,9 +306,6 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "until": until.map(|until| inner.stamps.of(until)),
         }),
         EventKind::Removed { by } => json!({ "by": by }),
-        EventKind::ConsumerPaused { .. }
-        | EventKind::ConsumerResumed { .. }
-        | EventKind::DeadLettered { .. } => consumer(kind),
         other => of_fleet(other),
     };
     object(details)
@@ -344,11 +341,17 @@ fn consumer(kind: &EventKind) -> Value {
             "reason": reason.as_str(),
             "refused": refused.as_deref().map(redact),
         }),
+        EventKind::PoisonSuspected {
+            consumer,
+            id,
+            place,
+            probes,
+        } => json!({ "consumer": &**consumer, "id": id, "place": place, "probes": probes }),
         _ => Value::Null,
     }
 }
 
-/// Returns the fields of an event of the fleet.
+/// Returns the fields of an event of the fleet, or of a consumer.
 fn of_fleet(kind: &EventKind) -> Value {
     match kind {
         EventKind::FleetJoined { fleet } => json!({ "fleet": fleet }),
@@ -363,7 +366,7 @@ fn of_fleet(kind: &EventKind) -> Value {
         } => json!({ "how": how, "by": by, "replicas": replicas, "of": of }),
         EventKind::Held { by, for_ } => json!({ "by": by, "for_ms": millis(*for_) }),
         EventKind::Fenced { by } => json!({ "by": by }),
-        _ => Value::Null,
+        other => consumer(other),
     }
 }
 

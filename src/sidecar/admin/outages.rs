@@ -13,6 +13,7 @@ use breakerbox_policy::{
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
+use super::consumers::{PausedConsumer, paused_consumers};
 use super::dependencies::millis;
 use super::events::bad_query;
 use super::operate::{ChangeBody, read};
@@ -37,6 +38,8 @@ pub(super) struct OutageView {
     waits_for_call: bool,
     /// The outage in a sentence; `None` once it has ended.
     line: Option<String>,
+    /// Consumers of messages that fetch nothing because of it; none once it has ended.
+    paused_consumers: Vec<PausedConsumer>,
 }
 
 /// The answers that callers got in the last seconds.
@@ -147,6 +150,10 @@ fn shown_record(
         next_probe_ms: status.and_then(next_probe).map(millis),
         waits_for_call: status.is_some_and(|status| status.waits_for_call),
         line: status.and_then(|status| line(inner, status)),
+        paused_consumers: match status {
+            Some(_) => paused_consumers(inner, &record.dependency),
+            None => Vec::new(),
+        },
         record,
     }
 }

@@ -42,19 +42,29 @@ impl Sidecar {
             return self.runtime.refuse_reload(by, &problem.to_string());
         }
         self.warn_of_fixed(&settings);
-        #[cfg(feature = "fleet")]
-        self.consumers.compare(&settings);
         self.gateway.configure(&settings.gateway);
         self.runtime.reload(settings.clone(), by).await;
         let wanted = self.plan.wanted(&settings);
         let mut report = apply(&self.gateway, &self.settings, wanted, by).await;
+        #[cfg(feature = "fleet")]
+        let has_consumers = {
+            let followed = self
+                .consumers
+                .follow(&settings, &self.runtime, &self.gateway);
+            let has_consumers = followed.await;
+            // Before their dependencies go.
+            self.consumers.remove_others(&settings, &self.runtime);
+            has_consumers
+        };
+        #[cfg(not(feature = "fleet"))]
+        let has_consumers = true;
         for name in running {
             let is_wanted = settings.dependencies.contains_key(&name);
             if !is_wanted && self.gateway.remove(&name, by).await {
                 report.removed.push(name);
             }
         }
-        self.is_incomplete = !report.failed.is_empty();
+        self.is_incomplete = !report.failed.is_empty() || !has_consumers;
         self.runtime.note_reload(by, report);
         self.plan.forget_others(&self.settings, &settings);
         self.admin.follow(&settings);

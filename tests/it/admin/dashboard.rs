@@ -4,6 +4,7 @@
 
 mod axe;
 mod browser;
+mod consumers;
 mod figures;
 mod groups;
 mod lists;

@@ -1,9 +1,10 @@
 //! The sidecar as a consumer: real processes, a real NATS server, a real HTTP service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use async_nats::jetstream::Context as JetStream;
+use async_nats::jetstream::consumer::PullConsumer;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -15,7 +16,7 @@ use crate::gateway::serve::{Sidecar, command, configured};
 
 /// A service that does the work of each message and counts it by the message's own number.
 #[derive(Clone, Default)]
-struct Service {
+pub(super) struct Service {
     state: Arc<ServiceState>,
 }
 
@@ -23,11 +24,13 @@ struct Service {
 struct ServiceState {
     is_down: AtomicBool,
     calls: Mutex<Vec<(String, bool)>>,
+    /// Keys of the calls that are under way, and those of which two were.
+    keys: Mutex<(BTreeSet<String>, Vec<String>)>,
 }
 
 impl Service {
     /// Starts it; returns it and its address.
-    async fn start() -> (Self, String) {
+    pub(super) async fn start() -> (Self, String) {
         let service = Self::default();
         let own = service.clone();
         let app = Router::new().fallback(move |request: Request| {
@@ -48,7 +51,18 @@ impl Service {
         let seen = (request.method().clone(), request.uri().to_string());
         let is_down = self.state.is_down.load(Ordering::SeqCst);
         self.state.calls.lock().unwrap().push((id, is_down));
+        let key = request.headers().get("x-key").cloned();
+        let key = key.map(|key| key.to_str().unwrap().to_owned());
+        if let Some(key) = &key {
+            let mut keys = self.state.keys.lock().unwrap();
+            if !keys.0.insert(key.clone()) {
+                keys.1.push(key.clone());
+            }
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
+        if let Some(key) = &key {
+            self.state.keys.lock().unwrap().0.remove(key);
+        }
         if is_down || is_poison {
             return (StatusCode::INTERNAL_SERVER_ERROR, "broken").into_response();
         }
@@ -61,12 +75,16 @@ impl Service {
         format!("{method} {target} {body}").into_response()
     }
 
-    fn calls(&self) -> usize {
+    pub(super) fn set_down(&self, is_down: bool) {
+        self.state.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    pub(super) fn calls(&self) -> usize {
         self.state.calls.lock().unwrap().len()
     }
 
     /// Returns the number of calls for each number.
-    fn by_number(&self) -> BTreeMap<String, usize> {
+    pub(super) fn by_number(&self) -> BTreeMap<String, usize> {
         let mut all = BTreeMap::new();
         for (number, _) in &*self.state.calls.lock().unwrap() {
             *all.entry(number.clone()).or_default() += 1;
@@ -74,14 +92,25 @@ impl Service {
         all
     }
 
-    fn calls_while_down(&self) -> usize {
+    /// Returns the numbers of the calls in their order.
+    pub(super) fn numbers(&self) -> Vec<String> {
+        let calls = self.state.calls.lock().unwrap();
+        calls.iter().map(|(number, _)| number.clone()).collect()
+    }
+
+    /// Returns the keys of which two calls were under way at once.
+    pub(super) fn overlaps(&self) -> Vec<String> {
+        self.state.keys.lock().unwrap().1.clone()
+    }
+
+    pub(super) fn calls_while_down(&self) -> usize {
         let calls = self.state.calls.lock().unwrap();
         calls.iter().filter(|(_, is_down)| *is_down).count()
     }
 }
 
 /// Writes a configuration with one consumer. `own`: further keys of it.
-fn configure(folder: &std::path::Path, nats: &NatsServer, service: &str, own: &str) {
+pub(super) fn configure(folder: &std::path::Path, nats: &NatsServer, service: &str, own: &str) {
     let nats = nats.url();
     configured(
         folder,
@@ -102,7 +131,7 @@ fn configure(folder: &std::path::Path, nats: &NatsServer, service: &str, own: &s
 }
 
 /// Waits until the sidecar has made a stream.
-async fn until_made(context: &JetStream, name: &str) {
+pub(super) async fn until_made(context: &JetStream, name: &str) {
     let made = async {
         while context.get_stream(name).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -112,7 +141,11 @@ async fn until_made(context: &JetStream, name: &str) {
 }
 
 /// Publishes calls, each with its number. `more`: headers of each.
-async fn publish_calls(context: &JetStream, numbers: std::ops::Range<u32>, more: &[(&str, &str)]) {
+pub(super) async fn publish_calls(
+    context: &JetStream,
+    numbers: std::ops::Range<u32>,
+    more: &[(&str, &str)],
+) {
     for number in numbers {
         let number = number.to_string();
         let path = if number.ends_with("77") {
@@ -128,12 +161,6 @@ async fn publish_calls(context: &JetStream, numbers: std::ops::Range<u32>, more:
         headers.extend(more);
         publish(context, "calls.web.find", &headers, "a question").await;
     }
-}
-
-/// Number of messages of the long tests; all of them with `BREAKERBOX_TEST_MESSAGES=10000`.
-fn messages(usual: u32) -> u32 {
-    let asked = std::env::var("BREAKERBOX_TEST_MESSAGES");
-    asked.map_or(usual, |asked| asked.parse().unwrap())
 }
 
 #[tokio::test]
@@ -199,140 +226,58 @@ async fn msg_11_a_message_is_a_request_and_its_response_the_answer() {
     assert_eq!(service.calls(), 3, "what is malformed is not called");
 }
 
-#[tokio::test]
-async fn msg_3_nothing_is_lost_in_an_outage_with_one_of_two_consumers_killed() {
-    let Some(nats) = NatsServer::start().await else {
-        return;
-    };
-    let (service, url) = Service::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    configure(
-        folder.path(),
-        &nats,
-        &url,
-        "ack_wait = \"2s\"\nmax_delay = \"1s\"",
-    );
-    let context = nats.jetstream().await;
-    stream(&context, "ANSWERS", "answers.>").await;
-    let first = Sidecar::start(command(folder.path()), 1);
-    let second = Sidecar::start(command(folder.path()), 1);
-    until_made(&context, "CALLS").await;
-    let all = messages(400);
-    publish_calls(&context, 0..all / 2, &[("idempotency-key", "k")]).await;
-    service.state.is_down.store(true, Ordering::SeqCst);
-    let span = if all >= 10_000 { 10_000 } else { 2_000 };
-    publish_calls(&context, all / 2..all, &[("idempotency-key", "k")]).await;
-    tokio::time::sleep(Duration::from_millis(span / 2)).await;
-    first.signal("KILL");
-    tokio::time::sleep(Duration::from_millis(span / 2)).await;
-    let while_down = service.calls_while_down();
-    service.state.is_down.store(false, Ordering::SeqCst);
-    // MSG-5: poison alone keeps its breaker open, so that its failures count for nothing.
-    let poison = (0..all).filter(|number| number.to_string().ends_with("77"));
-    let mut more = 10_000_u32..;
-    let end = tokio::time::Instant::now() + PATIENCE;
-    while count(&context, "dead_web").await < poison.clone().count() as u64 {
-        assert!(tokio::time::Instant::now() < end, "the poison is not dead");
-        let number = more.next().unwrap() * 100;
-        publish_calls(&context, number..number + 1, &[("idempotency-key", "k")]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let more = more.start - 10_000;
-    until_count(&context, "CALLS", 0).await;
-    // The threshold and what was in flight at each of two, then one probe a period each.
-    let periods = usize::try_from(span / 300).unwrap() * 2;
-    assert!(
-        while_down <= 2 * (5 + 16) + 2 * periods + 8,
-        "{while_down} calls while it was down"
-    );
-    let dead = stored(&context, "dead_web").await;
-    let mut buried: Vec<&str> = dead.iter().map(|one| one.header("x-number")).collect();
-    buried.sort_unstable();
-    let mut poison: Vec<String> = poison.map(|number| number.to_string()).collect();
-    poison.sort_unstable();
-    assert_eq!(
-        buried, poison,
-        "the poison messages are exactly the dead letters"
-    );
-    let answers = stored(&context, "ANSWERS").await;
-    let mut ids: Vec<&str> = answers
-        .iter()
-        .map(|one| one.header("nats-msg-id"))
-        .collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(answers.len(), ids.len(), "answered twice");
-    assert_eq!(ids.len() + poison.len(), (all + more) as usize, "lost");
-    let figures = reqwest::get(second.admin("/api/consumers")).await.unwrap();
-    let figures: serde_json::Value = figures.json().await.unwrap();
-    let one = &figures[0];
-    let sum = |name: &str| {
-        let all = one[name].as_object().unwrap().values();
-        all.map(|count| count.as_u64().unwrap()).sum::<u64>()
-    };
-    let number = |name: &str| one[name].as_u64().unwrap();
-    let ends = number("answered") + sum("dead_letters") + sum("returned") + number("in_flight");
-    assert_eq!(number("fetched"), ends, "{one}");
-}
-
-#[tokio::test]
-async fn msg_7_what_is_not_idempotent_is_never_executed_twice_though_a_consumer_is_killed() {
-    let Some(nats) = NatsServer::start().await else {
-        return;
-    };
-    let (service, url) = Service::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    configure(
-        folder.path(),
-        &nats,
-        &url,
-        "ack_wait = \"1s\"\nmax_delay = \"1s\"",
-    );
-    let context = nats.jetstream().await;
-    stream(&context, "ANSWERS", "answers.>").await;
-    let first = Sidecar::start(command(folder.path()), 1);
-    let _second = Sidecar::start(command(folder.path()), 1);
-    until_made(&context, "CALLS").await;
-    let all = messages(200);
-    let publishing = publish_calls(&context, 0..all, &[]);
-    let killing = async {
-        while service.calls() < all as usize / 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+/// Waits until the first consumer of a sidecar shows books for which this holds: they are written after
+/// the server's word. Returns all of them.
+pub(super) async fn until_books(
+    sidecar: &Sidecar,
+    holds: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let asked = async {
+        loop {
+            let books = reqwest::get(sidecar.admin("/api/consumers")).await.unwrap();
+            let books: serde_json::Value = books.json().await.unwrap();
+            if holds(&books[0]) {
+                return books;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        first.signal("KILL");
     };
-    tokio::join!(publishing, killing);
-    until_count(&context, "CALLS", 0).await;
-    let twice: Vec<_> = service
-        .by_number()
-        .into_iter()
-        .filter(|one| one.1 > 1)
-        .collect();
-    assert!(twice.is_empty(), "executed twice: {twice:?}");
-    let (answers, dead) = (
-        stored(&context, "ANSWERS").await,
-        stored(&context, "dead_web").await,
-    );
-    let mut ends: Vec<&str> = Vec::new();
-    ends.extend(answers.iter().map(|one| one.header("nats-msg-id")));
-    let mut ids: Vec<String> = ends.iter().map(|id| id.replace("answer:", "")).collect();
-    ids.extend(dead.iter().map(|one| one.header("x-number").to_owned()));
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), all as usize, "lost");
-    for letter in &dead {
-        let problem = letter.header("breakerbox-problem");
-        let is_poison = letter.header("x-number").ends_with("77");
-        let expected = if is_poison { "yes" } else { "maybe" };
-        let either = problem.contains(&format!("\"executed\":\"{expected}\""))
-            || problem.contains("\"reason\":\"maybe\"");
-        assert!(either, "{problem}");
-    }
+    let books = tokio::time::timeout(PATIENCE, asked).await;
+    books.expect("the books come to this")
 }
 
-// Open: on a busy machine some messages stay in the stream for more than a minute after the restart.
-// To be found out: are these acknowledged ones that the killed server's stream file still has?
-#[ignore = "it fails on a busy machine: run it by its name"]
+/// Waits until the durable consumer has nothing to deliver and waits for no word. Then all messages that
+/// the stream has still are acknowledged ones, up to the floor below which the server has heard of all.
+///
+/// A server writes the end of a message and the state of a consumer at different moments. Killed in
+/// between, it has acknowledged messages in the stream of a work queue after its next start, and never
+/// delivers them again (2.9.10, after 3 of 30 kills on a busy machine). Removing them would need the
+/// floor alone, and no message may depend on that.
+async fn until_consumed(context: &JetStream) {
+    let consumed = async {
+        loop {
+            let stream = context.get_stream("CALLS").await.unwrap();
+            let consumer: PullConsumer = stream.get_consumer("breakerbox_jobs").await.unwrap();
+            let info = consumer.cached_info();
+            if info.num_pending == 0 && info.num_ack_pending == 0 {
+                let floor = info.ack_floor.stream_sequence;
+                let state = stream.get_info().await.unwrap().state;
+                for number in floor + 1..=state.last_sequence {
+                    let left = stream.get_raw_message(number).await;
+                    assert!(
+                        left.is_err(),
+                        "{number} is there and was never acknowledged"
+                    );
+                }
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let consumed = tokio::time::timeout(PATIENCE, consumed).await;
+    consumed.expect("all messages are consumed");
+}
+
 #[tokio::test]
 async fn msg_2_a_broker_that_goes_away_in_mid_call_gets_the_answer_when_it_is_back() {
     let Some(mut nats) = NatsServer::start().await else {
@@ -343,13 +288,14 @@ async fn msg_2_a_broker_that_goes_away_in_mid_call_gets_the_answer_when_it_is_ba
     configure(folder.path(), &nats, &url, "ack_wait = \"2s\"");
     let context = nats.jetstream().await;
     stream(&context, "ANSWERS", "answers.>").await;
-    let _sidecar = Sidecar::start(command(folder.path()), 1);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
     until_made(&context, "CALLS").await;
     publish_calls(&context, 0..60, &[("idempotency-key", "k")]).await;
     nats.restart(Duration::from_millis(300)).await;
     let context = nats.jetstream().await;
     publish_calls(&context, 100..120, &[("idempotency-key", "k")]).await;
-    until_count(&context, "CALLS", 0).await;
+    until_count(&context, "ANSWERS", 80).await;
+    until_consumed(&context).await;
     let answers = stored(&context, "ANSWERS").await;
     let mut ids: Vec<&str> = answers
         .iter()
@@ -357,9 +303,13 @@ async fn msg_2_a_broker_that_goes_away_in_mid_call_gets_the_answer_when_it_is_ba
         .collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), 80);
+    assert_eq!((answers.len(), ids.len()), (80, 80));
     assert!(service.calls() >= 80);
     assert_eq!(count(&context, "dead_web").await, 0);
+    until_books(&sidecar, |one| {
+        one["answered"].as_u64().unwrap() >= 80 && one["in_flight"] == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,192 @@
+//! The servers of a queue: its parts there, their clock, and what is said to them.
+//!
+//! Nothing is sent without a connection, and each question has a time limit of its own: the client
+//! would keep all publications, and send them later.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::{HeaderMap, RequestErrorKind};
+use breakerbox_actors::{QueueMessage, SourceError};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::provision::{self, QUESTION, QueueParts};
+use super::queue_settings::QueueSettings;
+use super::server_clock::ServerClock;
+use crate::lock::LockExt as _;
+use crate::nats::{NatsConnection, NatsError};
+
+/// The servers of one queue. Its parts there are made, where they are missing, at the first question after
+/// each connection.
+pub(super) struct QueueServer {
+    pub(super) connection: NatsConnection,
+    pub(super) settings: QueueSettings,
+    /// The parts at the servers, and the number of the connection by which they were found.
+    parts: ArcSwapOption<(u64, QueueParts)>,
+    clock: Mutex<Option<ServerClock>>,
+}
+
+impl QueueServer {
+    pub(super) fn new(connection: NatsConnection, settings: QueueSettings) -> Self {
+        Self {
+            connection,
+            settings,
+            parts: ArcSwapOption::empty(),
+            clock: Mutex::default(),
+        }
+    }
+
+    /// Returns the parts at the servers; makes the missing ones once in each connection.
+    pub(super) async fn parts(&self) -> Result<Arc<(u64, QueueParts)>, SourceError> {
+        let connections = self.connection.standing().borrow().connections;
+        if let Some(parts) = self.parts.load_full()
+            && parts.0 == connections
+        {
+            return Ok(parts);
+        }
+        let made = provision::provide(&self.connection, &self.settings).await;
+        let parts = Arc::new((connections, made.map_err(unavailable)?));
+        self.parts.store(Some(Arc::clone(&parts)));
+        Ok(parts)
+    }
+
+    /// Forgets the parts, so that they are looked for again.
+    pub(super) fn forget(&self) {
+        self.parts.store(None);
+    }
+
+    /// Returns the servers' time, measured anew from time to time.
+    pub(super) async fn clock(&self, parts: &QueueParts) -> Result<ServerClock, SourceError> {
+        let known = *self.clock.acquire();
+        if let Some(known) = known.filter(|known| !known.is_old()) {
+            return Ok(known);
+        }
+        let subject = format!(
+            "$KV.{}.clock.{}",
+            self.settings.notes, self.settings.durable
+        );
+        let before = Instant::now();
+        self.put(subject.clone(), None, Bytes::from_static(b"1"))
+            .await?;
+        let written = parts.notes.get_last_raw_message_by_subject(&subject);
+        let written = self.connection.within(QUESTION, written).await;
+        let written = written.map_err(unavailable)?.time;
+        let clock = ServerClock::at(written.unix_timestamp_nanos(), before);
+        *self.clock.acquire() = Some(clock);
+        Ok(clock)
+    }
+
+    /// Returns the subject of the notes of a message.
+    pub(super) fn note_subject(&self, epoch: i64, message: &QueueMessage) -> String {
+        let QueueSettings { notes, durable, .. } = &self.settings;
+        format!("$KV.{notes}.{durable}.{epoch}.{}", message.place)
+    }
+
+    /// Awaits an answer; a failure makes the parts be looked for again.
+    pub(super) async fn ask<T, E: fmt::Display>(
+        &self,
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, SourceError> {
+        let answer = self.connection.within(QUESTION, question).await;
+        answer.map_err(|error| {
+            self.forget();
+            unavailable(error)
+        })
+    }
+
+    /// Publishes a message and waits for the word of the stream that took it.
+    pub(super) async fn put(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), SourceError> {
+        let context = self.connection.jetstream().map_err(unavailable)?;
+        let published = async {
+            let sent =
+                context.publish_with_headers(subject.clone(), headers.unwrap_or_default(), payload);
+            sent.await?.await
+        };
+        match tokio::time::timeout(QUESTION, published).await {
+            Err(_) => Err(unavailable(NatsError::TimedOut(QUESTION))),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => Err(SourceError::Refused(
+                    "it is too long for the server".to_owned(),
+                )),
+                PublishErrorKind::StreamNotFound => {
+                    // Without a leader there is no answer either: only a list of streams is certain.
+                    match provision::takes(&self.connection, &subject).await {
+                        Ok(false) => Err(SourceError::Refused(format!(
+                            "no stream takes the subject {subject}"
+                        ))),
+                        Ok(true) | Err(_) => Err(unavailable(NatsError::of(error))),
+                    }
+                }
+                // The stream's own limits: its size, or that of a message.
+                PublishErrorKind::Other if says_limit(&error) => Err(SourceError::Refused(
+                    NatsError::of(full_text(&error)).to_string(),
+                )),
+                _ => Err(unavailable(NatsError::of(full_text(&error)))),
+            },
+        }
+    }
+
+    /// Sends a word about a delivery, and waits for the server to confirm it if asked to.
+    pub(super) async fn tell(
+        &self,
+        message: &QueueMessage,
+        word: Bytes,
+        is_confirmed: bool,
+    ) -> Result<(), SourceError> {
+        if !is_confirmed {
+            let token = message.token.clone();
+            let sent = self.connection.publish(token, word, QUESTION).await;
+            return sent.map_err(unavailable);
+        }
+        let client = self.connection.client().map_err(unavailable)?;
+        let asked = client.request(message.token.clone(), word);
+        match tokio::time::timeout(QUESTION, asked).await {
+            Err(_) => Err(unavailable(NatsError::TimedOut(QUESTION))),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+                // The stream may be gone for good: then there is nothing to acknowledge.
+                match provision::takes(&self.connection, &message.subject).await {
+                    Ok(false) => Err(SourceError::Refused("the stream is gone".to_owned())),
+                    Ok(true) | Err(_) => Err(unavailable(NatsError::of(error))),
+                }
+            }
+            Ok(Err(error)) => Err(unavailable(NatsError::of(error))),
+        }
+    }
+}
+
+/// Returns true if the stream itself refuses the message.
+fn says_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    let text = full_text(error);
+    ["maximum", "exceed", "sealed"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+/// Returns the text of an error with those of its sources.
+fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        source = next.source();
+    }
+    text
+}
+
+pub(super) fn unavailable(error: NatsError) -> SourceError {
+    SourceError::Unavailable(error.to_string())
+}

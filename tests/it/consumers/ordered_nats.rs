@@ -1,0 +1,127 @@
+//! Order within partitions, with a real server and real sidecars.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::Context as JetStream;
+
+use super::nats::{NatsServer, count, publish, stored, stream, until_count};
+use super::sidecar::{Service, configure, until_books, until_made};
+use super::*;
+use crate::gateway::serve::{Sidecar, command};
+
+const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// Publishes messages of all keys, in the order of their numbers.
+async fn publish_all(context: &JetStream, numbers: std::ops::Range<u32>, poison: Option<&str>) {
+    for number in numbers {
+        for key in KEYS {
+            let id = format!("{key}:{number}");
+            let path = match poison == Some(&*id) {
+                true => "/poison",
+                false => "/work",
+            };
+            let headers = [
+                ("Nats-Msg-Id", &*id),
+                ("x-number", &*id),
+                ("x-key", key),
+                ("breakerbox-order", key),
+                ("breakerbox-path", path),
+                ("idempotency-key", &*id),
+            ];
+            publish(context, "calls.web.find", &headers, "a question").await;
+        }
+    }
+}
+
+/// Returns the numbers of each key in the order in which they were called first.
+fn first_calls(service: &Service) -> BTreeMap<String, Vec<u32>> {
+    let mut all: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for call in service.numbers() {
+        let (key, number) = call.split_once(':').unwrap();
+        let numbers = all.entry(key.to_owned()).or_default();
+        let number = number.parse().unwrap();
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    all
+}
+
+fn assert_in_order(service: &Service, count: u32) {
+    let expected: Vec<u32> = (0..count).collect();
+    for (key, numbers) in first_calls(service) {
+        assert_eq!(numbers, expected, "{key}");
+    }
+    assert_eq!(service.overlaps(), Vec::<String>::new(), "two at once");
+}
+
+const OWN: &str = "ack_wait = \"2s\"\nmax_delay = \"1s\"\norder = \"key\"\n";
+
+#[tokio::test]
+async fn msg_9_messages_of_a_key_are_called_in_order_though_a_consumer_is_killed() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, &format!("{OWN}partitions = 4"));
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    let first = Sidecar::start(command(folder.path()), 1);
+    let second = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS_breakerbox_jobs_order").await;
+    let publishing = publish_all(&context, 0..30, Some("a:3"));
+    let killing = async {
+        while service.calls() < 60 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        first.signal("KILL");
+    };
+    tokio::join!(publishing, killing);
+    until_count(&context, "CALLS", 0).await;
+    until_count(&context, "CALLS_breakerbox_jobs_order", 0).await;
+    assert_in_order(&service, 30);
+    let answers = stored(&context, "ANSWERS").await;
+    let mut ids: Vec<&str> = answers
+        .iter()
+        .map(|one| one.header("nats-msg-id"))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((answers.len(), ids.len()), (6 * 30 - 1, 6 * 30 - 1));
+    assert!(ids.contains(&"answer:b:7"), "an id is the publisher's own");
+    let dead = stored(&context, "dead_web").await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].header("nats-msg-id"), "dead:a:3");
+    assert_eq!(dead[0].header("breakerbox-subject"), "calls.web.find");
+    until_books(&second, |one| one["in_flight"] == 0 && one["pending"] == 0).await;
+}
+
+#[tokio::test]
+async fn msg_9_another_number_of_partitions_keeps_the_order_of_what_is_there() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, &format!("{OWN}partitions = 4"));
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    let before = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS_breakerbox_jobs_order").await;
+    service.set_down(true);
+    publish_all(&context, 0..10, None).await;
+    until_count(&context, "CALLS", 0).await;
+    before.signal("TERM");
+    assert!(before.ended().await.success());
+    let waiting = count(&context, "CALLS_breakerbox_jobs_order").await;
+    assert_eq!(waiting, 60, "an outage ends no message");
+    configure(folder.path(), &nats, &url, &format!("{OWN}partitions = 3"));
+    service.set_down(false);
+    let _after = Sidecar::start(command(folder.path()), 1);
+    publish_all(&context, 10..20, None).await;
+    until_count(&context, "CALLS", 0).await;
+    until_count(&context, "CALLS_breakerbox_jobs_order", 0).await;
+    assert_in_order(&service, 20);
+    assert_eq!(count(&context, "ANSWERS").await, 120);
+}
