@@ -8,6 +8,7 @@
 
 mod measured;
 mod processes;
+mod rates;
 mod replicas;
 mod runtimes;
 mod secured;
