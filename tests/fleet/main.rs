@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
+mod figures;
+mod lost;
 mod measured;
 mod processes;
 mod rates;
