@@ -333,6 +333,11 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         &settings.dependencies,
         settings.fleet.is_some(),
     );
+    rate_limit::check_sharing(
+        &settings.dependencies,
+        settings.fleet.is_some(),
+        &section.section("dependencies"),
+    );
     let has_auth = settings.gateway.auth.is_some();
     mcp_group::check_auth(
         &settings.dependencies,

@@ -26,6 +26,8 @@ mod board_word;
 mod child;
 mod model;
 mod nats_board;
+#[cfg(any(test, feature = "testing"))]
+mod scripted_board;
 mod status;
 
 #[cfg(test)]
@@ -42,6 +44,8 @@ use breakerbox_policy::fleet::ReplicaId;
 use breakerbox_policy::{GiveUp, Placement};
 use tokio::sync::oneshot;
 
+#[cfg(any(test, feature = "testing"))]
+pub use scripted_board::ScriptedBoard;
 pub(crate) use status::FleetFigures;
 pub use status::{
     FleetStatus, LeaseStatus, ReplicaDependency, ReplicaStatus, SharedDependency, VerdictStatus,
@@ -109,6 +113,26 @@ impl Fleet {
         Self::start_on(runtime, (config, name), settings, place).await
     }
 
+    /// Starts it on a board of the test's own, as the replica of this number. `replica` of the
+    /// configuration is its name; its servers are not asked.
+    ///
+    /// # Errors  [`StartError`]: the runtime has such a child already, or is shutting down.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn start_scripted(
+        runtime: &Runtime,
+        (board, number): (&ScriptedBoard, usize),
+        config: &FleetConfig,
+        settings: &Settings,
+    ) -> Result<Self, StartError> {
+        let unnamed = || format!("replica-{number}");
+        let name = config.replica.clone().unwrap_or_else(unnamed);
+        let board = board.clone();
+        // On the runtime's own thread, which has the virtual time.
+        let open: Box<OpenBoard> = Box::new(move |news| board.open(number, news));
+        let place = (Placement::Shared, open);
+        Self::start_on(runtime, (config, name), settings, place).await
+    }
+
     async fn start_on(
         runtime: &Runtime,
         (config, name): (&FleetConfig, String),
@@ -116,6 +140,7 @@ impl Fleet {
         (placement, open): (Placement, Box<OpenBoard>),
     ) -> Result<Self, StartError> {
         let parts = Arc::new(Mutex::new(FleetParts::of(settings)));
+        let timeout = config.timeout;
         let (config, known) = (config.clone(), Arc::clone(&parts));
         let make = move |now| {
             // Each life of the child is a replica of its own.
@@ -131,6 +156,8 @@ impl Fleet {
             make: Box::new(make),
             open,
             requests: Mutex::default(),
+            taken_back: Mutex::default(),
+            timeout,
         });
         let for_child = Arc::clone(&state);
         // A crash of it concerns no dependency.
@@ -162,9 +189,23 @@ impl Fleet {
         self.state.model.acquire().said_words
     }
 
+    /// Sets the listener to the dependencies that an operator has closed or reset for the whole fleet
+    /// at another replica. It must not block.
+    #[cfg(feature = "admin")]
+    pub(crate) fn on_taken_back(&self, heard: impl Fn(&str) + Send + Sync + 'static) {
+        *self.state.taken_back.acquire() = Some(Arc::new(heard));
+    }
+
     /// Returns the figures for the metrics.
     pub(crate) fn figures(&self) -> FleetFigures {
-        self.state.model.acquire().figures(self.now())
+        let mut figures = self.state.model.acquire().figures(self.now());
+        if let Some(runtime) = WeakRuntime::upgrade(&self.state.runtime) {
+            let names = figures.dependencies.iter().map(|(name, ..)| name);
+            let rates =
+                names.filter_map(|name| Some((name.clone(), runtime.shared_rate(name)?.counts)));
+            figures.rates = rates.collect();
+        }
+        figures
     }
 
     fn now(&self) -> breakerbox_policy::Time {

@@ -84,6 +84,13 @@ pub mod model;
 pub mod consume;
 
 #[cfg(feature = "fleet")]
+#[cfg_attr(
+    not(feature = "admin"),
+    expect(
+        dead_code,
+        reason = "the admin side alone gives commands and shows figures"
+    )
+)]
 pub mod fleet;
 
 #[cfg(feature = "fleet")]

@@ -99,6 +99,8 @@ pub use fallback::{
     Fixed, RefreshGuard, ServeOn, StaleCache,
 };
 pub use limits::metered::{MeteredLimit, MeteredShare};
+#[doc(hidden)]
+pub use limits::rate::share::{RateLink, SharedRateView};
 pub use limits::session::Session;
 #[doc(hidden)]
 pub use nearest_word::nearest_word;

@@ -27,7 +27,7 @@ pub(crate) mod thread_cached;
 
 pub(crate) mod totals;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ use crate::limits::chaos::ChaosSwitch;
 use crate::limits::pause::{CallPauses, PauseState};
 use crate::limits::quarantine::Quarantine;
 use crate::limits::rate::RateLimit;
+use crate::limits::rate::share::RateShare;
 use crate::sync::{LockExt, Mutex};
 use crate::verdict::Verdict;
 use call_settings::CallSettings;
@@ -102,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) keys: KeyedBreakers,
     /// The retry budget of all callers together.
     pub(crate) budget: Mutex<Option<RetryBudget>>,
+    /// Number of live replicas of the fleet, this one among them, as it was last known.
+    replicas: AtomicU32,
     /// Number of fallback answers in the present outage.
     pub(crate) outage: AtomicU64,
     /// Time of the latest fallback answer, in nanoseconds.
@@ -172,12 +175,13 @@ impl Shared {
         let now = clock.now();
         let retry = settings.retry.clone();
         let breaker = SharedBreaker::new(Arc::clone(&name), None, &settings.breaker, now);
-        let rate = |rate| RateLimit::new(rate, clock.clone());
+        let rate = |rate| RateLimit::renewed(rate, clock.clone(), None, 1);
         let shared = Self {
             breaker,
             keys: KeyedBreakers::default(),
             name,
             budget: Mutex::new(None),
+            replicas: AtomicU32::new(1),
             outage: AtomicU64::new(0),
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
@@ -240,8 +244,10 @@ impl Shared {
             });
         }
         if old.rate_limit != new.rate_limit {
-            let rate = new.rate_limit.as_ref();
-            let rate = rate.map(|rate| RateLimit::new(rate, self.clock.clone()));
+            let (old, clock) = (self.rate.load(), self.clock.clone());
+            let replicas = self.replicas.load(Ordering::Relaxed);
+            let renew = |rate| RateLimit::renewed(rate, clock, (**old).as_ref(), replicas);
+            let rate = new.rate_limit.as_ref().map(renew);
             self.rate.replace(rate);
         }
         if old.bulkhead != new.bulkhead {
@@ -255,12 +261,34 @@ impl Shared {
     fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
         let now = self.clock.now();
         let budget = settings.budget.as_ref();
+        let replicas = self.replicas.load(Ordering::Relaxed);
+        let limited = |budget| Budget::of_replica(budget, replicas, now);
         Some(RetryBudget {
-            kernel: budget
-                .map_or_else(|| Budget::unlimited(now), |budget| Budget::new(budget, now)),
+            kernel: budget.map_or_else(|| Budget::unlimited(now), limited),
             deposited: self.totals.submitted(),
             granted_before: 0,
         })
+    }
+
+    /// Takes in the number of live replicas of the fleet, this one among them.
+    pub(crate) fn set_replicas(&self, replicas: u32) {
+        let replicas = replicas.max(1);
+        if self.replicas.swap(replicas, Ordering::Relaxed) == replicas {
+            return;
+        }
+        // FLT-2: the floor is that of the whole fleet.
+        if let Some(budget) = self.budget.acquire().as_mut() {
+            budget.kernel.set_replicas(self.clock.now(), replicas);
+        }
+        if let Some(share) = self.rate_share() {
+            share.set_replicas(replicas);
+        }
+    }
+
+    /// Returns the part in a shared rate; `None` without one.
+    pub(crate) fn rate_share(&self) -> Option<Arc<RateShare>> {
+        let rate = self.rate.load();
+        (**rate).as_ref().and_then(|rate| rate.share().cloned())
     }
 
     /// Returns the breaker for a call with this key: the key's own if there is room for it, else

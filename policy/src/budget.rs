@@ -23,6 +23,11 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Debug, Clone)]
 pub struct Budget {
     per_call: u64,
+    /// Tokens that are free in a second.
+    floor: u64,
+    /// Most free tokens at once.
+    most_free: u64,
+    /// Free retries in a second of all replicas together.
     floor_per_second: u64,
     /// Earned tokens by the second in which they were earned.
     earned: [u64; LIFE],
@@ -45,16 +50,42 @@ impl Budget {
     )]
     pub fn new(settings: &BudgetSettings, now: Time) -> Self {
         let floor_per_second = u64::from(settings.floor_per_second);
+        let floor = floor_per_second * RETRY;
         Self {
             per_call: (settings.ratio.clamp(0.0, 1.0) * RETRY as f64).round() as u64,
+            floor,
+            most_free: floor,
             floor_per_second,
             earned: [0; LIFE],
             second: now.as_nanos() / SECOND,
-            free: floor_per_second * RETRY,
+            free: floor,
             refilled: now,
             unlimited: false,
             granted: 0,
         }
+    }
+
+    /// Returns the budget of one of `replicas`.
+    #[must_use]
+    pub fn of_replica(settings: &BudgetSettings, replicas: u32, now: Time) -> Self {
+        let mut budget = Self::new(settings, now);
+        budget.set_replicas(now, replicas);
+        budget
+    }
+
+    /// Takes in the number of replicas, which have the floor together.
+    ///
+    /// # Source  Rule FLT-2 in docs/rules.md.
+    pub fn set_replicas(&mut self, now: Time, replicas: u32) {
+        self.pass(now);
+        // FLT-2: each replica has its part of the floor, and saves up to a whole retry of it.
+        self.floor = self.floor_per_second * RETRY / u64::from(replicas.max(1));
+        self.most_free = if self.floor == 0 {
+            0
+        } else {
+            self.floor.max(RETRY)
+        };
+        self.free = self.free.min(self.most_free);
     }
 
     /// Returns a budget that grants every retry, but still counts them.
@@ -128,19 +159,19 @@ impl Budget {
             self.second = second;
         }
         let waited = u128::from(now.as_nanos().saturating_sub(self.refilled.as_nanos()));
-        let most = u128::from(self.floor_per_second * RETRY);
-        let refill = waited * most / u128::from(SECOND);
+        let floor = u128::from(self.floor);
+        let refill = waited * floor / u128::from(SECOND);
         if refill == 0 {
             return;
         }
-        let missing = most - u128::from(self.free);
+        let missing = u128::from(self.most_free - self.free);
         if refill >= missing {
-            self.free = self.floor_per_second * RETRY;
+            self.free = self.most_free;
             self.refilled = now;
         } else {
             // Advance only by the time that was paid out, or frequent calls would lose the
             // remainder.
-            let paid = (refill * u128::from(SECOND)).div_ceil(most);
+            let paid = (refill * u128::from(SECOND)).div_ceil(floor);
             self.free += u64::try_from(refill).unwrap_or(0);
             self.refilled = self
                 .refilled
@@ -188,6 +219,26 @@ mod tests {
         let mut budget = budget(0.0, 10);
         assert_eq!(withdrawals(&mut budget, Time::from_millis(60_000)), 10);
         assert_eq!(withdrawals(&mut budget, Time::from_millis(60_500)), 5);
+    }
+
+    #[test]
+    fn flt_2_replicas_have_the_floor_together() {
+        let settings = BudgetSettings {
+            ratio: 0.0,
+            floor_per_second: 10,
+        };
+        let at = Time::from_millis;
+        let mut one = Budget::of_replica(&settings, 4, at(0));
+        assert_eq!(withdrawals(&mut one, at(0)), 2, "2.5 a second");
+        assert_eq!(withdrawals(&mut one, at(60_000)), 2);
+        // With more replicas than the floor has retries, each saves up for a whole one.
+        one.set_replicas(at(60_000), 50);
+        assert_eq!(withdrawals(&mut one, at(62_000)), 0);
+        assert_eq!(withdrawals(&mut one, at(65_000)), 1);
+        assert_eq!(withdrawals(&mut one, at(69_999)), 0);
+        assert_eq!(withdrawals(&mut one, at(70_000)), 1);
+        one.set_replicas(at(70_000), 1);
+        assert_eq!(withdrawals(&mut one, at(71_000)), 10);
     }
 
     #[test]

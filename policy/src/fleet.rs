@@ -20,18 +20,26 @@
 //!
 //! # Source  Rules FLT-1 to FLT-10 in docs/rules.md.
 
+mod board_clock;
 mod evidence;
 mod lease;
 mod message;
+mod rate_demand;
 mod settings;
+mod shared_rate;
 
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+pub use board_clock::{BoardClock, BoardTime};
 pub use message::{FleetInput, FleetOutput, FleetWord, OwnBreaker, ReplicaId, Revision, Verdict};
 pub use settings::{FleetSettings, Quorum, TripSharing};
+pub use shared_rate::{
+    RateAnswer, RateCounts, RateInput, RateNumber, RateRequest, SharedRate, SharedRateSettings,
+    UnitAnswer, UnitSpan,
+};
 
 use crate::{BreakerCommand, Suspicion, Time};
 use evidence::EvidenceBoard;

@@ -79,8 +79,8 @@ pub use settings::{
     BulkheadSettings, CancelledPolicy, ChaosSettings, ConfiguredOverride, DependencySettings,
     GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity,
     KeySettings, LostProbe, OpenTime, OverrideMode, Placement, ProbeLease, QuarantineSettings,
-    QuotaReset, RateLimitSettings, RestartType, RetryJitter, RetrySettings, ThrottleSettings,
-    TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
+    QuotaReset, RateLimitSettings, RateSharing, RestartType, RetryJitter, RetrySettings,
+    ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
 pub use text::{CountedNoun, RoundedDuration};

@@ -21,7 +21,7 @@ pub use overriding::{ConfiguredOverride, OverrideMode};
 
 pub use limits::{
     AdaptiveRule, AdaptiveSettings, ChaosSettings, HedgeDelay, HedgeSettings, KeySettings,
-    QuotaReset, RateLimitSettings, ThrottleSettings, WhenAllDown,
+    QuotaReset, RateLimitSettings, RateSharing, ThrottleSettings, WhenAllDown,
 };
 
 /// The number one, as a non-zero integer.

@@ -1,13 +1,15 @@
 //! The section `rate_limit`.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use breakerbox_policy::RateLimitSettings;
 use breakerbox_policy::judgement::CALL_RATE;
+use breakerbox_policy::{RateLimitSettings, RateSharing};
 
+use super::DependencyConfig;
 use super::section::Section;
-use super::value_type::{TICK, YEAR, count, duration, number};
+use super::value_type::{TICK, YEAR, boolean, count, duration, number};
 
 /// Reads `rate_limit`.
 pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
@@ -27,11 +29,40 @@ pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
     let burst = section.get_or("burst", &count(u32::MAX), one_interval);
     let wait = duration(Duration::ZERO..=YEAR);
     let max_wait = section.get_or("max_wait", &wait, Duration::ZERO);
+    let sharing = read_sharing(&mut section);
     section.finish();
     rate.map(|rate| RateLimitSettings {
         rate,
         per,
         burst,
         max_wait,
+        sharing,
     })
+}
+
+fn read_sharing(section: &mut Section<'_>) -> Option<RateSharing> {
+    let lease = duration(Duration::from_millis(10)..=Duration::from_secs(10));
+    let is_shared = section.get_or("shared", &boolean(), false);
+    let lease = section.get_or("lease", &lease.or_word("auto"), None);
+    if !is_shared && lease.is_some() {
+        let text = "it has no effect without shared = true";
+        section.warn("lease", text.to_owned());
+    }
+    is_shared.then_some(RateSharing { lease })
+}
+
+/// Reports shared rates of dependencies without a fleet to share them with.
+pub(super) fn check_sharing(
+    dependencies: &BTreeMap<String, DependencyConfig>,
+    has_fleet: bool,
+    table: &Section<'_>,
+) {
+    for (name, config) in dependencies {
+        let limit = config.settings.rate_limit;
+        if !has_fleet && limit.is_some_and(|limit| limit.sharing.is_some()) {
+            let reason = "there is no section fleet, whose replicas share it";
+            let key = format!("{name}.rate_limit.shared");
+            table.conflict(&key, reason, "fleet.servers too, or false");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use breakerbox_policy::fleet::BoardTime;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -26,6 +27,8 @@ pub(crate) enum BoardNews {
         revision: u64,
         /// Age by the board's own clock when this replica joined; zero for one that arrives live.
         age: Duration,
+        /// Time at which it was written.
+        written: BoardTime,
     },
     /// The words that it held when it was reached are told.
     Current,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::fleet::ReplicaId;
+use breakerbox_policy::fleet::{BoardTime, RateNumber, RateRequest, ReplicaId, Revision, UnitSpan};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,45 @@ pub(crate) enum BoardWord {
     Pause(FleetPause),
     /// An operator's override for the fleet.
     Order(FleetOrder),
+    /// The number of a shared rate.
+    Rate(FleetRate),
+}
+
+/// The number of a shared rate, and the replica that moved it on.
+///
+/// It is the one word with moments in it: those of the board's own clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FleetRate {
+    pub(crate) by: String,
+    pub(crate) name: String,
+    /// Time at which all units that were given out have come back.
+    pub(crate) full_at_ns: u64,
+    /// The first and the last of the units that were given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) free_ns: Option<[u64; 2]>,
+}
+
+impl FleetRate {
+    pub(crate) fn of(request: &RateRequest, (by, name): (String, String)) -> Self {
+        Self {
+            by,
+            name,
+            full_at_ns: request.full_at.0,
+            free_ns: request.free.map(|free| [free.first.0, free.last.0]),
+        }
+    }
+
+    pub(crate) fn number(&self, revision: Revision) -> RateNumber {
+        let free = self.free_ns.filter(|[first, last]| first <= last);
+        RateNumber {
+            full_at: BoardTime(self.full_at_ns),
+            free: free.map(|[first, last]| UnitSpan {
+                first: BoardTime(first),
+                last: BoardTime(last),
+            }),
+            revision,
+        }
+    }
 }
 
 /// The pause that a dependency asked a replica for.
@@ -199,6 +238,8 @@ pub(crate) enum BoardKey {
     Pause(String),
     /// An operator's override of a dependency.
     Order(String),
+    /// The number of a dependency's shared rate.
+    Rate(String),
 }
 
 impl BoardKey {
@@ -210,6 +251,7 @@ impl BoardKey {
             Self::Lease(name) => format!("lease.{}", encoded(name)),
             Self::Pause(name) => format!("pause.{}", encoded(name)),
             Self::Order(name) => format!("order.{}", encoded(name)),
+            Self::Rate(name) => format!("rate.{}", encoded(name)),
         }
     }
 
@@ -226,6 +268,7 @@ impl BoardKey {
             ("lease", Some(name), None) => Some(Self::Lease(decoded(name)?)),
             ("pause", Some(name), None) => Some(Self::Pause(decoded(name)?)),
             ("order", Some(name), None) => Some(Self::Order(decoded(name)?)),
+            ("rate", Some(name), None) => Some(Self::Rate(decoded(name)?)),
             _ => None,
         }
     }
@@ -286,6 +329,20 @@ mod tests {
             for_ms: None,
         });
         assert_eq!(read(&write(&order)), Ok(order));
+        let request = RateRequest {
+            expected: Revision(1),
+            full_at: BoardTime(1_790_000_000_000_000_001),
+            free: None,
+        };
+        let rate = FleetRate::of(&request, (id_text(ReplicaId(7)), "eu-1".to_owned()));
+        let word = BoardWord::Rate(rate.clone());
+        let text = write(&word);
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            r#"{"v":1,"kind":"rate","by":"0000000000000007","name":"eu-1","full_at_ns":1790000000000000001}"#
+        );
+        assert_eq!(read(&text), Ok(word));
+        assert_eq!(rate.number(Revision(2)).full_at, request.full_at);
     }
 
     #[test]
@@ -313,6 +370,7 @@ mod tests {
                 BoardKey::Lease(name.to_owned()),
                 BoardKey::Evidence(name.to_owned(), ReplicaId(u64::MAX)),
                 BoardKey::Order(name.to_owned()),
+                BoardKey::Rate(name.to_owned()),
             ] {
                 let text = key.text();
                 let plain =

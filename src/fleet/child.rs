@@ -3,19 +3,21 @@
 //!
 //! It is on the way of no call. After a crash it begins anew: joins, reads, then speaks.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, fut};
-use breakerbox_actors::{Event, EventListener, WeakRuntime};
+use breakerbox_actors::{Event, EventListener, RateLink, WeakRuntime};
 use breakerbox_policy::Time;
+use breakerbox_policy::fleet::{RateAnswer, RateInput, RateRequest, Revision};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use super::board::{Board, BoardNews, MAX_NEWS, OpenBoard, SwapAnswer};
-use super::board_word::{self as word, BoardKey, BoardWord, FleetOrder, ReplicaMessage};
+use super::board_word::{self as word, BoardKey, BoardWord, FleetOrder, FleetRate, ReplicaMessage};
 use super::model::events::is_heard;
 use super::model::{Effect, FleetModel, LeaseSwap};
 use crate::lock::LockExt as _;
@@ -37,7 +39,17 @@ pub(crate) struct FleetState {
     pub(crate) model: Mutex<FleetModel>,
     /// Questions to the present incarnation.
     pub(crate) requests: Mutex<Option<mpsc::Sender<FleetRequest>>>,
+    /// Listener to the dependencies that were closed for the whole fleet elsewhere.
+    pub(crate) taken_back: Mutex<Option<Arc<TakenBack>>>,
+    /// Longest wait for the board.
+    pub(crate) timeout: Duration,
 }
+
+/// Listener to the names of dependencies.
+type TakenBack = dyn Fn(&str) + Send + Sync;
+
+/// A request of a dependency's shared rate.
+type RateQuestion = (String, RateRequest);
 
 /// A question of an operator, or of the program.
 pub(crate) enum FleetRequest {
@@ -58,6 +70,7 @@ pub(crate) enum FleetRequest {
 enum Answered {
     Lease(LeaseSwap, SwapAnswer),
     Order(GivenOrder, SwapAnswer),
+    Rate(RateQuestion, SwapAnswer),
     Left(oneshot::Sender<()>),
 }
 
@@ -97,6 +110,7 @@ async fn run(state: Arc<FleetState>) {
     let (tell, news) = mpsc::channel(MAX_NEWS);
     let (hear, events) = mpsc::channel(MAX_NEWS);
     let (ask, requests) = mpsc::channel(64);
+    let (ask_rate, rates) = mpsc::channel(MAX_NEWS);
     *state.model.acquire() = (state.make)(clock.now());
     *state.requests.acquire() = Some(ask);
     let listener = runtime.listen_for_fleet(move |event| {
@@ -111,9 +125,11 @@ async fn run(state: Arc<FleetState>) {
         state,
         clock,
         asked: FuturesUnordered::new(),
+        ask_rate,
+        links: BTreeMap::new(),
         _listener: ListenerGuard(listener),
     };
-    incarnation.work(news, events, requests).await;
+    incarnation.work(news, events, (requests, rates)).await;
 }
 
 /// One life of the child.
@@ -122,6 +138,9 @@ struct Incarnation {
     board: Box<dyn Board>,
     clock: Clock,
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
+    ask_rate: mpsc::Sender<RateQuestion>,
+    /// The ways from the shared rates to this incarnation, by dependency.
+    links: BTreeMap<String, RateLink>,
     _listener: ListenerGuard,
 }
 
@@ -130,7 +149,7 @@ impl Incarnation {
         &mut self,
         mut news: mpsc::Receiver<BoardNews>,
         mut events: mpsc::Receiver<Event>,
-        mut requests: mpsc::Receiver<FleetRequest>,
+        (mut requests, mut rates): (mpsc::Receiver<FleetRequest>, mpsc::Receiver<RateQuestion>),
     ) {
         loop {
             let next = self.state.model.acquire().next_deadline();
@@ -148,6 +167,7 @@ impl Incarnation {
                 Some(answered) = self.asked.next(), if !self.asked.is_empty() => {
                     self.answered(answered).await;
                 }
+                Some(question) = rates.recv() => self.ask_for_rate(question),
                 Some(request) = requests.recv() => self.request(request).await,
                 () = clock.sleep_until(next) => {
                     self.turn(|model, now, runtime| model.tick(now, runtime)).await;
@@ -201,7 +221,46 @@ impl Incarnation {
                 }
             }
             Effect::Tell(subject, kind) => runtime.tell_of_fleet(&subject, kind),
+            Effect::TakenBack(name) => {
+                let listener = self.state.taken_back.acquire().clone();
+                if let Some(heard) = listener {
+                    heard(&name);
+                }
+            }
+            Effect::Rate(name, input) => self.feed_rate(&name, input, runtime),
+            Effect::Replicas(count) => runtime.set_replicas(count),
         }
+    }
+
+    fn feed_rate(&mut self, name: &str, input: RateInput, runtime: &Runtime) {
+        if !self.links.contains_key(name) {
+            let (ask, dependency) = (self.ask_rate.clone(), name.to_owned());
+            let link = RateLink {
+                timeout: self.state.timeout,
+                ask: Arc::new(move |request| {
+                    // Without room the request is given up after its time limit.
+                    let _ = ask.try_send((dependency.clone(), request));
+                }),
+            };
+            self.links.insert(name.to_owned(), link);
+        }
+        if let Some(link) = self.links.get(name) {
+            runtime.feed_rate(name, input, link);
+        }
+    }
+
+    /// Moves the number of a shared rate on.
+    fn ask_for_rate(&mut self, (name, request): RateQuestion) {
+        self.count();
+        let me = {
+            let model = self.state.model.acquire();
+            (word::id_text(model.me), model.name.clone())
+        };
+        let key = BoardKey::Rate(name.clone());
+        let value = word::write(&BoardWord::Rate(FleetRate::of(&request, me)));
+        let answer = self.board.swap(key.text(), value, Some(request.expected.0));
+        let answered = async move { Answered::Rate((name, request), answer.await) };
+        self.asked.push(Box::pin(answered));
     }
 
     fn count(&self) {
@@ -223,6 +282,18 @@ impl Incarnation {
                         .await;
                 }
                 let _ = given.done.send(is_given);
+            }
+            Answered::Rate((name, request), answer) => {
+                let answer = match answer {
+                    SwapAnswer::Done(revision) => RateAnswer::Done(Revision(revision)),
+                    SwapAnswer::Lost => RateAnswer::Lost,
+                    SwapAnswer::Unknown => RateAnswer::Unknown,
+                };
+                let expected = request.expected;
+                if let Some(runtime) = self.state.runtime.upgrade() {
+                    let answered = RateInput::Answered { expected, answer };
+                    self.feed_rate(&name, answered, &runtime);
+                }
             }
             Answered::Left(done) => {
                 let _ = done.send(());

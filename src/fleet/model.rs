@@ -9,14 +9,15 @@ mod news;
 mod orders;
 mod pauses;
 mod presence;
+mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use breakerbox_actors::{EventKind, FleetView};
 use breakerbox_policy::fleet::{
-    FleetDependency, FleetInput, FleetOutput, FleetSettings, FleetWord, OwnBreaker, ReplicaId,
-    TripSharing, Verdict,
+    BoardClock, FleetDependency, FleetInput, FleetOutput, FleetSettings, FleetWord, OwnBreaker,
+    RateNumber, ReplicaId, TripSharing, Verdict,
 };
 use breakerbox_policy::{BreakerCommand, Time};
 
@@ -43,8 +44,14 @@ pub(crate) struct FleetModel {
     pub(crate) members: BTreeMap<String, Member>,
     pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
     pub(crate) is_connected: bool,
+    /// True while the words that the board held when it was reached are known.
+    is_current: bool,
+    /// The board's clock.
+    clock: BoardClock,
     /// Reason for which the board is not reached.
     pub(crate) reason: Option<String>,
+    /// Number of live replicas that was told last.
+    told_live: usize,
     next_heartbeat: Time,
     /// Number of the last heartbeat, and when it was said.
     said: (u64, Time),
@@ -68,7 +75,10 @@ impl FleetModel {
             members: BTreeMap::new(),
             replicas: BTreeMap::new(),
             is_connected: false,
+            is_current: false,
+            clock: BoardClock::default(),
             reason: None,
+            told_live: 0,
             next_heartbeat: now,
             said: (0, now),
             round_trip: None,
@@ -132,6 +142,19 @@ impl FleetModel {
         for name in all {
             self.refresh(now, &name, runtime, effects);
         }
+        self.told_live = 0;
+        self.tell_live(effects);
+    }
+
+    /// Tells the limits that the replicas have together how many these are.
+    fn tell_live(&mut self, effects: &mut Vec<Effect>) {
+        let live = self.live();
+        // Without the board the last known number counts.
+        if self.is_connected && live != self.told_live {
+            self.told_live = live;
+            let live = u32::try_from(live).unwrap_or(u32::MAX);
+            effects.push(Effect::Replicas(live));
+        }
     }
 
     /// Takes over the settings of one dependency, and says again what its breaker should know.
@@ -161,6 +184,7 @@ impl FleetModel {
         }
         if let Some(view) = view {
             self.settle(now, name, view, runtime, effects);
+            self.join_rate(name, runtime, effects);
         }
     }
 
@@ -214,6 +238,7 @@ impl FleetModel {
                 order: None,
                 order_until: None,
                 is_order_old: false,
+                rate: RateNumber::default(),
                 counts: MemberCounts::default(),
             };
             self.members.insert(name.to_owned(), member);

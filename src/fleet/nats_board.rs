@@ -12,6 +12,7 @@ use async_nats::datetime::DateTime;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::kv::{Entry, Operation, Store};
 use async_nats::jetstream::stream;
+use breakerbox_policy::fleet::BoardTime;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -400,7 +401,9 @@ fn note_old(old: &mut Vec<(String, u64)>, entry: &Entry, age: Duration) {
 }
 
 fn news_of(entry: Entry, age: Duration) -> BoardNews {
+    let written = u64::try_from(entry.created.unix_timestamp_nanos()).unwrap_or(0);
     BoardNews::Word {
+        written: BoardTime(written),
         value: (entry.operation == Operation::Put).then_some(entry.value),
         key: entry.key,
         revision: entry.revision,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use breakerbox_policy::Time;
+use breakerbox_policy::fleet::RateCounts;
 use serde::Serialize;
 
 use super::board_word as word;
@@ -103,6 +104,8 @@ pub(crate) struct FleetFigures {
     pub(crate) messages_out: u64,
     /// By dependency: replicas with evidence, and counters.
     pub(crate) dependencies: Vec<(String, u32, MemberCounts)>,
+    /// Leases of shared rates, by dependency.
+    pub(crate) rates: Vec<(String, RateCounts)>,
 }
 
 impl FleetModel {
@@ -187,6 +190,7 @@ impl FleetModel {
             messages_in: self.heard_words,
             messages_out: self.said_words,
             dependencies: dependencies.collect(),
+            rates: Vec::new(),
         }
     }
 }

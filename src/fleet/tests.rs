@@ -1,6 +1,6 @@
 //! Fleets of several runtimes on virtual time, on a board in memory that can be lost.
 
-mod board;
+mod rates;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,6 @@ use breakerbox_policy::{Override, OverrideMode, ProbeLease, State};
 use super::*;
 use crate::config::ProbeSharing;
 use crate::{CallError, Client, EventKind};
-use board::MemoryBoard;
 
 const DEP: &str = "dep";
 const MS: Duration = Duration::from_millis(1);
@@ -27,11 +26,13 @@ struct TestReplica {
     /// True while its calls fail.
     fails: Arc<std::sync::atomic::AtomicBool>,
     hint: Arc<Mutex<Option<Duration>>>,
+    /// Times of the calls that reached the dependency.
+    times: Arc<Mutex<Vec<tokio::time::Instant>>>,
 }
 
 /// Replicas on one board.
 struct TestFleet {
-    board: MemoryBoard,
+    board: ScriptedBoard,
     replicas: Vec<TestReplica>,
 }
 
@@ -52,7 +53,7 @@ impl TestFleet {
     }
 
     async fn with(count: usize, trips: breakerbox_policy::fleet::TripSharing) -> Self {
-        let board = MemoryBoard::default();
+        let board = ScriptedBoard::default();
         let mut replicas = Vec::new();
         for index in 0..count {
             replicas.push(TestReplica::start(&board, index, trips).await);
@@ -81,14 +82,28 @@ impl TestFleet {
 
 impl TestReplica {
     async fn start(
-        board: &MemoryBoard,
+        board: &ScriptedBoard,
         index: usize,
         trips: breakerbox_policy::fleet::TripSharing,
     ) -> Self {
+        Self::limited(board, index, (trips, None)).await
+    }
+
+    async fn limited(
+        board: &ScriptedBoard,
+        index: usize,
+        (trips, rate_limit): (
+            breakerbox_policy::fleet::TripSharing,
+            Option<breakerbox_policy::RateLimitSettings>,
+        ),
+    ) -> Self {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let called = Arc::clone(&times);
         let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let hint = Arc::new(Mutex::new(None::<Duration>));
         let (failing, asked) = (Arc::clone(&fails), Arc::clone(&hint));
         let script = Script::new(move |(), _| {
+            called.lock().unwrap().push(tokio::time::Instant::now());
             let reaction = match *asked.lock().unwrap() {
                 Some(wait) => Reaction::Fail(ScriptedError::throttled().retry_after(wait)),
                 None if failing.load(std::sync::atomic::Ordering::Relaxed) => {
@@ -114,16 +129,18 @@ impl TestReplica {
                 settings.breaker.open.factor = 1.0;
                 settings.breaker.open.jitter = 0.0;
                 settings.breaker.half_open.lease = lease;
+                settings.rate_limit = rate_limit;
             })
             .start()
             .await
             .unwrap();
         let name = format!("replica-{index}");
-        let engine = board.clone();
-        // On the runtime's own thread, which has the virtual time.
-        let open: Box<OpenBoard> = Box::new(move |news| engine.open(index, news));
-        let place = (Placement::Shared, open);
-        let fleet = Fleet::start_on(&runtime, (&config, name), &settings, place).await;
+        let named = FleetConfig {
+            replica: Some(name),
+            ..config.clone()
+        };
+        let place = (board, index);
+        let fleet = Fleet::start_scripted(&runtime, place, &named, &settings).await;
         Self {
             runtime,
             client,
@@ -131,6 +148,7 @@ impl TestReplica {
             fleet: fleet.unwrap(),
             fails,
             hint,
+            times,
         }
     }
 
@@ -174,7 +192,7 @@ fn flt_14_replicas_know_each_other_after_two_heartbeats_and_forget_the_dead() {
         let names: Vec<&str> = status.replicas.iter().map(|one| &*one.name).collect();
         assert_eq!(names, ["replica-0", "replica-1", "replica-2"]);
         assert_eq!(fleet.replicas[0].fleet.figures().replicas, 3);
-        fleet.board.lose(2);
+        fleet.board.cut_off(2);
         fleet.pass(Duration::from_secs(8)).await;
         assert_eq!(fleet.replicas[0].fleet.figures().replicas, 2);
         assert!(!fleet.replicas[2].fleet.status().connected);
@@ -331,7 +349,7 @@ fn flt_1_without_a_board_each_decides_and_probes_alone() {
     run_paused(async || {
         let fleet = TestFleet::start(3).await;
         for index in 0..3 {
-            fleet.board.lose(index);
+            fleet.board.cut_off(index);
         }
         fleet.pass(10 * MS).await;
         for one in &fleet.replicas {
@@ -360,7 +378,7 @@ fn flt_1_a_silent_board_delays_a_probe_by_its_time_limit() {
         one.call(5).await;
         fleet.pass(Duration::from_secs(1)).await;
         one.fail(false);
-        fleet.board.hang(true);
+        fleet.board.hold_answers(true);
         let begin = tokio::time::Instant::now();
         let refused = one.client.ask(()).await.unwrap_err();
         assert!(matches!(refused, CallError::Open(_)), "{refused:?}");
@@ -388,7 +406,7 @@ fn flt_8_a_late_verdict_is_fenced_off() {
         let _ = a.client.ask(()).await;
         fleet.pass(MS).await;
         assert_eq!(a.client.status().state, State::HalfOpen);
-        fleet.board.write_lease_of_another(DEP);
+        fleet.board.lease_to_another(DEP);
         a.fail(false);
         a.client.ask(()).await.unwrap();
         fleet.pass(MS).await;
@@ -414,13 +432,13 @@ fn flt_15_evidence_is_said_again_after_a_loss_and_nothing_stale_is() {
         let [a, b] = &fleet.replicas[..] else {
             unreachable!()
         };
-        fleet.board.lose(0);
+        fleet.board.cut_off(0);
         fleet.pass(MS).await;
         a.fail(true);
         a.call(5).await;
         fleet.pass(500 * MS).await;
         assert_eq!(b.fleet.status().dependencies[DEP].evidence, 0);
-        fleet.board.bring(0);
+        fleet.board.bring_back(0);
         fleet.pass(MS).await;
         assert_eq!(b.fleet.status().dependencies[DEP].evidence, 1);
         fleet.pass(510 * MS).await;
@@ -477,7 +495,7 @@ fn flt_12_an_override_of_the_fleet_holds_for_all_and_for_those_that_come_later()
             .unwrap();
         fleet.pass(Duration::from_secs(2)).await;
         assert_eq!(overrides(&fleet), [None, None, None]);
-        fleet.board.lose(0);
+        fleet.board.cut_off(0);
         fleet.pass(MS).await;
         let refused = fleet.replicas[0]
             .fleet

@@ -254,8 +254,19 @@ impl Admin {
     /// counts.
     #[cfg(feature = "fleet")]
     pub fn show_fleet(&self, fleet: crate::fleet::Fleet) {
+        let admin = Arc::downgrade(&self.inner);
         // A second one would be of another runtime.
-        let _ = self.inner.fleet.set(fleet);
+        if self.inner.fleet.set(fleet.clone()).is_ok() {
+            fleet.on_taken_back(move |name| {
+                let Some(inner) = admin.upgrade() else {
+                    return;
+                };
+                if let Some(file) = inner.orders.get().cloned() {
+                    let (runtime, name) = (inner.runtime.clone(), name.to_owned());
+                    tokio::spawn(async move { file.take_back(&runtime, &name).await });
+                }
+            });
+        }
     }
 
     /// Returns the groups of MCP servers, by name.

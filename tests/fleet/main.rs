@@ -6,8 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
+mod figures;
+mod lost;
 mod measured;
 mod processes;
+mod rates;
 mod replicas;
 mod runtimes;
 mod secured;

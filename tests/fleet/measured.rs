@@ -14,7 +14,7 @@ use crate::server::NatsServer;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok().and_then(|text| text.parse().ok());
     set.unwrap_or(default)
 }

@@ -21,6 +21,8 @@ pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     pub(crate) is_down: Arc<AtomicBool>,
     pub(crate) requests: Arc<AtomicU64>,
+    /// Share of random errors, in thousandths.
+    pub(crate) errors: Arc<AtomicU64>,
 }
 
 impl Upstream {
@@ -30,6 +32,7 @@ impl Upstream {
             address: listener.local_addr().unwrap(),
             is_down: Arc::default(),
             requests: Arc::default(),
+            errors: Arc::default(),
         };
         let own = upstream.clone();
         tokio::spawn(async move {
@@ -54,7 +57,8 @@ impl Upstream {
             }
             head.clear();
             self.requests.fetch_add(1, Ordering::Relaxed);
-            let status = match self.is_down.load(Ordering::Relaxed) {
+            let is_unlucky = fastrand::u64(0..1000) < self.errors.load(Ordering::Relaxed);
+            let status = match self.is_down.load(Ordering::Relaxed) || is_unlucky {
                 true => "500 Internal Server Error",
                 false => "200 OK",
             };
@@ -101,6 +105,7 @@ impl Sidecar {
             .env("BREAKERBOX__GATEWAY__BIND", "127.0.0.1:0")
             .env("BREAKERBOX__ADMIN__BIND", "127.0.0.1:0")
             .env("BREAKERBOX__ADMIN__TOKEN", ADMIN)
+            .env("BREAKERBOX__ADMIN__STATE", folder.path().join("state.json"))
             .env("BREAKERBOX__FLEET__TOKEN", TOKEN)
             .env("RUST_LOG", "debug")
             .stdin(Stdio::null())
@@ -144,7 +149,7 @@ impl Sidecar {
         self.text(path).await.parse().unwrap()
     }
 
-    async fn text(&self, path: &str) -> String {
+    pub(crate) async fn text(&self, path: &str) -> String {
         let url = format!("{}{path}", self.admin.trim_end_matches('/'));
         self.http
             .get(url)
@@ -165,6 +170,13 @@ impl Sidecar {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Returns true if its file keeps an order of an operator over a restart.
+    fn keeps_order(&self) -> bool {
+        let text = std::fs::read_to_string(self.folder.path().join("state.json"));
+        let state: Value = text.unwrap_or_default().parse().unwrap_or_default();
+        !state["orders"]["web"].is_null()
     }
 
     async fn until(&self, path: &str, what: &str, holds: impl Fn(&Value) -> bool) {
@@ -243,6 +255,22 @@ async fn flt_12_an_override_holds_for_all_replicas_or_for_one() {
     let done = one.operate("open", here).await;
     assert_eq!(done["dependency"]["override"]["by"], "operator", "{done}");
     assert_eq!(other.call().await, 200);
+    assert!(one.keeps_order(), "it is kept over a restart");
+    // A close at another replica ends it, and after a restart too.
+    other
+        .operate("close", json!({ "reason": "the test is over" }))
+        .await;
+    one.until(path, "it is closed here too", |web| {
+        web["override"].is_null()
+    })
+    .await;
+    let taken_back = async {
+        while one.keeps_order() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let taken_back = tokio::time::timeout(PATIENCE, taken_back).await;
+    taken_back.expect("no order is kept");
     let wrong = one
         .operate("open", json!({ "reason": "a test", "scope": "all" }))
         .await;
@@ -260,7 +288,11 @@ async fn flt_16_what_happens_is_seen_and_secrets_are_not() {
     one.knows(2).await;
     assert_eq!(one.get("/readyz").await["status"], "ready");
     upstream.is_down.store(true, Ordering::Relaxed);
-    while other.call().await == 500 {}
+    for _ in 0..100 {
+        if other.call().await != 500 {
+            break;
+        }
+    }
     one.until("/api/fleet", "the trip is seen", |fleet| {
         fleet["dependencies"]["web"]["evidence"] == 1
     })

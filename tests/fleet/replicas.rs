@@ -144,15 +144,25 @@ pub(crate) async fn start_of(
     replicas
 }
 
+/// Longest time for which calls go on; a test whose `end` never holds fails then.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// Lets each replica call every `pause` until `end` holds.
 pub(crate) async fn traffic(
     replicas: &[Replica],
     pause: Duration,
     end: impl Fn() -> bool,
 ) -> Vec<Vec<(bool, Duration)>> {
+    let latest = tokio::time::Instant::now() + LONGEST;
     let each = replicas.iter().map(async |one| {
         let mut calls = Vec::new();
         while !end() {
+            let is_late = tokio::time::Instant::now() > latest;
+            assert!(
+                !is_late,
+                "what the calls go on for does not come: {:?}",
+                one.state()
+            );
             calls.push(one.call().await);
             tokio::time::sleep(pause).await;
         }

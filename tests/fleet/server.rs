@@ -36,6 +36,12 @@ fn program() -> Option<PathBuf> {
     found
 }
 
+/// Returns ports that were free a moment ago; this process asks for no other ones meanwhile.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let held = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|one| one.local_addr().unwrap().port())
+}
+
 impl NatsServer {
     /// Starts one that lets everything in.
     pub(crate) async fn start() -> Option<Self> {
@@ -46,12 +52,7 @@ impl NatsServer {
     pub(crate) async fn with(config: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = program()?;
         let folder = tempfile::tempdir().unwrap();
-        // Free a moment ago, and this process asks for no other one meanwhile.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let [port] = free_ports();
         let config = config(folder.path());
         let mut server = Self {
             program,
@@ -106,6 +107,10 @@ impl NatsServer {
         }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -119,6 +124,77 @@ impl NatsServer {
 impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Three servers that keep three copies of a bucket.
+pub(crate) struct NatsCluster {
+    nodes: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    /// Starts them, and waits until they have a leader.
+    pub(crate) async fn start() -> Option<Self> {
+        program()?;
+        let ports: [u16; 3] = free_ports();
+        let routes: Vec<String> = ports
+            .iter()
+            .map(|port| format!("\"nats-route://127.0.0.1:{port}\""))
+            .collect();
+        let routes = routes.join(", ");
+        let mut nodes = Vec::new();
+        for (index, port) in ports.iter().enumerate() {
+            let config = format!(
+                "server_name: \"node-{index}\"\n\
+                 cluster {{ name: \"fleet\", listen: \"127.0.0.1:{port}\", routes: [{routes}] }}"
+            );
+            nodes.push(NatsServer::with(|_| config).await?);
+        }
+        let cluster = Self { nodes };
+        let ready = async {
+            loop {
+                let context = cluster.context().await;
+                let three = async_nats::jetstream::stream::Config {
+                    name: "ready".to_owned(),
+                    num_replicas: 3,
+                    ..Default::default()
+                };
+                if context.create_stream(three).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        ready.expect("three nodes find each other");
+        Some(cluster)
+    }
+
+    async fn context(&self) -> async_nats::jetstream::Context {
+        let urls: Vec<async_nats::ServerAddr> =
+            self.urls().map(|url| url.parse().unwrap()).collect();
+        let client = async_nats::connect(urls).await.unwrap();
+        async_nats::jetstream::new(client)
+    }
+
+    pub(crate) fn urls(&self) -> impl Iterator<Item = String> {
+        self.nodes.iter().map(NatsServer::url)
+    }
+
+    /// Kills the node that leads a stream. Returns its number.
+    pub(crate) async fn kill_leader(&mut self, stream: &str) -> usize {
+        let context = self.context().await;
+        let info = context.get_stream(stream).await.unwrap();
+        let cluster = info.cached_info().cluster.clone().unwrap();
+        let leader = cluster.leader.unwrap();
+        let number: usize = leader.strip_prefix("node-").unwrap().parse().unwrap();
+        self.nodes[number].kill();
+        number
+    }
+
+    /// Starts a node again.
+    pub(crate) async fn begin(&mut self, number: usize) {
+        self.nodes[number].begin().await;
     }
 }
 

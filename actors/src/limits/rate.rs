@@ -3,11 +3,13 @@
 //! Governor does the counting. This module adds the queue: a waiter keeps its position, and no call
 //! waits in vain.
 
+pub(crate) mod share;
+
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,9 +23,7 @@ use tokio::task::unconstrained;
 
 use crate::clock::{CallerClock, Clock, is_too_late, waking};
 use crate::sync::LockExt;
-
-/// Maximum time to replenish a burst; a longer one would overflow governor's arithmetic.
-const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
+use share::RateShare;
 
 /// A dependency's rate limit.
 ///
@@ -37,10 +37,13 @@ pub(crate) struct RateLimit {
     max_wait: Duration,
     clock: Clock,
     queue: Mutex<RateQueue>,
-    /// Number of waiters, readable without the lock.
+    /// Number of waiters, readable without the lock. A shared rate has one for ever, so that the
+    /// path of any other one does not ask for it.
     waiting: AtomicUsize,
     /// Held by the first waiter, which waits for its units; the others wait for this semaphore.
     turn: Semaphore,
+    /// The limit that stands in place of this one; `None` for one of this replica alone.
+    share: Option<Arc<RateShare>>,
 }
 
 /// State of the waiters.
@@ -64,7 +67,7 @@ pub(crate) enum TooFast {
 
 impl RateLimit {
     pub(crate) fn new(settings: &RateLimitSettings, clock: Clock) -> Self {
-        let unit = unit_of(settings);
+        let unit = settings.unit();
         CallerClock::set(clock.now());
         let quota = Quota::with_period(unit)
             // A unit is at least a nanosecond.
@@ -79,7 +82,36 @@ impl RateLimit {
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             turn: Semaphore::new(1),
+            share: None,
         }
+    }
+
+    /// Creates a limit in place of another one, whose part in a shared rate it takes over.
+    /// `replicas`: number of live replicas, this one among them.
+    pub(crate) fn renewed(
+        settings: &RateLimitSettings,
+        clock: Clock,
+        before: Option<&Self>,
+        replicas: u32,
+    ) -> Self {
+        let mut limit = Self::new(settings, clock.clone());
+        if settings.sharing.is_some() {
+            let share = match before.and_then(|before| before.share.clone()) {
+                Some(share) => {
+                    share.reconfigure(settings);
+                    share
+                }
+                None => Arc::new(RateShare::new(settings, clock, replicas)),
+            };
+            limit.share = Some(share);
+            limit.waiting = AtomicUsize::new(1);
+        }
+        limit
+    }
+
+    /// The part in a shared rate; `None` for a limit of this replica alone.
+    pub(crate) fn share(&self) -> Option<&Arc<RateShare>> {
+        self.share.as_ref()
     }
 
     /// Maximum weight that can ever go out.
@@ -89,14 +121,26 @@ impl RateLimit {
 
     /// Returns true if calls wait for their units.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        match &self.share {
+            Some(share) => share.is_waited_for(),
+            None => self.waiting.load(Ordering::Acquire) > 0,
+        }
     }
 
     /// Takes `weight` units at once, if they are available and no call waits.
     #[inline]
     pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
         // LIM-3: a call takes the units of its weight.
-        self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight, now), Ok(None))
+        match self.waiting.load(Ordering::Acquire) {
+            0 => matches!(self.take(weight, now), Ok(None)),
+            _ => self.try_enter_share(weight, now),
+        }
+    }
+
+    #[cold]
+    fn try_enter_share(&self, weight: NonZeroU32, now: Time) -> bool {
+        let share = self.share.as_ref();
+        share.is_some_and(|share| share.try_enter(weight, now))
     }
 
     /// Waits for `weight` units, behind the calls that already wait.
@@ -110,6 +154,14 @@ impl RateLimit {
         weight: NonZeroU32,
         deadline: Option<Time>,
     ) -> Result<(), TooFast> {
+        match &self.share {
+            Some(share) => share.enter(weight, deadline).await,
+            None => self.enter_alone(weight, deadline).await,
+        }
+    }
+
+    /// Does the same at the limit of this replica alone.
+    async fn enter_alone(&self, weight: NonZeroU32, deadline: Option<Time>) -> Result<(), TooFast> {
         let mut queued = pin!(unconstrained(self.turn.acquire()));
         let mut turn = None;
         let joined = poll_fn(|cx| {
@@ -245,12 +297,6 @@ impl Drop for RateWaiter<'_> {
         queue.waiters_cost = queue.waiters_cost.saturating_sub(self.cost);
         self.limit.waiting.store(queue.calls, Ordering::Release);
     }
-}
-
-fn unit_of(settings: &RateLimitSettings) -> Duration {
-    let seconds = settings.per.as_secs_f64() / settings.rate;
-    let unit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    unit.clamp(Duration::from_nanos(1), LONGEST / settings.burst.get())
 }
 
 #[cfg(test)]

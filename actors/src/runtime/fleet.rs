@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use breakerbox_policy::fleet::RateInput;
 use breakerbox_policy::{PauseReason, Suspicion};
 
 use super::{Runtime, WeakRuntime};
 use crate::breaker::fleet::{FleetView, adopt_pause, suspect};
 use crate::event::{Event, EventKind, EventListener};
+use crate::limits::rate::share::{RateLink, SharedRateView};
 
 impl Runtime {
     /// Returns the state of a dependency for a fleet, or `None` if none has this name.
@@ -33,6 +35,32 @@ impl Runtime {
     pub fn adopt_pause(&self, name: &str, pause: (PauseReason, Duration), by: &str) -> bool {
         let one = self.registry().get(name).cloned();
         one.is_some_and(|one| adopt_pause(one.shared(), pause, by))
+    }
+
+    /// Takes in the number of live replicas, this one among them.
+    #[doc(hidden)]
+    pub fn set_replicas(&self, replicas: u32) {
+        let all: Vec<_> = self.registry().values().cloned().collect();
+        for one in all {
+            one.shared().set_replicas(replicas);
+        }
+    }
+
+    /// Returns the state of a dependency's shared rate, or `None` if it has none.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn shared_rate(&self, name: &str) -> Option<SharedRateView> {
+        let one = self.registry().get(name).cloned()?;
+        Some(one.shared().rate_share()?.view())
+    }
+
+    /// Passes an event of the fleet to a dependency's shared rate.
+    #[doc(hidden)]
+    pub fn feed_rate(&self, name: &str, input: RateInput, link: &RateLink) {
+        let one = self.registry().get(name).cloned();
+        if let Some(share) = one.and_then(|one| one.shared().rate_share()) {
+            share.feed(input, link);
+        }
     }
 
     /// Returns the names of the dependencies.

@@ -1,15 +1,22 @@
 //! The evidence of other replicas, and when it is enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FleetSettings, ReplicaId, Revision, TripSharing};
 use crate::Time;
 
 /// The evidence of others on one dependency, and who calls it.
+///
+/// Each word costs a search among the replicas, never a walk through all of them: a fleet of
+/// thousands opens in a moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EvidenceBoard {
     /// End of the evidence of each replica, and the revision that said so.
     standing: BTreeMap<ReplicaId, (Time, Revision)>,
+    /// The same ends in their order.
+    ends: BTreeSet<(Time, ReplicaId)>,
+    /// Number of replicas with evidence that are not among the callers.
+    silent: usize,
     /// Time since which evidence of others stands.
     first_heard: Option<Time>,
     /// Latest begin of a call of this replica that has succeeded.
@@ -18,6 +25,8 @@ pub(super) struct EvidenceBoard {
     quorum_since: Option<Time>,
     /// Last known calls of the others.
     callers: BTreeMap<ReplicaId, Time>,
+    /// The same calls in their order.
+    calls: BTreeSet<(Time, ReplicaId)>,
 }
 
 impl EvidenceBoard {
@@ -33,15 +42,23 @@ impl EvidenceBoard {
         if known.is_some_and(|(_, known)| *known >= revision) {
             return;
         }
+        self.remove(replica);
         match until {
             Some(until) => {
                 self.first_heard.get_or_insert(now);
                 self.standing.insert(replica, (until, revision));
+                self.ends.insert((until, replica));
+                self.silent += usize::from(!self.callers.contains_key(&replica));
             }
-            None => {
-                self.standing.remove(&replica);
-                self.settle_empty();
-            }
+            None => self.settle_empty(),
+        }
+    }
+
+    /// Removes the evidence of a replica, if it has some.
+    fn remove(&mut self, replica: ReplicaId) {
+        if let Some((until, _)) = self.standing.remove(&replica) {
+            self.ends.remove(&(until, replica));
+            self.silent -= usize::from(!self.callers.contains_key(&replica));
         }
     }
 
@@ -57,13 +74,21 @@ impl EvidenceBoard {
     }
 
     pub(super) fn present(&mut self, replica: ReplicaId, calls: bool, now: Time) {
-        if calls {
-            self.callers.insert(replica, now);
+        if !calls {
+            return;
         }
+        match self.callers.insert(replica, now) {
+            Some(before) => drop(self.calls.remove(&(before, replica))),
+            None => self.silent -= usize::from(self.standing.contains_key(&replica)),
+        }
+        self.calls.insert((now, replica));
     }
 
     pub(super) fn gone(&mut self, replica: ReplicaId) {
-        self.callers.remove(&replica);
+        if let Some(at) = self.callers.remove(&replica) {
+            self.calls.remove(&(at, replica));
+            self.silent += usize::from(self.standing.contains_key(&replica));
+        }
     }
 
     pub(super) fn succeeded(&mut self, began: Time) {
@@ -72,17 +97,28 @@ impl EvidenceBoard {
 
     pub(super) fn clear(&mut self) {
         self.standing.clear();
+        self.ends.clear();
+        self.silent = 0;
         self.settle_empty();
     }
 
     /// Removes the evidence that is older than a verdict.
     pub(super) fn clear_before(&mut self, verdict: Revision) {
-        self.standing.retain(|_, (_, revision)| *revision > verdict);
+        let is_older = |(_, (_, revision)): &(&ReplicaId, &(Time, Revision))| *revision <= verdict;
+        let older = self.standing.iter().filter(is_older);
+        let older: Vec<ReplicaId> = older.map(|(replica, _)| *replica).collect();
+        for replica in older {
+            self.remove(replica);
+        }
         self.settle_empty();
     }
 
     pub(super) fn forget_ended(&mut self, now: Time) {
-        self.standing.retain(|_, (until, _)| *until > now);
+        while let Some((until, replica)) = self.ends.first().copied()
+            && until <= now
+        {
+            self.remove(replica);
+        }
         self.settle_empty();
     }
 
@@ -98,11 +134,11 @@ impl EvidenceBoard {
     }
 
     pub(super) fn latest_end(&self) -> Option<Time> {
-        self.standing.values().map(|(until, _)| *until).max()
+        self.ends.last().map(|(until, _)| *until)
     }
 
     pub(super) fn next_end(&self) -> Option<Time> {
-        self.standing.values().map(|(until, _)| *until).min()
+        self.ends.first().map(|(until, _)| *until)
     }
 
     /// Time at which a quorum opens a breaker here, unless a success speaks against it.
@@ -121,16 +157,22 @@ impl EvidenceBoard {
 
     /// Number of replicas that call the dependency: those of the last minute or so, and this one.
     pub(super) fn callers(&self, now: Time, settings: &FleetSettings) -> u32 {
-        let is_recent = |at: &Time| at.after(settings.quorum.within) > now;
-        let others = self.callers.iter().filter(|(replica, at)| {
-            // Evidence is the word of a caller, even if its heartbeats are silent on that.
-            is_recent(at) || self.standing.contains_key(replica)
-        });
-        let silent = self
-            .standing
-            .keys()
-            .filter(|one| !self.callers.contains_key(one));
-        u32::try_from(others.count() + silent.count() + 1).unwrap_or(u32::MAX)
+        let old = self.old_callers(now, settings);
+        // Evidence is the word of a caller, even if its heartbeats are silent on that.
+        let old = old.filter(|(_, replica)| !self.standing.contains_key(replica));
+        let others = self.callers.len() + self.silent - old.count();
+        u32::try_from(others + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the callers whose last call is too long ago.
+    fn old_callers(
+        &self,
+        now: Time,
+        settings: &FleetSettings,
+    ) -> impl Iterator<Item = (Time, ReplicaId)> {
+        let within = settings.quorum.within;
+        let calls = self.calls.iter().copied();
+        calls.take_while(move |(at, _)| at.after(within) <= now)
     }
 
     /// Returns the number of replicas with evidence, once it opens a breaker here.
@@ -141,6 +183,10 @@ impl EvidenceBoard {
             // FLT-6: one replica's word opens another's breaker only where that was set.
             TripSharing::Any => return (count > 0).then_some(count),
             TripSharing::Confirm => {
+                let old: Vec<_> = self.old_callers(now, settings).collect();
+                for (_, replica) in old {
+                    self.gone(replica);
+                }
                 let of = u64::from(self.callers(now, settings));
                 let share = settings.quorum.share.least_part(of);
                 u64::from(count) >= share.max(u64::from(settings.quorum.at_least))

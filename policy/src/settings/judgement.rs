@@ -165,6 +165,7 @@ mod tests {
             per: Duration::from_secs(1),
             burst: std::num::NonZeroU32::MIN,
             max_wait: Duration::ZERO,
+            sharing: None,
         };
         let cases: [(&str, Change); 5] = [
             ("retry.backoff.factor", |s| {

@@ -47,6 +47,31 @@ pub struct RateLimitSettings {
     pub burst: NonZeroU32,
     /// Maximum wait of a call for its turn; a call that would wait longer is refused at once.
     pub max_wait: Duration,
+    /// One limit for all replicas of a fleet; `None` for one of each replica.
+    pub sharing: Option<RateSharing>,
+}
+
+impl RateLimitSettings {
+    /// Maximum time to replenish a burst; a longer one would overflow governor's arithmetic.
+    const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
+
+    /// Returns the time to replenish one unit.
+    #[must_use]
+    pub fn unit(&self) -> Duration {
+        let seconds = self.per.as_secs_f64() / self.rate;
+        let unit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        unit.clamp(Duration::from_nanos(1), Self::LONGEST / self.burst.get())
+    }
+}
+
+/// A rate limit that the replicas of a fleet have together.
+///
+/// # Source  Rule FLT-13.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateSharing {
+    /// Span of its recent demand that a replica takes from the board at once; `None` for 100 ms, or
+    /// ten units where that is longer.
+    pub lease: Option<Duration>,
 }
 
 /// Reaction when a dependency asks for less traffic.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use breakerbox_actors::EventKind;
-use breakerbox_policy::fleet::{FleetDependency, ReplicaId, TripSharing};
+use breakerbox_policy::fleet::{FleetDependency, RateInput, RateNumber, ReplicaId, TripSharing};
 use breakerbox_policy::{BreakerCommand, PauseReason, Suspicion, Time};
 
 use super::super::board_word::{BoardKey, BoardWord, FleetOrder, ReplicaMessage, ReportedState};
@@ -30,6 +30,12 @@ pub(crate) enum Effect {
     /// A pause that another replica was asked for, and its name.
     Pause(String, (PauseReason, Duration), String),
     Command(String, BreakerCommand),
+    /// An operator has closed or reset it for the whole fleet.
+    TakenBack(String),
+    /// An event for a shared rate.
+    Rate(String, RateInput),
+    /// Number of live replicas, this one among them.
+    Replicas(u32),
     /// An event of this subject.
     Tell(String, EventKind),
 }
@@ -88,6 +94,8 @@ pub(crate) struct Member {
     pub(super) order_until: Option<Time>,
     /// True while the order was not told since the board was reached.
     pub(super) is_order_old: bool,
+    /// The number of its shared rate on the board.
+    pub(super) rate: RateNumber,
     pub(crate) counts: MemberCounts,
 }
 

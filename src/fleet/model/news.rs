@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use breakerbox_policy::Time;
-use breakerbox_policy::fleet::{FleetInput, FleetWord, Revision, TripSharing, Verdict};
+use breakerbox_policy::fleet::{BoardTime, FleetInput, FleetWord, Revision, TripSharing, Verdict};
 use bytes::Bytes;
 
 use super::super::board::BoardNews;
@@ -21,7 +21,10 @@ impl FleetModel {
         match news {
             BoardNews::Reached => self.reached(now, runtime, &mut effects),
             BoardNews::Lost(reason) => self.lost(now, reason, runtime, &mut effects),
-            BoardNews::Current => self.current(&mut effects),
+            BoardNews::Current => {
+                self.current(&mut effects);
+                self.join_rates(runtime, &mut effects);
+            }
             BoardNews::Message(message) => {
                 self.heard_words += 1;
                 self.heard_said(now, &message, runtime, &mut effects);
@@ -31,12 +34,24 @@ impl FleetModel {
                 value,
                 revision,
                 age,
+                written,
             } => {
                 self.heard_words += 1;
-                let key = BoardKey::of(&key);
-                if let Some(key) = key {
-                    let told = (value, Revision(revision), age);
-                    self.heard_word(now, key, told, runtime, &mut effects);
+                if age.is_zero() {
+                    self.clock.heard(now, written);
+                }
+                let revision = Revision(revision);
+                match BoardKey::of(&key) {
+                    Some(BoardKey::Rate(name)) => {
+                        let written = age.is_zero().then_some(written);
+                        let told = (value, revision, written);
+                        self.heard_number(now, &name, told, runtime, &mut effects);
+                    }
+                    Some(key) => {
+                        let told = (value, revision, age);
+                        self.heard_word(now, key, told, runtime, &mut effects);
+                    }
+                    None => {}
                 }
             }
         }
@@ -76,6 +91,7 @@ impl FleetModel {
             for name in self.names_of_members() {
                 self.feed(now, &name, runtime, FleetInput::Disconnected, effects);
             }
+            self.leave_rates(runtime, effects);
         }
     }
 
@@ -136,8 +152,26 @@ impl FleetModel {
             (BoardKey::Pause(name), Some(BoardWord::Pause(pause))) => {
                 self.heard_pause(&name, pause, age, effects);
             }
-            (BoardKey::Join | BoardKey::Lease(_) | BoardKey::Pause(_), _) => {}
+            (BoardKey::Join | BoardKey::Lease(_) | BoardKey::Pause(_) | BoardKey::Rate(_), _) => {}
         }
+    }
+
+    fn heard_number(
+        &mut self,
+        now: Time,
+        name: &str,
+        (value, revision, written): (Option<Bytes>, Revision, Option<BoardTime>),
+        runtime: &Runtime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let rate = match value.map(|value| word::read::<BoardWord>(&value)) {
+            None => None,
+            Some(Ok(BoardWord::Rate(rate))) => Some(rate),
+            Some(Ok(_)) => return,
+            Some(Err(unknown)) => return self.note_unknown(unknown),
+        };
+        let told = (revision, written);
+        self.heard_rate(now, name, rate, told, runtime, effects);
     }
 
     fn heard_evidence(

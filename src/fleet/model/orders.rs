@@ -159,6 +159,9 @@ impl FleetModel {
             return;
         }
         effects.push(Effect::Command(name.to_owned(), command));
+        if matches!(told, "close" | "reset") {
+            effects.push(Effect::TakenBack(name.to_owned()));
+        }
         let kind = EventKind::Operated {
             command: told,
             by: format!("{} for the fleet", short(by)),

@@ -134,6 +134,7 @@ impl FleetModel {
         let called: Vec<String> = called.map(|(name, _)| name.clone()).collect();
         let counts = replica.counts();
         self.replicas.insert(id, replica);
+        self.tell_live(effects);
         for name in called {
             if counts && self.members.contains_key(&name) {
                 let present = FleetInput::Present {
@@ -184,6 +185,7 @@ impl FleetModel {
             return;
         };
         self.note_name(id, replica.name);
+        self.tell_live(effects);
         for name in self.names_of_members() {
             if let Some(member) = self.members.get_mut(&name) {
                 let outputs = member.machine.on(now, FleetInput::Gone(id));

@@ -181,6 +181,8 @@ struct RateLimitView {
     per_ms: u64,
     burst: u32,
     max_wait_ms: u64,
+    /// True for one limit of all replicas of the fleet.
+    shared: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -308,6 +310,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             per_ms: millis(limit.per),
             burst: limit.burst.get(),
             max_wait_ms: millis(limit.max_wait),
+            shared: limit.sharing.is_some(),
         }),
         chaos: status.chaos.as_ref().map(chaos),
         probe: status

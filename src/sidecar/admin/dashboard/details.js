@@ -191,7 +191,7 @@ function factsOf(view) {
   facts.push(["Window", sentence(window.text)]);
   facts.push(["Opens at", threshold(limits)]);
   if (taken.p50 !== null) facts.push(["All attempts", `p50 ${latency(taken.p50)}, p99 ${latency(taken.p99)}`]);
-  if (view.rate_limit) facts.push(["Rate limit", `${short(view.rate_limit.rate)} in ${latency(view.rate_limit.per_ms)}, burst ${view.rate_limit.burst}`]);
+  if (view.rate_limit) facts.push(["Rate limit", `${short(view.rate_limit.rate)} in ${latency(view.rate_limit.per_ms)}, burst ${view.rate_limit.burst}${view.rate_limit.shared ? ", of the whole fleet" : ""}`]);
   facts.push(["Opened", count(totals.trips, "time", "times")], ["Kind", view.kind.replaceAll("_", " ")]);
   return facts;
 }

@@ -31,7 +31,25 @@ pub(super) fn families(figures: &FleetFigures) -> Vec<SeriesFamily> {
     messages.add(&[("direction", "out")], figures.messages_out);
     let mut all = vec![connected, replicas, trip, messages];
     all.extend(of_dependencies(figures));
+    all.push(of_rates(figures));
     all
+}
+
+fn of_rates(figures: &FleetFigures) -> SeriesFamily {
+    let mut leases = SeriesFamily::counter(
+        "breakerbox_fleet_rate_leases_total",
+        "Leases of a shared rate that it asked the board for, and did without.",
+    );
+    for (name, counts) in &figures.rates {
+        for (result, count) in [
+            ("granted", counts.granted),
+            ("conflict", counts.conflict),
+            ("offline", counts.offline),
+        ] {
+            leases.add(&[("dependency", &**name), ("result", result)], count);
+        }
+    }
+    leases
 }
 
 fn of_dependencies(figures: &FleetFigures) -> [SeriesFamily; 5] {

@@ -1,0 +1,327 @@
+//! The part of one replica in a rate limit of a whole fleet, in front of a limit of its own.
+//!
+//! The machine in `policy` owns the leased units. This module adds the line of the calls that wait for
+//! a lease, and falls back on the replica's own share. It sends nothing itself: the fleet's child has
+//! given it a [`RateLink`].
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use breakerbox_policy::fleet::{
+    RateCounts, RateInput, RateRequest, SharedRate, SharedRateSettings, UnitAnswer,
+};
+use breakerbox_policy::{RateLimitSettings, Time};
+use tokio::sync::{Notify, Semaphore};
+
+use super::{RateLimit, TooFast};
+use crate::clock::{Clock, is_too_late};
+use crate::sync::LockExt;
+
+/// Wait for the board until a fleet has set its own.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The way from a shared rate to its fleet.
+#[derive(Clone)]
+pub struct RateLink {
+    /// Longest wait of a call for the board.
+    pub timeout: Duration,
+    /// Passes a request on, without blocking.
+    pub ask: Arc<dyn Fn(RateRequest) + Send + Sync>,
+}
+
+impl fmt::Debug for RateLink {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RateLink").finish_non_exhaustive()
+    }
+}
+
+/// The state of a shared rate for its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedRateView {
+    /// True while it takes leases at the board.
+    pub is_connected: bool,
+    /// Counters of its leases.
+    pub counts: RateCounts,
+}
+
+/// The part of one replica in a shared rate.
+///
+/// # Source  Rule FLT-13 in docs/rules.md.
+pub(crate) struct RateShare {
+    state: Mutex<ShareState>,
+    /// Tells the first waiter that there is news of the board.
+    news: Notify,
+    /// Held by the first waiter; the others wait for this semaphore.
+    turn: Semaphore,
+    clock: Clock,
+}
+
+struct ShareState {
+    limit: RateLimitSettings,
+    machine: SharedRate,
+    /// Limit of this replica alone, for calls without the board.
+    own: Arc<RateLimit>,
+    link: Option<RateLink>,
+    waiters: usize,
+    /// Units of the waiters.
+    waiting: u64,
+}
+
+/// Next step of a call.
+enum ShareStep {
+    /// It has its units.
+    Entered,
+    /// It goes by the replica's own share.
+    Alone(Arc<RateLimit>),
+    /// It waits for news, until then.
+    Wait(Time),
+}
+
+impl ShareState {
+    fn new(limit: &RateLimitSettings, clock: &Clock, replicas: u32) -> Self {
+        let settings = SharedRateSettings::new(limit, TIMEOUT);
+        let mut machine = SharedRate::new(settings);
+        machine.on(clock.now(), RateInput::Replicas(replicas));
+        let own = SharedRateSettings::share(limit, replicas);
+        Self {
+            limit: *limit,
+            machine,
+            own: Arc::new(RateLimit::new(&own, clock.clone())),
+            link: None,
+            waiters: 0,
+            waiting: 0,
+        }
+    }
+
+    /// Asks the fleet for what the machine wants to have. `first`: weight of the call that waits first.
+    fn request(&mut self, now: Time, first: u32) {
+        if let Some(request) = self.machine.request(now, self.waiting, first) {
+            self.send(request);
+        }
+    }
+
+    fn send(&self, request: RateRequest) {
+        if let Some(link) = &self.link {
+            (link.ask)(request);
+        }
+    }
+
+    fn set_own(&mut self, clock: &Clock) {
+        let own = SharedRateSettings::share(&self.limit, self.machine.replicas());
+        self.own = Arc::new(RateLimit::new(&own, clock.clone()));
+    }
+}
+
+impl RateShare {
+    pub(super) fn new(limit: &RateLimitSettings, clock: Clock, replicas: u32) -> Self {
+        Self {
+            state: Mutex::new(ShareState::new(limit, &clock, replicas)),
+            news: Notify::new(),
+            turn: Semaphore::new(1),
+            clock,
+        }
+    }
+
+    /// Applies new settings; units that it has stay.
+    pub(super) fn reconfigure(&self, limit: &RateLimitSettings) {
+        let mut state = self.lock();
+        let timeout = state.machine.settings().timeout();
+        state.limit = *limit;
+        let settings = SharedRateSettings::new(limit, timeout);
+        state.machine.reconfigure(settings);
+        state.set_own(&self.clock);
+    }
+
+    /// Takes in an event of the fleet, which is reached by `link` from now on.
+    pub(crate) fn feed(&self, input: RateInput, link: &RateLink) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if let RateInput::Connected { .. } = input {
+            let settings = SharedRateSettings::new(&state.limit, link.timeout);
+            state.machine.reconfigure(settings);
+            state.link = Some(link.clone());
+        }
+        if let Some(request) = state.machine.on(now, input) {
+            state.send(request);
+        }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Takes in the number of live replicas.
+    pub(crate) fn set_replicas(&self, replicas: u32) {
+        let mut state = self.lock();
+        if state.machine.replicas() != replicas {
+            state
+                .machine
+                .on(self.clock.now(), RateInput::Replicas(replicas));
+            state.set_own(&self.clock);
+        }
+    }
+
+    pub(crate) fn view(&self) -> SharedRateView {
+        let state = self.lock();
+        SharedRateView {
+            is_connected: state.machine.is_connected(),
+            counts: state.machine.counts(),
+        }
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        let state = self.lock();
+        state.waiters > 0 || state.own.is_waited_for()
+    }
+
+    /// Takes `weight` units at once, if they are here and no call waits.
+    pub(super) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
+        let mut state = self.lock();
+        if state.waiters > 0 {
+            return false;
+        }
+        if state.machine.take_at_once(now, weight.get()) {
+            state.request(now, 1);
+            return true;
+        }
+        !state.machine.is_connected() && state.own.try_enter(weight, now)
+    }
+
+    /// Waits for `weight` units, behind the calls that already wait.
+    ///
+    /// # Errors  [`TooFast`]: the rate is used up for longer than the call may wait.
+    /// # Cancel safety   If the future is dropped while it waits, it takes no units.
+    pub(super) async fn enter(
+        &self,
+        weight: NonZeroU32,
+        deadline: Option<Time>,
+    ) -> Result<(), TooFast> {
+        let began = self.clock.now();
+        let (place, step) = self.join(weight, began, deadline)?;
+        let turn = match step {
+            // The semaphore is never closed.
+            ShareStep::Wait(_) => Some(self.turn.acquire().await),
+            _ => None,
+        };
+        let mut step = match turn {
+            Some(_) => place.look(self.clock.now())?,
+            None => step,
+        };
+        loop {
+            match step {
+                ShareStep::Entered => return Ok(()),
+                ShareStep::Alone(own) => {
+                    // The others need not wait for it.
+                    drop(place);
+                    drop(turn);
+                    return match own.enter_alone(weight, deadline).await {
+                        // The whole burst would hold it, and the share's does not.
+                        Err(TooFast::TooHeavy) => Err(TooFast::NotBefore(TIMEOUT)),
+                        entered => entered,
+                    };
+                }
+                ShareStep::Wait(until) => {
+                    tokio::select! {
+                        () = self.clock.sleep_until(until) => {}
+                        () = self.news.notified() => {}
+                    }
+                }
+            }
+            step = place.look(self.clock.now())?;
+        }
+    }
+
+    /// Joins the end of the line, unless the wait would be too long, and takes the first step.
+    fn join(
+        &self,
+        weight: NonZeroU32,
+        began: Time,
+        deadline: Option<Time>,
+    ) -> Result<(ShareWaiter<'_>, ShareStep), TooFast> {
+        let mut state = self.lock();
+        if weight > state.limit.burst {
+            return Err(TooFast::TooHeavy);
+        }
+        state.machine.note_demand(began, weight.get());
+        let ahead = state.waiting;
+        state.waiters += 1;
+        state.waiting += u64::from(weight.get());
+        drop(state);
+        let place = ShareWaiter {
+            share: self,
+            weight,
+            began,
+            deadline,
+        };
+        let step = place.look_behind(began, ahead)?;
+        Ok((place, step))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ShareState> {
+        self.state.acquire()
+    }
+}
+
+impl fmt::Debug for RateShare {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RateShare").finish_non_exhaustive()
+    }
+}
+
+/// A waiter in the line.
+struct ShareWaiter<'a> {
+    share: &'a RateShare,
+    weight: NonZeroU32,
+    began: Time,
+    deadline: Option<Time>,
+}
+
+impl ShareWaiter<'_> {
+    /// Takes the next step of the first waiter.
+    fn look(&self, now: Time) -> Result<ShareStep, TooFast> {
+        self.look_behind(now, 0)
+    }
+
+    /// Takes the next step of a call with these units of others before it.
+    fn look_behind(&self, now: Time, ahead: u64) -> Result<ShareStep, TooFast> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(TooFast::NotBefore(Duration::ZERO));
+        }
+        let mut state = self.share.lock();
+        let weight = self.weight.get();
+        let answer = state.machine.answer(now, ahead, weight);
+        // FLT-1: a call waits for the board for this long, and for its own deadline.
+        let patience = self.began.after(state.machine.settings().timeout());
+        let until = match answer {
+            UnitAnswer::Granted => {
+                state.request(now, 1);
+                return Ok(ShareStep::Entered);
+            }
+            UnitAnswer::Alone => return Ok(ShareStep::Alone(Arc::clone(&state.own))),
+            UnitAnswer::Asked if now >= patience => {
+                return Ok(ShareStep::Alone(Arc::clone(&state.own)));
+            }
+            UnitAnswer::Asked => patience,
+            UnitAnswer::NotBefore(at) => at,
+        };
+        state.request(now, weight);
+        let is_refused = matches!(answer, UnitAnswer::NotBefore(_))
+            && (until.since(self.began) > state.limit.max_wait
+                || is_too_late(until, self.deadline));
+        if is_refused {
+            return Err(TooFast::NotBefore(until.since(now)));
+        }
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        Ok(ShareStep::Wait(until))
+    }
+}
+
+impl Drop for ShareWaiter<'_> {
+    fn drop(&mut self) {
+        let mut state = self.share.lock();
+        state.waiters -= 1;
+        state.waiting -= u64::from(self.weight.get());
+        let waiting = state.waiting;
+        state.machine.set_waiting(waiting);
+    }
+}

@@ -1,0 +1,471 @@
+//! One rate limit for all replicas of a fleet, taken in leases.
+//!
+//! The board holds one number: the time at which all units that were given out will have come back,
+//! as in the generic cell rate algorithm. A replica moves it on by compare-and-swap, and by that owns
+//! the units between the old number and the new one. It paces them by itself; no call waits for a
+//! message while it has units.
+//!
+//! Each unit may go out in a span of its own, which ends `burst - 1` units after it began. Since no
+//! two units have the same place, no order of calls anywhere lets out more than
+//! `burst + rate × t`. Part of the burst is the time for which a replica keeps its units
+//! ([`SharedRateSettings::new`]).
+//!
+//! - *Loss*: without an answer of the board for `timeout`, calls go by the replica's own share
+//!   ([`UnitAnswer::Alone`]).
+//! - *Clocks*: the board's, between two bounds ([`BoardClock`]). A unit begins by the lower and ends by
+//!   the upper one.
+//!
+//! # Source  Rule FLT-13 in docs/rules.md; ITU-T I.371 (generic cell rate algorithm).
+
+mod message;
+mod stock;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use message::{
+    RateAnswer, RateCounts, RateInput, RateNumber, RateRequest, SharedRateSettings, UnitAnswer,
+    UnitSpan,
+};
+
+use super::Revision;
+use super::board_clock::{BoardClock, BoardTime};
+use super::rate_demand::RateDemand;
+use crate::Time;
+use crate::time::nanos;
+use stock::UnitStock;
+
+/// Weight of the latest round trip in their average.
+const SMOOTHED: u64 = 4;
+
+/// Time beyond all leases of the fleet from which a number on the board is nonsense.
+const BEYOND: u64 = 10_000_000_000;
+
+/// A request for a lease, or to give one back, that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AskedLease {
+    request: RateRequest,
+    /// The units that it is about; `None` if it gives some back.
+    units: Option<UnitSpan>,
+    at: Time,
+}
+
+/// A shared rate as one replica has it.
+///
+/// # Units   `now`, everywhere: never decreasing.
+/// # Source  Rule FLT-13.
+#[derive(Debug, Clone)]
+pub struct SharedRate {
+    settings: SharedRateSettings,
+    clock: BoardClock,
+    is_connected: bool,
+    number: RateNumber,
+    stock: UnitStock,
+    asked: Option<AskedLease>,
+    /// The last request, for the time at which the board wrote it.
+    sent: Option<AskedLease>,
+    /// Revision that another replica has replaced by one that is not heard yet.
+    replaced: Option<(Revision, Time)>,
+    /// Time of the last request without an answer, until the board is heard again.
+    silent: Option<Time>,
+    demand: RateDemand,
+    /// Units of the calls that wait.
+    waiting: u64,
+    /// Average time from a request to its answer, in nanoseconds.
+    round_trip: u64,
+    replicas: u32,
+    counts: RateCounts,
+    /// Time from which calls by the own share count as one more lease without the board.
+    alone_from: Time,
+}
+
+impl SharedRate {
+    /// Returns a rate without a board.
+    #[must_use]
+    pub fn new(settings: SharedRateSettings) -> Self {
+        Self {
+            settings,
+            clock: BoardClock::default(),
+            is_connected: false,
+            number: RateNumber::default(),
+            stock: UnitStock::default(),
+            asked: None,
+            sent: None,
+            replaced: None,
+            silent: None,
+            demand: RateDemand::default(),
+            waiting: 0,
+            round_trip: 0,
+            replicas: 1,
+            counts: RateCounts::default(),
+            alone_from: Time::ZERO,
+        }
+    }
+
+    /// Takes `weight` units for a call that comes now, if they are here.
+    ///
+    /// # Units   `weight`: at most the burst.
+    #[must_use]
+    pub fn take_at_once(&mut self, now: Time, weight: u32) -> bool {
+        let is_taken = self.take(now, weight);
+        if is_taken {
+            self.demand.note(now, weight, self.settings.span);
+        }
+        is_taken
+    }
+
+    /// Notes a call that finds no units.
+    pub fn note_demand(&mut self, now: Time, weight: u32) {
+        self.demand.note(now, weight, self.settings.span);
+    }
+
+    /// Notes the units of the calls that wait: while there are some, none is given back.
+    pub const fn set_waiting(&mut self, units: u64) {
+        self.waiting = units;
+    }
+
+    /// Takes `weight` units for the first call that waits, or tells when to come again. `ahead`:
+    /// units of calls that wait before it; it takes none then.
+    #[must_use]
+    pub fn answer(&mut self, now: Time, ahead: u64, weight: u32) -> UnitAnswer {
+        if ahead == 0 && self.take(now, weight) {
+            return UnitAnswer::Granted;
+        }
+        if !self.is_connected || self.is_silent(now) {
+            return self.alone(now);
+        }
+        let units = ahead.saturating_add(u64::from(weight));
+        let unit = self.settings.unit;
+        let full_at = match self.stock.place(units, unit) {
+            Ok(full_at) => full_at,
+            Err(missing) => {
+                let Some(least) = self.clock.at_least(now) else {
+                    return UnitAnswer::Asked;
+                };
+                let begin = self.believed(now).max(least);
+                begin.plus(unit.saturating_mul(missing))
+            }
+        };
+        match self.begins(full_at, now) {
+            at if at > now => UnitAnswer::NotBefore(at),
+            _ => UnitAnswer::Asked,
+        }
+    }
+
+    /// Returns the request that should go to the board now. `waiting`: units of the calls that wait;
+    /// `first`: of the first of them.
+    #[must_use]
+    pub fn request(&mut self, now: Time, waiting: u64, first: u32) -> Option<RateRequest> {
+        self.waiting = waiting;
+        if !self.may_ask(now) {
+            return None;
+        }
+        self.forget_ended(now);
+        let span = self.settings.span;
+        let recent = self.demand.recent(now, span);
+        let ahead = recent.saturating_mul(self.round_trip) / span.max(1);
+        let needed = recent.saturating_add(ahead).max(waiting);
+        let stock = self.stock.units(self.settings.unit);
+        let is_enough = stock >= waiting && stock.saturating_mul(2) > needed;
+        if needed == 0 || is_enough || self.is_booked_ahead(now) {
+            return None;
+        }
+        let most = (span / self.settings.unit).max(u64::from(first)).max(1);
+        let units = needed.saturating_sub(stock).clamp(1, most);
+        self.lease(now, units.max(u64::from(first).saturating_sub(stock)))
+    }
+
+    /// Takes in an event. Returns the request that should go to the board for it.
+    pub fn on(&mut self, now: Time, input: RateInput) -> Option<RateRequest> {
+        match input {
+            RateInput::Connected { clock, number } => {
+                self.is_connected = true;
+                self.clock.join(now, &clock);
+                // FLT-15: the board may be a new one, with revisions that start anew.
+                self.number = number;
+                self.asked = None;
+                self.replaced = None;
+                self.silent = None;
+            }
+            RateInput::Disconnected => {
+                self.is_connected = false;
+                self.asked = None;
+            }
+            RateInput::Heard {
+                number,
+                written,
+                is_own,
+            } => return self.heard(now, number, written, is_own),
+            RateInput::Answered { expected, answer } => self.answered(now, expected, answer),
+            RateInput::Replicas(count) => self.replicas = count.max(1),
+        }
+        None
+    }
+
+    /// Applies new settings. Units that it has stay.
+    pub fn reconfigure(&mut self, settings: SharedRateSettings) {
+        self.settings = settings;
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub const fn settings(&self) -> &SharedRateSettings {
+        &self.settings
+    }
+
+    /// Returns the number of live replicas, this one among them, as it was last known.
+    #[must_use]
+    pub const fn replicas(&self) -> u32 {
+        self.replicas
+    }
+
+    /// Returns true while the board can be reached, as far as it was told.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub const fn counts(&self) -> RateCounts {
+        self.counts
+    }
+
+    fn take(&mut self, now: Time, weight: u32) -> bool {
+        self.forget_ended(now);
+        let Some(least) = self.clock.at_least(now) else {
+            return false;
+        };
+        // Without an upper bound no unit is known to last.
+        if self.clock.at_most(now).is_none() {
+            return false;
+        }
+        // FLT-13: a unit goes out no earlier than the burst allows.
+        let latest = least.plus(self.settings.early);
+        self.stock
+            .take(u64::from(weight), latest, self.settings.unit)
+    }
+
+    /// Forgets the units that have come back unused.
+    fn forget_ended(&mut self, now: Time) {
+        if let Some(most) = self.clock.at_most(now) {
+            let SharedRateSettings { unit, life, .. } = self.settings;
+            // FLT-13: a unit goes out before the rate has made it up, less the rest of the burst.
+            self.stock.forget_before(most.plus(unit).minus(life), unit);
+        }
+    }
+
+    fn begins(&self, full_at: BoardTime, now: Time) -> Time {
+        self.clock.when(full_at.minus(self.settings.early), now)
+    }
+
+    /// Returns true if the last lease has not begun: no other one is booked ahead then.
+    fn is_booked_ahead(&self, now: Time) -> bool {
+        let last = self.stock.last();
+        last.is_some_and(|span| self.begins(span.first, now) > now)
+    }
+
+    fn is_silent(&self, now: Time) -> bool {
+        let limit = self.settings.timeout;
+        let is_late = |asked: &AskedLease| asked.at.after(limit) <= now;
+        self.silent.is_some() || self.asked.as_ref().is_some_and(is_late)
+    }
+
+    fn may_ask(&mut self, now: Time) -> bool {
+        let limit = self.settings.timeout;
+        // Its answer is lost.
+        if let Some(asked) = self.asked.filter(|asked| asked.at.after(limit * 4) <= now) {
+            self.asked = None;
+            self.silent = Some(asked.at);
+        }
+        if let Some((revision, until)) = self.replaced
+            && (revision != self.number.revision || until <= now)
+        {
+            self.replaced = None;
+        }
+        let is_patient = |since: Time| since.after(limit) > now;
+        self.is_connected
+            && self.asked.is_none()
+            && self.replaced.is_none()
+            && !self.silent.is_some_and(is_patient)
+    }
+
+    fn alone(&mut self, now: Time) -> UnitAnswer {
+        if self.alone_from <= now {
+            self.counts.offline += 1;
+            self.alone_from = now.after(Duration::from_nanos(self.settings.span));
+        }
+        UnitAnswer::Alone
+    }
+
+    /// Returns the number, as far as it can be true: the board's clock may have been set back.
+    fn believed(&self, now: Time) -> BoardTime {
+        let SharedRateSettings {
+            early, life, span, ..
+        } = self.settings;
+        let leases = span.saturating_mul(2 * u64::from(self.replicas));
+        let most = early + life + BEYOND;
+        let Some(latest) = self.clock.at_most(now).or(self.clock.at_least(now)) else {
+            return self.number.full_at;
+        };
+        match self.number.full_at <= latest.plus(most.saturating_add(leases)) {
+            true => self.number.full_at,
+            false => BoardTime::default(),
+        }
+    }
+
+    fn lease(&mut self, now: Time, units: u64) -> Option<RateRequest> {
+        let least = self.clock.at_least(now)?;
+        let SharedRateSettings { unit, life, .. } = self.settings;
+        // The answer takes its time, and the units begin with it.
+        let arrival = least.plus(self.round_trip.min(nanos(self.settings.timeout)));
+        let full_at = self.believed(now);
+        // What another replica gave back comes first.
+        let usable = arrival.plus(unit).minus(life);
+        let back = self.number.free.and_then(|free| free.from(usable, unit));
+        let (taken, number) = match back {
+            Some(free) => {
+                let (taken, left) = free.split(units, unit);
+                (taken, (full_at, left))
+            }
+            None => {
+                let begin = full_at.max(arrival);
+                let end = begin.plus(unit.saturating_mul(units));
+                let first = begin.plus(unit);
+                (UnitSpan { first, last: end }, (end, None))
+            }
+        };
+        Some(self.ask(now, number, Some(taken)))
+    }
+
+    fn ask(
+        &mut self,
+        now: Time,
+        (full_at, free): (BoardTime, Option<UnitSpan>),
+        units: Option<UnitSpan>,
+    ) -> RateRequest {
+        let request = RateRequest {
+            expected: self.number.revision,
+            full_at,
+            free,
+        };
+        let asked = AskedLease {
+            request,
+            units,
+            at: now,
+        };
+        self.asked = Some(asked);
+        self.sent = Some(asked);
+        request
+    }
+
+    fn heard(
+        &mut self,
+        now: Time,
+        number: RateNumber,
+        written: Option<BoardTime>,
+        is_own: bool,
+    ) -> Option<RateRequest> {
+        if let Some(written) = written {
+            self.clock.heard(now, written);
+        }
+        let of_request = |one: &AskedLease| {
+            (one.request.full_at, one.request.free) == (number.full_at, number.free)
+        };
+        let own = self.sent.filter(|sent| is_own && of_request(sent));
+        if let (Some(sent), Some(written)) = (own, written) {
+            self.clock.sent(sent.at, now, written);
+        }
+        if number.revision > self.number.revision {
+            self.number = number;
+        }
+        self.silent = None;
+        if own.is_some() {
+            // Its answer may come later, or never.
+            self.granted(now);
+            self.sent = None;
+            return None;
+        }
+        self.give_back(now)
+    }
+
+    fn answered(&mut self, now: Time, expected: Revision, answer: RateAnswer) {
+        let asked = self.asked.filter(|one| one.request.expected == expected);
+        let Some(asked) = asked else {
+            // Its word was heard before.
+            return;
+        };
+        match answer {
+            RateAnswer::Done(revision) => {
+                self.silent = None;
+                if revision > self.number.revision {
+                    self.number = RateNumber {
+                        full_at: asked.request.full_at,
+                        free: asked.request.free,
+                        revision,
+                    };
+                }
+                self.granted(now);
+            }
+            RateAnswer::Lost => {
+                self.silent = None;
+                self.asked = None;
+                self.sent = None;
+                self.counts.conflict += 1;
+                let until = now.after(self.settings.timeout);
+                self.replaced = Some((asked.request.expected, until));
+            }
+            RateAnswer::Unknown => {
+                self.asked = None;
+                self.silent = Some(now);
+                self.counts.offline += u64::from(asked.units.is_some());
+            }
+        }
+    }
+
+    /// The last request has been written.
+    fn granted(&mut self, now: Time) {
+        let known = self.asked.take().or(self.sent);
+        let Some(AskedLease {
+            units: Some(units),
+            at,
+            ..
+        }) = known
+        else {
+            return;
+        };
+        let trip = nanos(now.since(at));
+        let all = self.round_trip.saturating_mul(SMOOTHED - 1);
+        self.round_trip = all.saturating_add(trip) / SMOOTHED;
+        self.counts.granted += 1;
+        self.stock.put(units);
+        // Read once, whether by its answer or by its word.
+        if let Some(sent) = &mut self.sent {
+            sent.units = None;
+        }
+    }
+
+    /// Gives units back while another replica takes some and this one has no calls.
+    fn give_back(&mut self, now: Time) -> Option<RateRequest> {
+        if !self.may_ask(now) {
+            return None;
+        }
+        self.forget_ended(now);
+        if self.waiting > 0 || self.demand.recent(now, self.settings.span) > 0 {
+            return None;
+        }
+        // Another replica's can be taken still.
+        let SharedRateSettings { unit, life, .. } = self.settings;
+        let least = self.clock.at_least(now)?;
+        let usable = least.plus(unit).minus(life);
+        let free = self.number.free;
+        if free.is_some_and(|free| free.last > usable) {
+            return None;
+        }
+        // FLT-13: from here on the calls of this replica do without them.
+        let span = self.stock.give_back()?;
+        Some(self.ask(now, (self.believed(now), Some(span)), None))
+    }
+}

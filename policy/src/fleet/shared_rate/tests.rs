@@ -1,0 +1,328 @@
+//! Rule FLT-13: the machine by itself, and fleets of it on a simulated board.
+
+mod simulated;
+
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::RateLimitSettings;
+use simulated::{MS, SimulatedFleet, SimulatedReplica};
+
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+fn limit(rate: f64, burst: u32) -> RateLimitSettings {
+    RateLimitSettings {
+        rate,
+        per: Duration::from_secs(1),
+        burst: NonZeroU32::new(burst).unwrap(),
+        max_wait: Duration::ZERO,
+        sharing: Some(crate::RateSharing::default()),
+    }
+}
+
+fn settings(rate: f64, burst: u32) -> SharedRateSettings {
+    SharedRateSettings::new(&limit(rate, burst), TIMEOUT)
+}
+
+fn at(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+fn board(millis: u64) -> BoardTime {
+    BoardTime(1_000_000_000_000 + millis * MS)
+}
+
+/// A machine that knows the board's clock exactly, from 0 ms on.
+fn connected(rate: f64, burst: u32) -> SharedRate {
+    let mut machine = SharedRate::new(settings(rate, burst));
+    let mut clock = BoardClock::default();
+    clock.heard(at(0), board(0));
+    let number = RateNumber::default();
+    assert_eq!(
+        machine.on(at(0), RateInput::Connected { clock, number }),
+        None
+    );
+    machine
+}
+
+fn word(request: RateRequest, revision: u64, written: u64, is_own: bool) -> RateInput {
+    RateInput::Heard {
+        number: RateNumber {
+            full_at: request.full_at,
+            free: request.free,
+            revision: Revision(revision),
+        },
+        written: Some(board(written)),
+        is_own,
+    }
+}
+
+fn answered(answer: RateAnswer) -> RateInput {
+    RateInput::Answered {
+        expected: Revision(0),
+        answer,
+    }
+}
+
+#[test]
+fn flt_13_settings_keep_both_parts_of_the_burst_within_it() {
+    for (rate, burst) in [(500.0, 50), (500.0, 500), (20.0, 20), (5.0, 5), (500.0, 11)] {
+        let set = settings(rate, burst);
+        let whole = set.unit * u64::from(burst);
+        assert!(set.early + set.life <= whole, "{rate}, {burst}: {set:?}");
+        assert!(set.span <= set.life);
+    }
+    let set = settings(500.0, 50);
+    assert_eq!((set.early, set.life, set.span), (50 * MS, 50 * MS, 50 * MS));
+    let slow = settings(20.0, 20);
+    assert_eq!(slow.span, 500 * MS, "ten units");
+    let single = settings(5.0, 1);
+    assert_eq!((single.early, single.life), (200 * MS, 20 * MS));
+    let share = SharedRateSettings::share(&limit(500.0, 50), 8);
+    assert_eq!((share.burst.get(), share.rate.round()), (6, 63.0));
+    let least = SharedRateSettings::share(&limit(500.0, 2), 8);
+    assert_eq!(least.burst.get(), 1, "at least one unit");
+}
+
+#[test]
+fn flt_13_a_call_without_units_asks_for_a_lease_once() {
+    let mut one = connected(500.0, 50);
+    one.note_demand(at(0), 1);
+    assert_eq!(one.answer(at(0), 0, 1), UnitAnswer::Asked);
+    let request = one.request(at(0), 1, 1).unwrap();
+    assert_eq!(request.expected, Revision(0));
+    assert_eq!(one.request(at(0), 1, 1), None, "it is on its way");
+    assert_eq!(one.on(at(2), word(request, 7, 1, true)), None);
+    assert_eq!(one.answer(at(2), 0, 1), UnitAnswer::Granted);
+    assert_eq!(one.counts().granted, 1);
+    one.on(at(2), answered(RateAnswer::Done(Revision(7))));
+    assert_eq!(one.counts().granted, 1, "its word told it before");
+    assert!(!one.take_at_once(at(2), 1), "one unit was asked for");
+}
+
+#[test]
+fn flt_13_units_of_a_lease_end_and_come_back_by_themselves() {
+    let mut one = connected(500.0, 50);
+    for _ in 0..5 {
+        one.note_demand(at(0), 1);
+    }
+    let request = one.request(at(0), 5, 1).unwrap();
+    one.on(at(1), word(request, 1, 1, true));
+    assert!(one.take_at_once(at(2), 1));
+    assert!(one.take_at_once(at(40), 1));
+    assert!(!one.take_at_once(at(70), 1));
+}
+
+#[test]
+fn flt_13_the_number_refuses_with_the_time() {
+    let mut one = connected(500.0, 50);
+    let full = RateRequest {
+        expected: Revision(0),
+        full_at: board(300),
+        free: None,
+    };
+    one.on(at(100), word(full, 1, 100, false));
+    one.note_demand(at(100), 1);
+    // Its unit is made at 302 ms, and may go out 50 ms before.
+    let UnitAnswer::NotBefore(when) = one.answer(at(100), 0, 1) else {
+        panic!("the rate is used up");
+    };
+    assert!((at(252)..=at(253)).contains(&when), "{when}");
+    let request = one.request(at(100), 0, 1).unwrap();
+    assert_eq!(request.full_at, board(302), "one lease ahead is booked");
+    one.on(at(101), word(request, 2, 101, true));
+    one.note_demand(at(101), 1);
+    assert_eq!(one.request(at(101), 0, 1), None, "and no second one");
+    assert!(!one.take_at_once(at(251), 1));
+    assert!(one.take_at_once(when, 1));
+}
+
+#[test]
+fn flt_13_a_silent_board_leaves_the_own_share_until_it_is_heard() {
+    let mut one = connected(500.0, 50);
+    assert_eq!(one.request(at(0), 1, 1).map(|one| one.expected.0), Some(0));
+    assert_eq!(one.answer(at(249), 0, 1), UnitAnswer::Asked);
+    assert_eq!(one.answer(at(250), 0, 1), UnitAnswer::Alone);
+    one.on(at(260), answered(RateAnswer::Unknown));
+    assert_eq!(one.answer(at(300), 0, 1), UnitAnswer::Alone);
+    assert_eq!(one.request(at(300), 1, 1), None, "not at each call");
+    assert!(one.request(at(510), 1, 1).is_some());
+    let other = RateRequest {
+        expected: Revision(0),
+        full_at: board(500),
+        free: None,
+    };
+    one.on(at(520), word(other, 1, 519, false));
+    assert_ne!(one.answer(at(520), 0, 1), UnitAnswer::Alone);
+    one.on(at(530), RateInput::Disconnected);
+    assert_eq!(one.answer(at(530), 0, 1), UnitAnswer::Alone);
+    assert!(one.counts().offline >= 2);
+}
+
+#[test]
+fn flt_13_who_was_slower_asks_again_with_the_newer_number() {
+    let mut one = connected(500.0, 50);
+    one.note_demand(at(0), 1);
+    let request = one.request(at(0), 1, 1).unwrap();
+    one.on(at(1), answered(RateAnswer::Lost));
+    assert_eq!(one.request(at(1), 1, 1), None, "it has not heard it yet");
+    one.on(at(2), word(request, 5, 1, false));
+    let again = one.request(at(2), 1, 1).unwrap();
+    assert_eq!(again.expected, Revision(5));
+    assert!(again.full_at > request.full_at);
+    assert_eq!(one.counts().conflict, 1);
+}
+
+#[test]
+fn flt_13_unused_units_are_given_back_and_taken_by_another() {
+    let mut one = connected(500.0, 500);
+    for _ in 0..40 {
+        one.note_demand(at(0), 1);
+    }
+    let request = one.request(at(0), 40, 1).unwrap();
+    one.on(at(1), word(request, 1, 1, true));
+    assert!(one.take_at_once(at(2), 10));
+    // Another one books far ahead while this one has no calls any more.
+    let other = RateRequest {
+        expected: Revision(1),
+        full_at: board(1_000),
+        free: None,
+    };
+    one.on(at(3), word(other, 2, 3, false));
+    let heard = word(
+        RateRequest {
+            full_at: board(1_001),
+            ..other
+        },
+        3,
+        140,
+        false,
+    );
+    let mut idle = one.clone();
+    assert_eq!(idle.on(at(400), heard), None, "they have come back by then");
+    let mut booked = connected(500.0, 500);
+    booked.on(at(0), word(other, 1, 0, false));
+    for _ in 0..40 {
+        booked.note_demand(at(0), 1);
+    }
+    let own = booked.request(at(0), 0, 1).unwrap();
+    booked.on(at(1), word(own, 2, 1, true));
+    let next = RateRequest {
+        full_at: own.full_at.plus(MS),
+        ..other
+    };
+    let mut waited_for = booked.clone();
+    waited_for.set_waiting(1);
+    let kept = waited_for.on(at(300), word(next, 3, 300, false));
+    assert_eq!(kept, None, "a call waits for them");
+    let back = booked.on(at(300), word(next, 3, 300, false)).unwrap();
+    assert_eq!(back.full_at, next.full_at);
+    let free = back.free.unwrap();
+    assert_eq!(free.last, own.full_at);
+    let mut taker = connected(500.0, 500);
+    taker.on(at(301), word(back, 4, 301, false));
+    taker.note_demand(at(301), 1);
+    let taken = taker.request(at(301), 0, 1).unwrap();
+    assert_eq!(taken.full_at, next.full_at, "the number stays");
+    assert_eq!(taken.free.unwrap().last, free.last);
+    assert!(taken.free.unwrap().first > free.first);
+}
+
+#[test]
+fn flt_13_a_number_beyond_all_leases_is_not_believed() {
+    let mut one = connected(500.0, 50);
+    let far = RateRequest {
+        expected: Revision(0),
+        full_at: board(3_600_000),
+        free: None,
+    };
+    one.on(at(10), word(far, 1, 10, false));
+    one.note_demand(at(10), 1);
+    assert_eq!(one.answer(at(10), 0, 1), UnitAnswer::Asked);
+    let request = one.request(at(10), 1, 1).unwrap();
+    assert!(request.full_at < board(100));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn flt_13_all_together_stay_below_burst_and_rate_at_any_time(
+        seed in any::<u64>(),
+        replicas in prop::collection::vec((1.0_f64..600.0, 1_u32..4, -400_i64..400), 1..6),
+        rate in 5.0_f64..800.0,
+        burst in 1_u32..200,
+        latency in 1_u64..40,
+        loses in any::<bool>(),
+    ) {
+        let set = settings(rate, burst);
+        let mut fleet = SimulatedFleet::new(seed, set, latency * MS / 2);
+        fleet.loses = loses;
+        for (demand, weight, drift) in replicas {
+            fleet.join(SimulatedReplica::new(demand, weight.min(burst), drift));
+        }
+        fleet.run(4_000);
+        fleet.assert_below(set);
+    }
+}
+
+/// Demand of eight replicas for 800 calls a second of 500.
+const UNEVEN: [f64; 8] = [300.0, 200.0, 120.0, 80.0, 50.0, 30.0, 15.0, 5.0];
+
+fn uneven(share: f64, seed: u64) -> SimulatedFleet {
+    let mut fleet = SimulatedFleet::new(seed, settings(500.0, 50), 2 * MS);
+    for demand in UNEVEN {
+        fleet.join(SimulatedReplica::new(demand * share, 1, 50));
+    }
+    fleet
+}
+
+#[test]
+fn flt_13_uneven_demand_gets_the_rate_and_no_second_more() {
+    for seed in 0..5 {
+        let mut fleet = uneven(1.0, seed);
+        fleet.run(20_000);
+        fleet.assert_below(settings(500.0, 50));
+        let error = fleet.out.len() as f64 / (500.0 * 20.0) - 1.0;
+        println!(
+            "{error:+.3}, {} asked, {:?}",
+            fleet.requests,
+            fleet.fullest()
+        );
+        assert!(error.abs() <= 0.05, "{error}");
+        assert!(fleet.fullest() <= 550);
+        let least = fleet.replicas.iter().map(|one| one.granted).min();
+        assert!(least > Some(0));
+    }
+}
+
+#[test]
+fn flt_13_demand_below_the_rate_is_let_out() {
+    for share in [0.1, 0.3, 0.5] {
+        let mut fleet = uneven(share, 1);
+        fleet.run(20_000);
+        let (granted, asked) = fleet.sums();
+        let refused = 1.0 - granted as f64 / asked as f64;
+        println!("{share}: {refused:.4} refused, {} asked", fleet.requests);
+        assert!(refused <= 0.02, "{share}: {refused}");
+    }
+}
+
+#[test]
+fn flt_13_demand_that_moves_is_followed_within_a_second() {
+    let mut fleet = uneven(1.0, 3);
+    fleet.run(5_000);
+    for (one, demand) in fleet.replicas.iter_mut().zip(UNEVEN.iter().rev()) {
+        one.demand = *demand;
+    }
+    fleet.run(6_000);
+    let before = fleet.replicas[7].granted;
+    fleet.run(8_000);
+    let share = (fleet.replicas[7].granted - before) as f64 / 2.0;
+    // Its part of the demand.
+    let fair = 500.0 * 300.0 / 800.0;
+    assert!((share / fair - 1.0).abs() < 0.15, "{share} of {fair}");
+    fleet.assert_below(settings(500.0, 50));
+}
