@@ -98,7 +98,7 @@ pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,
 };
-pub use limits::metered::{MeteredLimit, MeteredShare};
+pub use limits::metered::{MeteredCall, MeteredLimit, MeteredShare};
 pub use limits::session::Session;
 #[doc(hidden)]
 pub use nearest_word::nearest_word;

@@ -17,7 +17,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: name, media type, content.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 18] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("address.js", SCRIPT, include_str!("dashboard/address.js")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
@@ -30,6 +30,7 @@ const FILES: [(&str, &str, &str); 17] = [
     ("groups.js", SCRIPT, include_str!("dashboard/groups.js")),
     ("live.js", SCRIPT, include_str!("dashboard/live.js")),
     ("model.js", SCRIPT, include_str!("dashboard/model.js")),
+    ("models.js", SCRIPT, include_str!("dashboard/models.js")),
     ("operate.js", SCRIPT, include_str!("dashboard/operate.js")),
     ("outage.js", SCRIPT, include_str!("dashboard/outage.js")),
     ("series.js", SCRIPT, include_str!("dashboard/series.js")),
