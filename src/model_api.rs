@@ -1,6 +1,7 @@
 //! The dialects of language models, by their names in a configuration.
 
 use std::fmt;
+#[cfg(feature = "model")]
 use std::str::FromStr;
 
 /// A dialect: the shape of an interface, not the company behind it.
@@ -36,10 +37,12 @@ impl fmt::Display for Api {
 }
 
 /// A name that no dialect has.
+#[cfg(feature = "model")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("api: given {0:?}, allowed openai, anthropic, google")]
 pub struct UnknownApi(String);
 
+#[cfg(feature = "model")]
 impl FromStr for Api {
     type Err = UnknownApi;
 
