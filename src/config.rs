@@ -86,6 +86,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::Value;
 
+pub use crate::model_api::Api as ModelApi;
 pub use admin::AdminConfig;
 pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
 pub use client_import::{ImportError, ImportedConfig, import_clients};
@@ -104,7 +105,7 @@ pub(crate) use masking::{is_sensitive, looks_secret};
 pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};
-pub use model::{ContentLimits, ModelApi, ModelConfig, ModelKeys};
+pub use model::{ContentLimits, ModelConfig, ModelKeys};
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
 pub use per_caller::PerCallerConfig;

@@ -108,6 +108,9 @@ mod sidecar;
 #[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
 pub mod integrations;
 
+// shared by the configuration and the models
+mod model_api;
+
 // shared by all of them
 #[cfg(any(
     feature = "admin",
@@ -152,12 +155,12 @@ pub use breakerbox_actors::{
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
     GroupRef, Health, IntoFactory, Job, JobConsumer, KeyStatus, LatencyView, LeavingDependency,
     Limit, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
-    MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder,
-    OutgoingMessage, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers, RefreshGuard,
-    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
-    ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture, StaleCache, StandingOrder,
-    StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode,
-    UnknownName, Verdict, WorkAnswer, WorkEnd, WorkFuture, WorkerRestart, WorkerStatus,
+    MeteredCall, MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer,
+    OutcomeRecorder, OutgoingMessage, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers,
+    RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime,
+    RuntimeSettings, ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture, StaleCache,
+    StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView,
+    TreeNode, UnknownName, Verdict, WorkAnswer, WorkEnd, WorkFuture, WorkerRestart, WorkerStatus,
     dead_letter_text, end_with,
 };
 #[cfg(feature = "macros")]

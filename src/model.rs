@@ -41,7 +41,7 @@ mod verdict;
 mod watch;
 
 pub use api::{Api, ApiShape, UnknownApi};
-pub use judge::{figures_of, judge};
+pub use judge::{figures_of, is_whole, judge};
 pub use key::{put_key, remove_keys, without_key_in_query};
 pub use problem::{ModelProblem, error_body, error_event};
 pub use request::{ModelReplacement, ModelRequest, replace_model};

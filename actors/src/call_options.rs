@@ -7,6 +7,7 @@ use std::time::Duration;
 use breakerbox_policy::Priority;
 
 use crate::attempt_progress::AttemptProgress;
+use crate::limits::metered::MeteredCall;
 use crate::limits::session::Session;
 
 /// Settings of one call that differ from its dependency's.
@@ -39,6 +40,9 @@ pub struct CallOptions {
     /// Progress from which the limits of the call's attempts count; `None` counts them from the
     /// start of each attempt. The total limit is never prolonged.
     pub progress: Option<AttemptProgress>,
+    /// Amounts that each attempt reserves at metered limits before it takes its slot; `None` reserves
+    /// nothing.
+    pub metered: Option<MeteredCall>,
 }
 
 impl CallOptions {
@@ -56,6 +60,7 @@ impl CallOptions {
             weight: None,
             session: None,
             progress: None,
+            metered: None,
         };
         &USUAL
     }

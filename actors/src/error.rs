@@ -163,6 +163,15 @@ pub enum Limit {
         /// Maximum weight that may go out at once.
         burst: NonZeroU32,
     },
+    /// The tokens, or other amounts, that the call reserves are used up for now.
+    Tokens,
+    /// The call reserves more than may ever be reserved at once: make it smaller.
+    TooManyTokens {
+        /// The amount that the call reserves.
+        asked: u64,
+        /// Maximum amount that may be reserved at once.
+        burst: u64,
+    },
 }
 
 impl fmt::Display for Limit {
@@ -173,6 +182,11 @@ impl fmt::Display for Limit {
             Self::TooHeavy { weight, burst } => write!(
                 out,
                 "the call weighs {weight}, and at most {burst} may go out at once; split it"
+            ),
+            Self::Tokens => out.write_str("token_limit: the tokens are used up for now"),
+            Self::TooManyTokens { asked, burst } => write!(
+                out,
+                "token_limit: the call may take {asked} tokens, and at most {burst} are given at once"
             ),
         }
     }
@@ -343,7 +357,7 @@ impl<E> CallError<E> {
             Self::Quarantined { .. }
             | Self::SessionSpent { .. }
             | Self::RateLimited {
-                limit: Limit::TooHeavy { .. },
+                limit: Limit::TooHeavy { .. } | Limit::TooManyTokens { .. },
                 ..
             } => Fault::Caller,
             Self::Open(_)

@@ -137,6 +137,8 @@ pub enum EventKind {
     },
     /// The dependency accepts our set-up again.
     SetRight,
+    /// The dependency answers again after its quota was used up.
+    QuotaBack,
     /// Too large a share of the calls get errors, although no breaker is open.
     ErrorShare {
         /// Calls with an error in the last seconds.
@@ -545,6 +547,7 @@ impl fmt::Display for EventKind {
                 }
             }
             Self::SetRight => out.write_str("accepts our configuration again"),
+            Self::QuotaBack => out.write_str("answers again; its quota had been used up"),
             Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
             Self::ErrorsOver => out.write_str("the calls get few errors again"),
             Self::NoAnswers { figures } => write!(out, "it hangs: {figures}"),

@@ -98,7 +98,7 @@ pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,
 };
-pub use limits::metered::{MeteredLimit, MeteredShare};
+pub use limits::metered::{MeteredCall, MeteredLimit, MeteredShare};
 #[doc(hidden)]
 pub use limits::rate::share::{RateLink, SharedRateView};
 pub use limits::session::Session;

@@ -441,9 +441,14 @@ impl Shared {
         match verdict.class {
             Class::Throttled => self.begin_pause(key, verdict, now),
             Class::Success => {
-                self.pauses.note_success(began);
-                if let Some(key) = key {
-                    key.pauses.note_success(began);
+                if self.pauses.note_success(began) {
+                    self.events.emit(&self.name, EventKind::QuotaBack);
+                }
+                if let Some(key) = key
+                    && key.pauses.note_success(began)
+                {
+                    let subject = key.subject(&self.name);
+                    self.events.emit(&subject, EventKind::QuotaBack);
                 }
             }
             _ => {}

@@ -11,30 +11,7 @@ use super::secret::Secret;
 use super::section::Section;
 use super::token_limit::{self, TokenLimitConfig};
 use super::value_type::{TICK, ValueType, YEAR, boolean, bytes, duration, one_of, string};
-
-/// Shape of a language model's API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ModelApi {
-    /// OpenAI's, with Chat Completions and Responses.
-    OpenAi,
-    /// Anthropic's Messages.
-    Anthropic,
-    /// Google's `generateContent`.
-    Google,
-}
-
-impl ModelApi {
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Google => "google",
-        }
-    }
-}
+use crate::model_api::Api;
 
 /// Choice of the breaker and the pause of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +28,7 @@ pub enum ModelKeys {
 #[non_exhaustive]
 pub struct ModelConfig {
     /// Shape of the API.
-    pub api: ModelApi,
+    pub api: Api,
     /// Key of ours; `None` passes the caller's on.
     pub key: Option<Secret>,
     /// Header of the key, in place of the usual one of the API.
@@ -97,10 +74,10 @@ impl Default for ContentLimits {
     }
 }
 
-const APIS: &[(&str, ModelApi)] = &[
-    ("openai", ModelApi::OpenAi),
-    ("anthropic", ModelApi::Anthropic),
-    ("google", ModelApi::Google),
+const APIS: &[(&str, Api)] = &[
+    ("openai", Api::OpenAi),
+    ("anthropic", Api::Anthropic),
+    ("google", Api::Google),
 ];
 const REPEATS: &[(&str, bool)] = &[("never", false), ("until_content", true)];
 const KEYS: &[(&str, ModelKeys)] = &[("model", ModelKeys::Model), ("header", ModelKeys::Header)];
@@ -149,7 +126,7 @@ pub(super) fn read(
         section.conflict("api", "kind = \"model\" needs it", API);
     }
     Some(ModelConfig {
-        api: api.unwrap_or(ModelApi::OpenAi),
+        api: api.unwrap_or(Api::OpenAi),
         key: section.get_if_set("key", &key).map(Secret::new),
         key_header: section.get_if_set("key_header", &header),
         names: section.get_if_set("model", &models()).unwrap_or_default(),

@@ -40,6 +40,18 @@ pub enum TokensOf {
     Output,
 }
 
+impl TokensOf {
+    /// The word in the configuration and in metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
+}
+
 const OF: &[(&str, TokensOf)] = &[
     ("total", TokensOf::Total),
     ("input", TokensOf::Input),

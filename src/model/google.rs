@@ -174,9 +174,13 @@ pub(super) fn read(
     figures.usage.update(chunk.usage);
     figures.model = chunk.model.or(figures.model.take());
     figures.content_bytes += chunk.content;
+    let is_blocked = chunk.is_blocked && chunk.candidates.is_empty();
+    if is_blocked {
+        choices.block();
+    }
     EventFacts::Part {
         has_content: chunk.content > 0,
         // LLM-8: a blocked prompt has no candidate that could end.
-        is_end: choices.is_done() || (chunk.is_blocked && chunk.candidates.is_empty()),
+        is_end: choices.is_done() || is_blocked,
     }
 }

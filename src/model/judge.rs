@@ -2,13 +2,14 @@
 
 use http::HeaderMap;
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 
 use super::envelope::ErrorEnvelope;
 use super::error_verdict::ProviderError;
 use super::event_splitter::EventData;
 use super::json_walk::{JsonStep, Leaf, members, walk};
 use super::shape_state::ShapeState;
-use super::verdict::{ModelErrorKind, ModelVerdict};
+use super::verdict::ModelVerdict;
 use super::{AnswerFigures, Api, ApiShape};
 
 /// Judges a whole answer. `shape`: of the request's operation, or a dialect. `body`: decoded; of an
@@ -57,11 +58,7 @@ pub(super) fn judge_at(
             ..error
         }
         .verdict(),
-        LateError::Filtered => ModelVerdict {
-            kind: Some(ModelErrorKind::Filtered),
-            is_own: true,
-            ..ModelVerdict::good(status)
-        },
+        LateError::Filtered => ModelVerdict::blocked(status),
     }
 }
 
@@ -77,7 +74,7 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
     if !shape.is_generating() {
         return LateError::None;
     }
-    let names = ["error", "promptFeedback", "candidates", "type"];
+    let names = ["error", "promptFeedback", "candidates", "type", "object"];
     let Some(found) = members(body, &names) else {
         // An array, or no JSON: errors in it are short.
         let envelope = ErrorEnvelope::read(body);
@@ -91,7 +88,9 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
             .find(|(at, _)| *at == name)
             .map(|(_, raw)| raw.get())
     };
-    let is_error = raw(0).is_some_and(|error| error != "null") || raw(3) == Some("\"error\"");
+    let is_named = |name| raw(name) == Some("\"error\"");
+    let has_error = raw(0).is_some_and(|error| error != "null");
+    let is_error = has_error || is_named(3) || is_named(4);
     if is_error && let Some(envelope) = ErrorEnvelope::read(body) {
         return LateError::Envelope(Box::new(envelope));
     }
@@ -100,6 +99,14 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
         return LateError::Filtered;
     }
     LateError::None
+}
+
+/// Returns true if a body is a whole answer: JSON, and not a part of it or something else.
+#[must_use]
+pub fn is_whole(body: &[u8]) -> bool {
+    let first = body.trim_ascii_start().first();
+    first.is_some_and(|first| b"{[".contains(first))
+        && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 /// Reads the figures of a whole answer: usage, the model, the bytes of its content.

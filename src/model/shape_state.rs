@@ -17,6 +17,8 @@ pub(super) struct ShapeState {
 pub(super) struct ChoiceProgress {
     begun: u128,
     ended: u128,
+    /// True if the prompt was blocked.
+    is_blocked: bool,
 }
 
 impl ChoiceProgress {
@@ -29,6 +31,11 @@ impl ChoiceProgress {
         }
     }
 
+    /// Records that there will be none.
+    pub(super) fn block(&mut self) {
+        self.is_blocked = true;
+    }
+
     /// Returns true if there is a choice, and all have ended.
     pub(super) const fn is_done(&self) -> bool {
         self.begun != 0 && self.begun & !self.ended == 0
@@ -39,9 +46,17 @@ impl ShapeState {
     pub(super) const fn new(shape: ApiShape) -> Self {
         Self {
             shape,
-            choices: ChoiceProgress { begun: 0, ended: 0 },
+            choices: ChoiceProgress {
+                begun: 0,
+                ended: 0,
+                is_blocked: false,
+            },
             next_sequence: 0,
         }
+    }
+
+    pub(super) const fn is_blocked(&self) -> bool {
+        self.choices.is_blocked
     }
 
     pub(super) const fn next_sequence(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The error of an event, judged, and worded as an answer.
 
+use http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -8,14 +9,14 @@ use super::error_verdict::ProviderError;
 use super::verdict::StreamError;
 use super::{Api, ApiShape};
 
-/// Reads the error of an event.
-pub(super) fn stream_error(shape: ApiShape, data: &[u8]) -> StreamError {
+/// Reads the error of an event. `hints`: the waits and resets in the head of the answer.
+pub(super) fn stream_error(shape: ApiShape, data: &[u8], hints: &HeaderMap) -> StreamError {
     let value: Option<Value> = serde_json::from_slice(data).ok();
     let envelope = value.as_ref().and_then(ErrorEnvelope::of_body);
     let verdict = ProviderError {
         shape,
         status: None,
-        headers: None,
+        headers: Some(hints),
         body: data,
         envelope: envelope.as_ref(),
         now: Timestamp::now(),

@@ -129,6 +129,15 @@ impl ModelVerdict {
         }
     }
 
+    /// The verdict on an answer that only says that the prompt was blocked.
+    pub(super) fn blocked(status: u16) -> Self {
+        Self {
+            kind: Some(ModelErrorKind::Filtered),
+            is_own: true,
+            ..Self::good(status)
+        }
+    }
+
     /// Returns true if the answer is one.
     #[must_use]
     pub const fn is_good(&self) -> bool {

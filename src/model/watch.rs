@@ -1,10 +1,12 @@
 //! The watch of a stream: the meaning of each of its events, wherever the stream is cut into pieces.
 
+use http::HeaderMap;
+
 use super::event_facts::EventFacts;
 use super::event_splitter::{EventSplitter, SplitEvent};
 use super::shape_state::ShapeState;
 use super::stream_error::stream_error;
-use super::{AnswerFigures, ApiShape, ModelProblem, StreamError, error_event};
+use super::{AnswerFigures, ApiShape, ModelProblem, ModelVerdict, StreamError, error_event};
 
 /// An event of a stream, as far as it matters for the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct StreamWatch {
     has_content: bool,
     is_ended: bool,
     has_failed: bool,
+    /// The hints in the head of the answer.
+    hints: HeaderMap,
 }
 
 impl StreamWatch {
@@ -60,7 +64,21 @@ impl StreamWatch {
             has_content: false,
             is_ended: false,
             has_failed: false,
+            hints: HeaderMap::new(),
         }
+    }
+
+    /// Sets the head of the answer, in which the waits and resets stand that an error event may mean.
+    #[must_use]
+    pub fn with_head(mut self, headers: &HeaderMap) -> Self {
+        let is_hint = |name: &str| {
+            let words = ["retry", "ratelimit", "rate-limit"];
+            words.iter().any(|word| name.contains(word))
+        };
+        for (name, value) in headers.iter().filter(|(name, _)| is_hint(name.as_str())) {
+            self.hints.append(name.clone(), value.clone());
+        }
+        self
     }
 
     /// Takes the next piece of the body, and returns the events that end in it, in their order.
@@ -99,7 +117,7 @@ impl StreamWatch {
             EventFacts::Nothing => events.push(WatchEvent::Ping),
             EventFacts::Failed => {
                 self.has_failed = true;
-                let error = stream_error(self.shape, data.text);
+                let error = stream_error(self.shape, data.text, &self.hints);
                 events.push(WatchEvent::Error(Box::new(error)));
             }
             EventFacts::Part {
@@ -132,6 +150,13 @@ impl StreamWatch {
     #[must_use]
     pub const fn is_ended(&self) -> bool {
         self.is_ended
+    }
+
+    /// Returns the verdict on a stream with a blocked prompt: there will be no content.
+    #[must_use]
+    pub fn blocked(&self) -> Option<ModelVerdict> {
+        let is_blocked = self.state.is_blocked() && !self.has_content;
+        is_blocked.then(|| ModelVerdict::blocked(200))
     }
 
     /// Returns the figures of the answer so far: usage, the model, the bytes of its content.

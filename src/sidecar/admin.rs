@@ -24,6 +24,7 @@ mod health;
 mod history;
 mod kept_history;
 mod memory;
+mod models;
 mod notes;
 mod operate;
 mod orders;
@@ -106,9 +107,6 @@ type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 
 /// Returns the use of the gateway's memory for buffered bytes.
 type ReadBuffered = dyn Fn() -> BufferedFigures + Send + Sync;
-/// Returns the figures of language models.
-#[cfg(feature = "gateway")]
-type ReadModels = dyn Fn() -> Vec<crate::gateway::ModelFigures> + Send + Sync;
 /// Returns the figures of a server's tools; `None` if there is no such server.
 #[cfg(feature = "mcp")]
 type FindTools = dyn Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync;
@@ -134,7 +132,7 @@ struct AdminState {
     servers: OnceLock<Box<FindServer>>,
     buffered: OnceLock<Box<ReadBuffered>>,
     #[cfg(feature = "gateway")]
-    models: OnceLock<Box<ReadModels>>,
+    models: OnceLock<crate::gateway::Servers>,
     #[cfg(feature = "mcp")]
     tools: OnceLock<Box<FindTools>>,
     #[cfg(feature = "mcp")]
@@ -303,14 +301,18 @@ impl Admin {
         self.inner.servers.get()?(name)
     }
 
-    /// Adds the figures of language models to the metrics. Only the first call counts.
+    /// Adds the language models and the pools of a gateway to the metrics and views. Only the first
+    /// call counts.
     #[cfg(feature = "gateway")]
-    pub fn show_models(
-        &self,
-        read: impl Fn() -> Vec<crate::gateway::ModelFigures> + Send + Sync + 'static,
-    ) {
+    pub fn show_models(&self, servers: crate::gateway::Servers) {
         // A second one would belong to another gateway.
-        let _ = self.inner.models.set(Box::new(read));
+        let _ = self.inner.models.set(servers);
+    }
+
+    /// Returns the gateway with the models.
+    #[cfg(feature = "gateway")]
+    fn models(&self) -> Option<&crate::gateway::Servers> {
+        self.inner.models.get()
     }
 
     /// Adds the gateway's use of memory to the metrics and views. Only the first call counts.
@@ -404,6 +406,7 @@ impl Admin {
             .route("/api/memory", get(memory::show))
             .route("/api/fleet", get(fleet::show))
             .route("/api/groups", get(groups::list))
+            .route("/api/models", get(models::show))
             .route("/api/consumers", get(consumers::list))
             .route("/api/tree", get(tree::show))
             .route("/api/alerts", get(alerts::list))
@@ -452,13 +455,6 @@ impl Admin {
         #[cfg(feature = "fleet")]
         let fleet = self.inner.fleet.get().map(crate::fleet::Fleet::figures);
         let tools = self.tool_series();
-        #[cfg(feature = "gateway")]
-        let models = self
-            .inner
-            .models
-            .get()
-            .map(|read| read())
-            .unwrap_or_default();
         let metrics = &self.inner.metrics;
         #[cfg_attr(not(feature = "fleet"), allow(unused_mut))]
         let mut families = metrics.families(
@@ -466,7 +462,7 @@ impl Admin {
             figures,
             &tools,
             #[cfg(feature = "gateway")]
-            &models,
+            self.models(),
         );
         #[cfg(feature = "fleet")]
         families.extend(

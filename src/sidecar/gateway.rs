@@ -61,6 +61,8 @@ mod model_route;
 
 mod pool_route;
 
+mod pool_status;
+
 mod token_limits;
 
 mod directory;
@@ -93,6 +95,8 @@ pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
 pub use self::model_figures::{ContentEnd, ModelFigures};
+pub use self::pool_status::{PoolMember, PoolStatus};
+pub use self::token_limits::ReservedTokens;
 use access_log::{AccessLog, AccessWriter};
 use call_cut::CallCut;
 use caller_limits::CallerTable;
@@ -405,6 +409,32 @@ impl Servers {
     #[must_use]
     pub fn models(&self) -> Vec<ModelFigures> {
         self.figures.all()
+    }
+
+    /// Returns the tokens that attempts hold at each limit of a model, by dependency.
+    #[must_use]
+    pub fn reserved_tokens(&self) -> Vec<ReservedTokens> {
+        let routes = self.routes.load();
+        let held = routes.values().filter_map(|route| match route {
+            RouteKind::Http(route) => Some(route.tokens.as_ref()?.reserved(&route.name)),
+            _ => None,
+        });
+        let mut all: Vec<ReservedTokens> = held.flatten().collect();
+        all.sort_by(|one, other| one.dependency.cmp(&other.dependency));
+        all
+    }
+
+    /// Returns the pools with the state of their members, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        let routes = self.routes.load();
+        let pools = routes.values().filter_map(|route| match route {
+            RouteKind::Pool(pool) => Some(pool.status(&routes)),
+            _ => None,
+        });
+        let mut pools: Vec<PoolStatus> = pools.collect();
+        pools.sort_by(|one, other| one.name.cmp(&other.name));
+        pools
     }
 
     /// Returns the groups of servers with the health of their members, by name.

@@ -35,6 +35,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::HintCut { .. } => "hint_cut",
         EventKind::Misconfigured { .. } => "misconfigured",
         EventKind::SetRight => "set_right",
+        EventKind::QuotaBack => "quota_back",
         EventKind::ErrorShare { .. } => "error_share",
         EventKind::ErrorsOver => "errors_over",
         EventKind::NoAnswers { .. } => "no_answers",

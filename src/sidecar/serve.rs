@@ -271,8 +271,7 @@ async fn open(
     admin.show(move |name| servers.get(name));
     let budget = gateway.budget();
     admin.show_buffered(move || budget.present());
-    let models = gateway.servers();
-    admin.show_models(move || models.models());
+    admin.show_models(gateway.servers());
     admin.show_tools(move |name| tools.tools(name));
     admin.show_groups(move || groups.groups());
     for (name, one, url) in plan.wanted(settings) {

@@ -1,8 +1,10 @@
 //! Admission of one attempt: by the breaker first, then by the limits, then by the bulkhead.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Pause, Permit, Time};
+use breakerbox_policy::{Executed, MeterRefusal, Pause, Permit, Time};
+use futures_util::FutureExt;
 
 use super::FailedAttempt;
 use super::plan::CallPlan;
@@ -15,6 +17,7 @@ use crate::bulkhead_limit::BulkheadLimit;
 use crate::clock::is_too_late;
 use crate::error::{CallError, Limit, NotExecutedReason};
 use crate::limits::bulkhead::{BulkheadSlot, NoSlot, QueueRefusal};
+use crate::limits::metered::{MeteredCall, UnusedShares};
 use crate::limits::rate::{RateLimit, TooFast};
 use crate::limits::session::Session;
 use crate::state::{Route, Shared};
@@ -50,6 +53,7 @@ pub(super) fn admit_at_once<'a>(
     permits: &mut AttemptPermits<'a>,
 ) -> bool {
     let is_delayed = shared.route() == Route::Stopped
+        || plan.metered.is_some()
         || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
         || shared.pauses_of(plan.key.as_deref()).current(now).is_some();
@@ -80,14 +84,14 @@ fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
         .read(|rate| (**rate).as_ref().is_none_or(may_go))
 }
 
-/// Passes the breaker, the pause, the rate limit and the bulkhead, in this order. A refusal by a
-/// later one gives the permit back.
+/// Passes the breaker, the pause, the rate limit, the token limits and the bulkhead, in this order. A
+/// refusal by a later one gives the permit back.
 pub(super) async fn admit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     asked_at: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
-    // CALL-5: breaker, session, pause, rate limit and bulkhead, in this order.
+    // CALL-5: breaker, session, pause, rate limit, token limits and bulkhead, in this order.
     if shared.route() == Route::Stopped {
         return Err(FailedAttempt::refused(absent(
             shared,
@@ -123,6 +127,7 @@ pub(super) async fn admit<'a, T, E>(
             }
         };
         if !progress.waited {
+            progress.pass_shares(plan);
             admission.mark_started(None);
             let slot = Some(slot);
             return Ok(AttemptPermits { slot, admission });
@@ -131,6 +136,7 @@ pub(super) async fn admit<'a, T, E>(
             admission.release();
             admission = permit(shared, plan, shared.clock.now())?;
         }
+        progress.pass_shares(plan);
         admission.mark_started(Some(shared.clock.now()));
         let slot = Some(slot);
         return Ok(AttemptPermits { slot, admission });
@@ -168,6 +174,8 @@ pub(super) struct AdmissionProgress {
     now: Time,
     /// True once the rate limit has granted its turn.
     has_rate_turn: bool,
+    /// The amounts that are reserved for the attempt.
+    shares: Option<UnusedShares>,
     waited: bool,
 }
 
@@ -177,6 +185,7 @@ impl AdmissionProgress {
             asked_at,
             now: asked_at,
             has_rate_turn: false,
+            shares: None,
             waited: false,
         }
     }
@@ -186,7 +195,7 @@ impl AdmissionProgress {
         self.now
     }
 
-    /// Waits for a turn at the rate limit, and for a bulkhead slot. Returns `None` while the
+    /// Waits for a turn at the rate limit, for tokens, and for a bulkhead slot. Returns `None` while the
     /// dependency is paused, also if the pause begins during the wait: no call goes out in a pause
     /// (rule LIM-1).
     pub(super) async fn enter<'a, E>(
@@ -203,6 +212,12 @@ impl AdmissionProgress {
             self.waited |= take_turn(shared, plan).await?;
             self.has_rate_turn = true;
         }
+        if let Some(metered) = plan.metered
+            && self.shares.is_none()
+        {
+            // LLM-19: what waits for tokens holds no slot.
+            self.shares = Some(self.reserve(shared, plan, metered).await?);
+        }
         let bulkhead = &shared.bulkhead;
         if !self.waited
             && let Some(slot) = bulkhead.try_enter(plan.ticket, self.now)
@@ -217,6 +232,44 @@ impl AdmissionProgress {
         self.waited = true;
         self.now = shared.clock.now();
         Ok(pauses.current(self.now).is_none().then_some(slot))
+    }
+
+    /// Reserves the amounts of an attempt.
+    async fn reserve<E>(
+        &mut self,
+        shared: &Shared,
+        plan: &CallPlan<'_>,
+        metered: &MeteredCall,
+    ) -> Result<UnusedShares, CallError<E>> {
+        let mut reserving = pin!(metered.reserve(plan.deadline));
+        let reserved = match reserving.as_mut().now_or_never() {
+            Some(reserved) => reserved,
+            None => {
+                self.waited = true;
+                reserving.await
+            }
+        };
+        reserved.map_err(|refusal| {
+            let (limit, retry_after) = match refusal {
+                MeterRefusal::NotBefore(wait) => (Limit::Tokens, Some(wait)),
+                // LLM-20: no wait would help.
+                MeterRefusal::TooMuch { asked, burst } => {
+                    (Limit::TooManyTokens { asked, burst }, None)
+                }
+            };
+            CallError::RateLimited {
+                dependency: Arc::clone(&shared.name),
+                limit,
+                retry_after,
+            }
+        })
+    }
+
+    /// Passes the reserved amounts on to the attempt.
+    fn pass_shares(&mut self, plan: &CallPlan<'_>) {
+        if let (Some(metered), Some(shares)) = (plan.metered, self.shares.take()) {
+            metered.admitted(shares);
+        }
     }
 
     /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).

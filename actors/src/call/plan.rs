@@ -15,6 +15,7 @@ use crate::call_options::CallOptions;
 use crate::clock::earliest;
 use crate::deadline::{BreakerNumber, CallDeadline, CallScope, ProbeScope};
 use crate::dependency::Dependency;
+use crate::limits::metered::MeteredCall;
 use crate::limits::session::Session;
 use crate::state::Shared;
 use crate::time_limit::TimeLimit;
@@ -48,6 +49,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) session: Option<&'a Session>,
     /// Progress from which the limits of an attempt count.
     pub(super) progress: Option<&'a AttemptProgress>,
+    /// The amounts that each attempt reserves.
+    pub(super) metered: Option<&'a MeteredCall>,
     /// The breakers of which the surrounding work is a probe.
     pub(super) probes: ProbeScope,
 }
@@ -102,6 +105,7 @@ impl<'a> CallPlan<'a> {
             weight,
             session,
             progress,
+            metered,
         } = options;
         let started = shared.clock.now();
         let key = key.as_ref();
@@ -142,6 +146,7 @@ impl<'a> CallPlan<'a> {
             weight: weight.unwrap_or(NonZeroU32::MIN),
             session: session.as_ref(),
             progress: progress.as_ref(),
+            metered: metered.as_ref(),
             probes: around.probes(),
         }
     }

@@ -92,7 +92,7 @@ fn kind_of<D: Dependency>(client: &Client<D>, error: &CallError<D::Error>) -> Me
             MessageCallKind::Refused
         }
         CallError::RateLimited {
-            limit: Limit::TooHeavy { .. },
+            limit: Limit::TooHeavy { .. } | Limit::TooManyTokens { .. },
             ..
         }
         | CallError::SessionSpent { .. } => MessageCallKind::Ended(Class::Rejected),

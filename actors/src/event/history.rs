@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use breakerbox_policy::{BreakerCause, BreakerEvent, State};
+use breakerbox_policy::{BreakerCause, BreakerEvent, PauseReason, State};
 
 use super::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 
@@ -110,6 +110,7 @@ enum OutageEnd {
     Closed,
     Started,
     SetRight,
+    QuotaBack,
     ErrorsOver,
     NoAnswersOver,
 }
@@ -125,6 +126,10 @@ impl OutageEnd {
             }) => Some(Self::Closed),
             EventKind::Parked { .. } => Some(Self::Started),
             EventKind::Misconfigured { .. } => Some(Self::SetRight),
+            EventKind::Paused {
+                reason: PauseReason::QuotaUsedUp,
+                ..
+            } => Some(Self::QuotaBack),
             EventKind::ErrorShare { .. } => Some(Self::ErrorsOver),
             EventKind::NoAnswers { .. } => Some(Self::NoAnswersOver),
             _ => None,
@@ -142,6 +147,7 @@ impl OutageEnd {
             ),
             Self::Started => matches!(kind, EventKind::Started { .. }),
             Self::SetRight => matches!(kind, EventKind::SetRight),
+            Self::QuotaBack => matches!(kind, EventKind::QuotaBack),
             Self::ErrorsOver => matches!(kind, EventKind::ErrorsOver),
             Self::NoAnswersOver => matches!(kind, EventKind::NoAnswersOver),
         }

@@ -3,12 +3,17 @@
 //! The machine in `policy` decides. This module adds the queue: waiters are served in their order, a
 //! refund wakes the first of them, and none waits for longer than it may.
 
+mod metered_call;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_policy::{Meter, MeterRefusal, MeterSettings, Reservation, Time};
 use tokio::sync::{Notify, Semaphore};
+
+pub use metered_call::MeteredCall;
+pub(crate) use metered_call::UnusedShares;
 
 use crate::clock::Clock;
 use crate::sync::LockExt;
@@ -26,7 +31,6 @@ pub struct MeteredLimit {
 
 struct SharedMeter {
     queue: Mutex<MeterQueue>,
-    max_wait: Duration,
     clock: Clock,
     /// Held by the first waiter; the others wait for this semaphore.
     turn: Semaphore,
@@ -38,6 +42,8 @@ struct MeterQueue {
     meter: Meter,
     /// The sum of the amounts of the waiters.
     waiting: u64,
+    /// Maximum wait of a call.
+    max_wait: Duration,
 }
 
 /// An amount that one attempt holds. Dropped without a settlement, it counts as used in full.
@@ -54,11 +60,14 @@ impl MeteredLimit {
     #[must_use]
     pub fn new(settings: MeterSettings, max_wait: Duration, clock: Clock) -> Self {
         let meter = Meter::new(settings, clock.now());
-        let queue = MeterQueue { meter, waiting: 0 };
+        let queue = MeterQueue {
+            meter,
+            waiting: 0,
+            max_wait,
+        };
         Self {
             shared: Arc::new(SharedMeter {
                 queue: Mutex::new(queue),
-                max_wait,
                 clock,
                 turn: Semaphore::new(1),
                 refunded: Notify::new(),
@@ -115,10 +124,27 @@ impl MeteredLimit {
         queue.meter.available(self.shared.clock.now())
     }
 
-    /// Changes rate and burst. Units that are held, available or owed stay so.
-    pub fn change(&self, settings: MeterSettings) {
+    /// Returns the wait of a call that reserves so much now, behind those that wait already; zero if
+    /// it would not wait. It reserves nothing.
+    ///
+    /// # Errors  [`MeterRefusal`]: it would be refused.
+    pub fn wait_for(&self, amount: u64) -> Result<Duration, MeterRefusal> {
+        let queue = self.shared.queue.acquire();
+        let wait = queue.wait_for(self.shared.clock.now(), amount)?;
+        match wait <= queue.max_wait {
+            true => Ok(wait),
+            false => Err(MeterRefusal::NotBefore(wait)),
+        }
+    }
+
+    /// Changes rate and burst, and the maximum wait of later calls. Units that are held, available or
+    /// owed stay so.
+    pub fn change(&self, settings: MeterSettings, max_wait: Duration) {
         let now = self.shared.clock.now();
-        self.shared.queue.acquire().meter.change(now, settings);
+        let mut queue = self.shared.queue.acquire();
+        queue.meter.change(now, settings);
+        queue.max_wait = max_wait;
+        drop(queue);
         self.shared.refunded.notify_one();
     }
 
@@ -132,9 +158,10 @@ impl MeteredLimit {
 
 impl fmt::Debug for MeteredLimit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.shared.queue.acquire();
         out.debug_struct("MeteredLimit")
-            .field("meter", &self.shared.queue.acquire().meter)
-            .field("max_wait", &self.shared.max_wait)
+            .field("meter", &queue.meter)
+            .field("max_wait", &queue.max_wait)
             .finish_non_exhaustive()
     }
 }
@@ -161,24 +188,38 @@ impl Drop for MeterWaiter<'_> {
     }
 }
 
+impl MeterQueue {
+    /// Returns the wait of a call at the end of the queue.
+    fn wait_for(&self, now: Time, amount: u64) -> Result<Duration, MeterRefusal> {
+        let burst = self.meter.settings().burst.get();
+        // LLM-20: it would wait in vain.
+        if amount > burst {
+            return Err(MeterRefusal::TooMuch {
+                asked: amount,
+                burst,
+            });
+        }
+        let all = self.waiting.saturating_add(amount);
+        Ok(match amount {
+            0 if self.waiting == 0 => Duration::ZERO,
+            _ => self.meter.wait_for(now, all),
+        })
+    }
+}
+
 impl SharedMeter {
     /// Reserves the amount if it is available and no call waits. Otherwise joins the end of the
     /// queue, unless the wait would be too long.
     fn join(&self, amount: u64, deadline: Option<Time>) -> Result<JoinedQueue<'_>, MeterRefusal> {
         let now = self.clock.now();
         let mut queue = self.queue.acquire();
-        if queue.waiting == 0 || amount > queue.meter.settings().burst.get() {
-            match queue.meter.try_reserve(now, amount) {
-                Ok(reservation) => return Ok(JoinedQueue::Reserved(reservation)),
-                Err(MeterRefusal::NotBefore(_)) => {}
-                // LLM-20: it would wait in vain.
-                Err(never) => return Err(never),
-            }
+        if queue.waiting == 0
+            && let Ok(reservation) = queue.meter.try_reserve(now, amount)
+        {
+            return Ok(JoinedQueue::Reserved(reservation));
         }
-        let wait = queue
-            .meter
-            .wait_for(now, queue.waiting.saturating_add(amount));
-        let patience = now.after(self.max_wait);
+        let wait = queue.wait_for(now, amount)?;
+        let patience = now.after(queue.max_wait);
         let latest = deadline.map_or(patience, |deadline| deadline.min(patience));
         // LIM-2: a call that cannot start in time is refused at once.
         if now.after(wait) > latest {

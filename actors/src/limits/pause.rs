@@ -25,6 +25,8 @@ pub(crate) struct PauseState {
     /// True if the dependency asked for less since the last success, so that a success must reset
     /// the kernel's streak.
     streak: AtomicBool,
+    /// True since a quota was found used up, until a success.
+    quota: AtomicBool,
     kernel: Mutex<Throttle>,
     /// Notified when the end of the pause changes.
     changed: Notify,
@@ -55,16 +57,19 @@ impl PauseState {
 }
 
 impl PauseState {
-    /// Notes a success of an attempt that began at `began`.
+    /// Notes a success of an attempt that began at `began`. Returns true if a used-up quota is back with
+    /// it.
     #[inline]
-    pub(crate) fn note_success(&self, began: Time) {
+    pub(crate) fn note_success(&self, began: Time) -> bool {
         // An attempt from before the pause does not show that the pause has helped.
         if self.streak.load(Ordering::Relaxed)
             && began.as_nanos() >= self.until.load(Ordering::Acquire)
         {
             self.streak.store(false, Ordering::Relaxed);
             self.lock().succeeded();
+            return self.quota.swap(false, Ordering::Relaxed);
         }
+        false
     }
 
     /// Takes over the pause that another replica was asked for. Returns it if it became longer.
@@ -77,6 +82,10 @@ impl PauseState {
     ) -> Option<Pause> {
         let mut kernel = self.lock();
         let pause = kernel.adopt(now, wait, reason, settings, &mut random())?;
+        if reason == PauseReason::QuotaUsedUp {
+            self.quota.store(true, Ordering::Relaxed);
+            self.streak.store(true, Ordering::Relaxed);
+        }
         self.until.store(pause.until.as_nanos(), Ordering::Release);
         drop(kernel);
         self.changed.notify_waiters();
@@ -100,6 +109,7 @@ impl PauseState {
                 let reset = || until_reset(&settings.quota_reset, wall());
                 let hint = verdict.retry_after;
                 let wait = hint.map_or_else(reset, |hint| settings.believed(hint));
+                self.quota.store(true, Ordering::Relaxed);
                 kernel.quota_used_up(now, now.after(wait))
             } else {
                 // LIM-1: the pause is never shorter than the hint.

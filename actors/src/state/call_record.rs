@@ -103,7 +103,8 @@ fn is_neutral<E>(error: &CallError<E>) -> bool {
     // HLT-1, EDGE-1: callers' own mistakes count for nothing.
     match error {
         CallError::RateLimited {
-            limit: Limit::Rate, ..
+            limit: Limit::Rate | Limit::Tokens,
+            ..
         } => true,
         CallError::NotExecuted { reason, .. } => !matches!(
             reason,

@@ -19,6 +19,8 @@ pub enum RefusedBy {
     Breaker,
     /// The call's turn would come too late, or its weight exceeds the burst.
     RateLimit,
+    /// The tokens that the call reserves would come too late, or are more than are ever given.
+    Tokens,
     /// The dependency asked for a pause.
     Pause,
     /// No free slot, and no room in the queue or no time to wait.
@@ -37,9 +39,10 @@ pub enum RefusedBy {
 
 impl RefusedBy {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Breaker,
         Self::RateLimit,
+        Self::Tokens,
         Self::Pause,
         Self::Bulkhead,
         Self::Quarantine,
@@ -55,6 +58,7 @@ impl RefusedBy {
         match self {
             Self::Breaker => "breaker",
             Self::RateLimit => "rate_limit",
+            Self::Tokens => "token_limit",
             Self::Pause => "pause",
             Self::Bulkhead => "bulkhead",
             Self::Quarantine => "quarantine",
@@ -73,6 +77,7 @@ impl RefusedBy {
             CallError::RateLimited { limit, .. } => match limit {
                 Limit::Pause(_) => Self::Pause,
                 Limit::Rate | Limit::TooHeavy { .. } => Self::RateLimit,
+                Limit::Tokens | Limit::TooManyTokens { .. } => Self::Tokens,
             },
             CallError::Overloaded { .. } => Self::Bulkhead,
             CallError::Quarantined { .. } => Self::Quarantine,

@@ -1,4 +1,4 @@
-//! Groups of MCP servers, for operators.
+//! Groups of MCP servers, and pools, for operators.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::client::RemoteAdmin;
 use super::{Status, table};
 
-/// Shows the groups of MCP servers below all dependencies. They are not in the JSON of these.
+/// Shows the groups of MCP servers and the pools below all dependencies. They are not in the JSON of
+/// these.
 pub(super) async fn show_all(
     status: &Status,
     remote: &RemoteAdmin,
@@ -21,24 +22,43 @@ pub(super) async fn show_all(
     match remote.get(&["api", "groups"]).await {
         Ok(Value::Array(groups)) if !groups.is_empty() => {
             writeln!(out)?;
-            table::groups(&groups, out)
+            table::groups(&groups, out)?;
+        }
+        _ => {}
+    }
+    match pools(remote).await {
+        Some(pools) if !pools.is_empty() => {
+            writeln!(out)?;
+            table::pools(&pools, out)
         }
         _ => Ok(()),
     }
 }
 
-/// Returns the group that is asked for by its name, if there is one.
-pub(super) async fn find(status: &Status, remote: &RemoteAdmin) -> Option<Value> {
-    let name = status.name.as_deref()?;
-    let groups = remote.get(&["api", "groups"]).await.ok()?;
-    let mut groups = groups.as_array()?.iter();
-    groups.find(|group| group["name"] == name).cloned()
+async fn pools(remote: &RemoteAdmin) -> Option<Vec<Value>> {
+    let models = remote.get(&["api", "models"]).await.ok()?;
+    models["pools"].as_array().cloned()
 }
 
-/// Shows one group.
+/// Returns the group or the pool that is asked for by its name, if there is one.
+pub(super) async fn find(status: &Status, remote: &RemoteAdmin) -> Option<Value> {
+    let name = status.name.as_deref()?;
+    let groups = remote.get(&["api", "groups"]).await.ok();
+    let groups = groups.and_then(|groups| groups.as_array().cloned());
+    let named = |all: Vec<Value>| all.into_iter().find(|one| one["name"] == name);
+    match groups.and_then(named) {
+        Some(group) => Some(group),
+        None => named(pools(remote).await?),
+    }
+}
+
+/// Shows one group or pool.
 pub(super) fn show_one(status: &Status, group: &Value, out: &mut dyn Write) -> io::Result<()> {
     if status.json {
         return writeln!(out, "{}", printable_json(&format!("{group:#}")));
     }
-    table::groups(std::slice::from_ref(group), out)
+    match group["next"].is_null() && group["sessions"].is_number() {
+        true => table::groups(std::slice::from_ref(group), out),
+        false => table::pools(std::slice::from_ref(group), out),
+    }
 }

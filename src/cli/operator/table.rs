@@ -52,6 +52,32 @@ pub(super) fn groups(groups: &[Value], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
+/// Writes a row for each pool, and one for each member.
+pub(super) fn pools(pools: &[Value], out: &mut dyn Write) -> io::Result<()> {
+    let mut table = new(["pool", "member", "health", "in flight", "asked next", "why"]);
+    for pool in pools {
+        table.add_row([
+            text(&pool["name"]),
+            String::new(),
+            text(&pool["health"]),
+            String::new(),
+            text(&pool["next"]),
+            text(&pool["health_reason"]),
+        ]);
+        for member in pool["members"].as_array().into_iter().flatten() {
+            table.add_row([
+                text(&pool["name"]),
+                text(&member["name"]),
+                text(&member["health"]),
+                text(&member["in_flight"]),
+                String::new(),
+                text(&member["health_reason"]),
+            ]);
+        }
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
 /// Writes the details of one dependency that fit on a screen.
 pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     all(&Overview::single(dependency), out)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
-use breakerbox_policy::{BreakerEvent, Outage, State as Breaker, Time};
+use breakerbox_policy::{BreakerEvent, Outage, PauseReason, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
@@ -42,6 +42,7 @@ enum AlertKind {
     BreakerOpen,
     Parked,
     Misconfigured,
+    QuotaUsedUp,
     Errors,
     NoAnswers,
     ConsumerPaused,
@@ -54,6 +55,7 @@ impl AlertKind {
             Self::BreakerOpen => "breaker_open",
             Self::Parked => "parked",
             Self::Misconfigured => "misconfigured",
+            Self::QuotaUsedUp => "quota_used_up",
             Self::Errors => "errors",
             Self::NoAnswers => "no_answers",
             Self::ConsumerPaused => "consumer_paused",
@@ -195,6 +197,14 @@ impl AlertLog {
                 self.raise(event, AlertKind::Misconfigured, event.kind.to_string());
             }
             EventKind::SetRight => self.resolve(event, AlertKind::Misconfigured),
+            EventKind::Paused {
+                reason: PauseReason::QuotaUsedUp,
+                ..
+            } => {
+                // LLM-4: only a person can fill an account up.
+                self.raise(event, AlertKind::QuotaUsedUp, event.kind.to_string());
+            }
+            EventKind::QuotaBack => self.resolve(event, AlertKind::QuotaUsedUp),
             EventKind::ErrorShare { .. } => {
                 self.raise(event, AlertKind::Errors, event.kind.to_string());
             }

@@ -35,6 +35,7 @@ const FILES: [(&str, &str, &str); 18] = [
     ("groups.js", SCRIPT, include_str!("dashboard/groups.js")),
     ("live.js", SCRIPT, include_str!("dashboard/live.js")),
     ("model.js", SCRIPT, include_str!("dashboard/model.js")),
+    ("models.js", SCRIPT, include_str!("dashboard/models.js")),
     ("operate.js", SCRIPT, include_str!("dashboard/operate.js")),
     ("outage.js", SCRIPT, include_str!("dashboard/outage.js")),
     ("series.js", SCRIPT, include_str!("dashboard/series.js")),

@@ -44,6 +44,10 @@ pub(super) mod substitute;
 
 pub(super) mod model_fallback;
 
+mod model_reply;
+
+pub(super) mod model_verdict;
+
 pub(super) mod probe_request;
 
 // responses

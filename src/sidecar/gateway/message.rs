@@ -405,9 +405,6 @@ pub(crate) enum HttpFailure {
     NoMemory,
     /// The answer of a model is none.
     Content(ContentFailure),
-    /// The tokens of a model are used up for now; or the tokens that a request may take are more than
-    /// a limit ever has.
-    NoTokens(Option<(u64, u64)>),
 }
 
 /// The reason why the answer of a model is none.
@@ -498,7 +495,6 @@ impl HttpFailure {
             Self::Unsent(body) => body.failure().cause(),
             Self::NoMemory => "gateway.max_buffered",
             Self::Content(failure) => failure.cause(),
-            Self::NoTokens(_) => "token_limit",
         }
     }
 }
@@ -522,11 +518,6 @@ impl fmt::Display for HttpFailure {
             Self::BodyCut => "the request's body was cut off",
             Self::BodyGone => "the request's body was passed on and cannot be sent again",
             Self::Unsent(body) => return body.failure().fmt(out),
-            Self::NoTokens(None) => "token_limit: the tokens are used up for now",
-            Self::NoTokens(Some((asked, burst))) => {
-                let text = "token_limit: the request may take";
-                return write!(out, "{text} {asked} tokens, of at most {burst} at once");
-            }
             Self::Content(ContentFailure::NoContent) => "no content came in time",
             Self::Content(ContentFailure::Gap) => "no further content came in time",
             Self::Content(ContentFailure::Truncated) => "its stream ended without its end",

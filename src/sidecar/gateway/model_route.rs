@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, COOKIE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::message::{HttpRequest, ModelCall};
-use crate::config::{
-    ContentLimits, FallbackConfig, FallbackOn, ModelApi, ModelConfig, ModelKeys, Secret,
-};
+use crate::config::{ContentLimits, FallbackConfig, FallbackOn, ModelConfig, ModelKeys, Secret};
 use crate::model::{
-    Api, ModelErrorKind, ModelRequest, TokenEstimate, put_key, replace_model, without_key_in_query,
+    Api, ApiShape, ModelErrorKind, ModelRequest, TokenEstimate, put_key, replace_model,
+    without_key_in_query,
 };
+use crate::retry_after;
 
 /// The part of a route that only models have.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,11 +45,7 @@ impl ModelRoute {
         let header = config.key_header.as_ref();
         let header = header.and_then(|name| HeaderName::try_from(name).ok());
         Self {
-            api: match config.api {
-                ModelApi::Anthropic => Api::Anthropic,
-                ModelApi::Google => Api::Google,
-                _ => Api::OpenAi,
-            },
+            api: config.api,
             key: config.key.clone().map(|key| (header, key)),
             names: config.names.clone(),
             repeat: config.repeat,
@@ -67,15 +63,19 @@ impl ModelRoute {
     }
 
     /// Returns true if the body of such a request is read before anything else: it may name a model.
-    pub(super) fn reads(method: &Method, headers: &HeaderMap) -> bool {
-        let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        *method == Method::POST && media.is_some_and(|media| media.starts_with(b"application/json"))
+    pub(super) fn reads(&self, method: &Method, target: &str, headers: &HeaderMap) -> bool {
+        let is_generating = ApiShape::of(self.api, target).is_generating();
+        *method == Method::POST && (is_generating || retry_after::is_json(headers, b""))
     }
 
     /// Reads a request. `body`: whole, if it was read.
-    pub(super) fn call(&self, target: &str, body: Option<&Bytes>) -> ModelCall {
+    pub(super) fn call(&self, method: &Method, target: &str, body: Option<&Bytes>) -> ModelCall {
         // LLM-1: the dialect only reads; everything else is the gateway's.
-        let read = ModelRequest::read(self.api, target, body.map_or(&[], |body| body));
+        let mut read = ModelRequest::read(self.api, target, body.map_or(&[], |body| body));
+        if *method != Method::POST {
+            // It lists, shows or deletes.
+            read.shape = ApiShape::Other(self.api);
+        }
         ModelCall {
             shape: read.shape,
             is_stream: read.is_streamed,
@@ -92,7 +92,7 @@ impl ModelRoute {
     }
 
     /// Returns the model that the provider is asked for.
-    fn sent<'a>(&'a self, asked: &'a str) -> &'a str {
+    pub(super) fn sent<'a>(&'a self, asked: &'a str) -> &'a str {
         let named = self.names.get(asked).or_else(|| self.names.get("*"));
         named.map_or(asked, String::as_str)
     }
@@ -113,7 +113,7 @@ impl ModelRoute {
     pub(super) fn outbound(&self, request: &HttpRequest) -> HttpRequest {
         let mut headers = request.headers().clone();
         // LLM-15: a provider learns nothing of the caller, and answers without a coding.
-        for name in [COOKIE, FORWARDED] {
+        for name in [COOKIE, FORWARDED, VIA] {
             headers.remove(name);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

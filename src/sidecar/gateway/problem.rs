@@ -411,12 +411,11 @@ impl<'a> GatewayProblem<'a> {
 /// Wait that is asked of a caller where nothing says how long a lack lasts.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Returns the wait after a lack of memory or of tokens.
+/// Returns the wait after a lack of memory.
 fn wait_for_memory(error: &CallError<HttpError>) -> Option<Duration> {
     match error {
         CallError::Failed { error, .. } => match error.failure {
             HttpFailure::NoMemory => Some(WAIT),
-            HttpFailure::NoTokens(_) => error.retry_after,
             _ => None,
         },
         CallError::FallbackFailed { cause, .. } => wait_for_memory(cause),

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
+use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
 use self::replies::{cut_off, list, own, signed, trailers_only, unknown};
 use self::substitutes::SubstituteCalls;
@@ -33,6 +34,7 @@ use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
+use super::http::model_verdict::is_event_stream;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
@@ -41,7 +43,7 @@ use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest};
 use super::path::has_dot_segment;
-use super::problem::{GatewayProblem, ProblemFacts, ProblemKind, told_in};
+use super::problem::{GatewayProblem, ProblemKind};
 use super::ready;
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::token_limits::HeldTokens;
@@ -75,7 +77,8 @@ pub(super) async fn answer(
         Err(CallerIsFull) => {
             let problem = GatewayProblem::of_caller("gateway.per_caller.places", None);
             let is_empty = request.body().is_end_stream();
-            (None, (own(problem.into_response(), 0), is_empty))
+            let full = own(problem.into_response(), 0);
+            (None, (told_to(lane, request.uri().path(), full), is_empty))
         }
     };
     if !is_read && !is_http2 {
@@ -121,20 +124,7 @@ async fn answer_and_read(
     let answering = pin!(answer_plainly(lane, caller, request, span));
     let answered = lane.cut.unless_cut(answering).await;
     let (response, is_read) = answered.unwrap_or_else(|| (cut_off(lane, &uri), false));
-    if ProblemFacts::told_with(&response).is_none() {
-        return (response, is_read);
-    }
-    let routes = lane.routes.load();
-    let named = uri.path().split('/').nth(1).unwrap_or_default();
-    let model = match routes.get(named) {
-        Some(RouteKind::Http(route)) => route.model.clone(),
-        Some(RouteKind::Pool(pool)) => pool.model(&routes),
-        _ => None,
-    };
-    match model {
-        Some(model) => (told_in(model.api, model.callers_retry, response), is_read),
-        None => (response, is_read),
-    }
+    (told_to(lane, uri.path(), response), is_read)
 }
 
 /// Returns the response, and true if the whole request was read.
@@ -353,8 +343,11 @@ impl ProxiedCall<'_> {
         } = prepared;
         let (request, mut substitutes) = SubstituteCalls::begin(self, request, own_time);
         let attempts = Cell::new(0);
+        let tokens = self.tokens(&request);
+        let metered = tokens.as_ref().map(|tokens| tokens.metered.clone());
+        let options = CallOptions { metered, ..options };
         // On the heap: the layers above keep several copies of an attempt's future in their own.
-        let open = || Box::pin(self.attempt(&request, &attempts, until));
+        let open = || Box::pin(self.attempt(&request, &attempts, until, tokens.as_ref()));
         let client = &self.route.client;
         let mut calling =
             pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
@@ -408,6 +401,9 @@ impl ProxiedCall<'_> {
             limits.into_iter().flatten().min()
         };
         let mut span = self.route.attempts.begin(request, number, limit);
+        if let (Some(span), Some((model, operation))) = (&mut span, self.asked_model(request)) {
+            span.asks_model(model, operation);
+        }
         let traced = span.as_ref().map(AttemptSpan::request);
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
@@ -443,6 +439,7 @@ impl ProxiedCall<'_> {
                     Some(call) => call.shape,
                     None => ApiShape::Other(model.api),
                 },
+                is_stream: request.model_call().is_some_and(|call| call.is_stream),
                 limits: model.limits,
                 classify: &settings.classify,
                 has_key: self.route.holds_credentials(),
@@ -589,11 +586,4 @@ fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
         CallError::FallbackFailed { cause, .. } => said(*cause),
         _ => None,
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media = headers
-        .get(CONTENT_TYPE)
-        .and_then(|line| line.to_str().ok());
-    media.is_some_and(|media| media.starts_with("text/event-stream"))
 }

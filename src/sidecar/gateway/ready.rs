@@ -11,7 +11,8 @@ use http::{HeaderValue, Method, Response};
 use super::headers::KEY;
 use super::http::body::ReplyBody;
 use super::problem::{GatewayProblem, ProblemKind};
-use super::route::ThreadContext;
+use super::route::{RouteKind, ThreadContext};
+use crate::Readiness;
 
 /// First part of the paths that concern the gateway itself. No dependency can have this name.
 const OWN: &str = "/.breakerbox/";
@@ -59,7 +60,7 @@ pub(super) async fn answer(
     let key = head.headers.get(KEY).and_then(|key| key.to_str().ok());
     let mut stopping = lane.stopping.clone();
     let ready = tokio::select! {
-        ready = route.ready(key.map(str::trim), wait) => ready,
+        ready = ready_of(lane, &route, (key.map(str::trim), wait)) => ready,
         // A wait must not hold up the end of the process.
         _ = stopping.wait_for(|stopping| *stopping) => {
             return GatewayProblem::not_ready(name, None, "the gateway ends").into_response();
@@ -79,9 +80,21 @@ pub(super) async fn answer(
             GatewayProblem::not_ready(name, ready.retry_after, &why).into_response()
         }
         None => {
-            let detail = "this is a group or a pool; ask each member by its own name";
+            let detail = "this is a group; ask each member by its own name";
             GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail).into_response()
         }
+    }
+}
+
+/// Waits until a call could begin. Returns `None` for a group.
+async fn ready_of(
+    lane: &ThreadContext,
+    route: &RouteKind,
+    (key, wait): (Option<&str>, Duration),
+) -> Option<Readiness> {
+    match route {
+        RouteKind::Pool(pool) => Some(pool.ready(&lane.routes, key, wait).await),
+        route => route.ready(key, wait).await,
     }
 }
 

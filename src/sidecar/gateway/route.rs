@@ -22,7 +22,7 @@ use super::http::cache_key::KeyHeaders;
 use super::http::dependency::HttpDependency;
 use super::http::model_fallback::ModelFallback;
 use super::http::substitute::SubstituteDependency;
-use super::http::target::{UpstreamTarget, WorkerRoute};
+use super::http::target::{UpstreamTarget, WorkerModel, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::mcp::group::McpGroup;
@@ -39,7 +39,9 @@ use crate::config::{
     UpstreamConfig, UpstreamTls,
 };
 use crate::mcp::McpSettings;
-use crate::{AnswerMemory, ByName, Client, Fallback, FallbackRule, Fixed, Readiness, Runtime};
+use crate::{
+    AnswerMemory, ByName, Client, Clock, Fallback, FallbackRule, Fixed, Readiness, Runtime,
+};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -241,13 +243,20 @@ impl HttpRouteSpec {
         Some(ModelRoute::of(model, &self.fallbacks))
     }
 
-    /// Returns the limits of tokens: the former ones where they are the same.
-    fn tokens(&self, former: Option<&Arc<TokenLimits>>) -> Option<Arc<TokenLimits>> {
-        let config = &self.model.as_ref()?.token_limits;
-        match former.filter(|former| former.is_of(config)) {
-            Some(former) => Some(Arc::clone(former)),
-            None => TokenLimits::of(config, self.model()?.api),
-        }
+    /// Returns the requests of workers to a model.
+    fn worker_model(&self) -> Option<WorkerModel> {
+        let model = self.model()?;
+        Some(WorkerModel {
+            api: model.api,
+            has_key: model.has_key(),
+            provide: Box::new(move |request| model.outbound(request)),
+        })
+    }
+
+    /// Returns the limits of tokens. `former`: those before a reload, and the clock of new ones.
+    fn tokens(&self, former: (Option<&Arc<TokenLimits>>, &Clock)) -> Option<Arc<TokenLimits>> {
+        let model = self.model.as_ref()?;
+        TokenLimits::of(&model.token_limits, model.api, former)
     }
 
     fn methods(&self) -> Vec<Method> {
@@ -266,6 +275,7 @@ impl HttpRoute {
         gateway: RouteShared<'_>,
         replaces: bool,
     ) -> Result<Self, AddError> {
+        let spec = HttpRouteSpec::of(config, url);
         let target = Arc::new(target(name, (config, url), gateway)?);
         let made_by = (runtime, gateway.budget);
         let is_model = config.model.is_some();
@@ -274,6 +284,7 @@ impl HttpRoute {
         let of_workers = Arc::new(ArcSwap::from_pointee(WorkerRoute {
             target: Arc::clone(&target),
             caches: Arc::clone(&caches),
+            model: spec.worker_model(),
         }));
         let own = Arc::clone(&of_workers);
         let new = runtime.dependency(name).settings(config.settings.clone());
@@ -284,7 +295,6 @@ impl HttpRoute {
             builder.fallback_rule(rule)
         });
         let client = builder.start().await?;
-        let spec = HttpRouteSpec::of(config, url);
         Ok(Self {
             name: Arc::from(name),
             idempotent: spec.methods(),
@@ -293,7 +303,7 @@ impl HttpRoute {
             attempts: target.attempts.clone(),
             client,
             model: spec.model(),
-            tokens: spec.tokens(None),
+            tokens: spec.tokens((None, runtime.clock())),
             spec,
             kept: Arc::new(fallbacks.kept),
             target,
@@ -378,7 +388,7 @@ impl HttpRoute {
             memory: self.memory.clone(),
             attempts: new.attempts.clone(),
             model: spec.model(),
-            tokens: spec.tokens(self.tokens.as_ref()),
+            tokens: spec.tokens((self.tokens.as_ref(), runtime.clock())),
             spec,
             kept: Arc::clone(&self.kept),
             target: new,
@@ -395,7 +405,7 @@ impl HttpRoute {
         let same_server = Arc::ptr_eq(&self.target, &former.target);
         let (old, new) = (&former.spec, &self.spec);
         let same = (&old.fallbacks, old.fallback_only) == (&new.fallbacks, new.fallback_only);
-        if same && same_server {
+        if same && same_server && old.model == new.model {
             return Ok(());
         }
         // EDGE-2: the answers of one server are not served as those of another.
@@ -407,6 +417,7 @@ impl HttpRoute {
         let before = self.of_workers.swap(Arc::new(WorkerRoute {
             target: Arc::clone(&self.target),
             caches: Arc::clone(&caches),
+            model: self.spec.worker_model(),
         }));
         let set = runtime.set_fallbacks(&self.client, fallbacks.rules, new.fallback_only);
         if let Err(error) = set {

@@ -1,149 +1,210 @@
 //! Limits of a model's tokens: what an attempt may take is set aside before it, and settled after it.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Meter, MeterRefusal, MeterSettings, Reservation, Time};
-use tokio::time::{Instant, sleep};
+use breakerbox_policy::{MeterRefusal, MeterSettings};
 
 use crate::config::{TokenLimitConfig, TokensOf};
-use crate::lock::LockExt as _;
 use crate::model::{AnswerFigures, Api, TokenEstimate, TokenKind};
+use crate::{Clock, MeteredCall, MeteredLimit, MeteredShare};
 
 /// The limits of one model.
 pub(super) struct TokenLimits {
     config: Vec<TokenLimitConfig>,
     api: Api,
-    /// The time from which the meters count.
-    began: Instant,
-    meters: Vec<Mutex<Meter>>,
+    limits: Vec<MeteredLimit>,
 }
 
-/// Tokens that are set aside for one attempt. Dropped, the rest is given back.
+/// Tokens at one limit of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReservedTokens {
+    /// The dependency.
+    pub dependency: Arc<str>,
+    /// The tokens that count.
+    pub of: TokensOf,
+    /// Tokens that attempts hold.
+    pub reserved: u64,
+    /// Tokens that another attempt could have at once.
+    pub available: u64,
+    /// Maximum of tokens that are available.
+    pub burst: u64,
+}
+
+/// The reservations of one call.
+pub(super) struct CallTokens {
+    limits: Arc<TokenLimits>,
+    estimates: Vec<TokenEstimate>,
+    pub(super) metered: MeteredCall,
+}
+
+/// Tokens that are set aside for one attempt. Dropped, they are given back.
 pub(super) struct TokenHold {
     limits: Arc<TokenLimits>,
-    reserved: Vec<Reservation>,
+    shares: Vec<MeteredShare>,
     estimates: Vec<TokenEstimate>,
 }
 
 /// The tokens of one attempt, taken out by the part that knows its end.
 pub(super) type HeldTokens = Cell<Option<TokenHold>>;
 
+/// The tokens of an attempt that is under way. Dropped, as its caller has left, they are settled: its
+/// prompt may have been read.
+#[derive(Default)]
+pub(super) struct AttemptTokens(HeldTokens);
+
+impl AttemptTokens {
+    pub(super) fn new(hold: Option<TokenHold>) -> Self {
+        Self(Cell::new(hold))
+    }
+
+    /// Returns the tokens, to be taken out by the part that knows the end.
+    pub(super) fn held(&self) -> &HeldTokens {
+        &self.0
+    }
+
+    /// Gives back what is left: the attempt was not executed.
+    pub(super) fn give_back(self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for AttemptTokens {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0.take() {
+            // LLM-23: what it cost until then.
+            hold.settle(&AnswerFigures::default());
+        }
+    }
+}
+
+fn settings(limit: &TokenLimitConfig) -> MeterSettings {
+    MeterSettings {
+        rate: limit.rate,
+        per: limit.per,
+        burst: limit.burst,
+    }
+}
+
+/// Returns the tokens that a limit counts.
+pub(super) fn kind(limit: &TokenLimitConfig) -> TokenKind {
+    match limit.of {
+        TokensOf::Input => TokenKind::Input,
+        TokensOf::Output => TokenKind::Output,
+        _ => TokenKind::Total,
+    }
+}
+
 impl TokenLimits {
-    /// Creates the limits; `None` if there are none.
-    pub(super) fn of(config: &[TokenLimitConfig], api: Api) -> Option<Arc<Self>> {
+    /// Creates the limits; `None` if there are none. `former`: the limits before a reload, which go on
+    /// where they count the same tokens.
+    pub(super) fn of(
+        config: &[TokenLimitConfig],
+        api: Api,
+        (former, clock): (Option<&Arc<Self>>, &Clock),
+    ) -> Option<Arc<Self>> {
         if config.is_empty() {
             return None;
         }
-        let settings = config.iter().map(|limit| MeterSettings {
-            rate: limit.rate,
-            per: limit.per,
-            burst: limit.burst,
+        if let Some(former) = former.filter(|former| former.config == config) {
+            return Some(Arc::clone(former));
+        }
+        let before = |at: usize, limit: &TokenLimitConfig| {
+            let former = former?;
+            let is_same = former.config.get(at).is_some_and(|one| one.of == limit.of);
+            former.limits.get(at).filter(|_| is_same).cloned()
+        };
+        let limits = config.iter().enumerate().map(|(at, limit)| {
+            let Some(kept) = before(at, limit) else {
+                return MeteredLimit::new(settings(limit), limit.max_wait, clock.clone());
+            };
+            // LLM-19: no reload forgives a debt.
+            kept.change(settings(limit), limit.max_wait);
+            kept
         });
-        let meters = settings.map(|settings| Mutex::new(Meter::new(settings, Time::default())));
         Some(Arc::new(Self {
-            meters: meters.collect(),
+            limits: limits.collect(),
             config: config.to_vec(),
             api,
-            began: Instant::now(),
         }))
     }
 
-    /// Returns true if they are made of this configuration.
-    pub(super) fn is_of(&self, config: &[TokenLimitConfig]) -> bool {
-        self.config == config
-    }
-
-    fn now(&self) -> Time {
-        Time::default().after(self.began.elapsed())
-    }
-
-    fn kind(limit: &TokenLimitConfig) -> TokenKind {
-        match limit.of {
-            TokensOf::Input => TokenKind::Input,
-            TokensOf::Output => TokenKind::Output,
-            _ => TokenKind::Total,
-        }
-    }
-
-    /// Sets tokens aside in each limit, and waits for them as long as the limits allow. `estimate`:
-    /// of an attempt, by the estimate of its answer.
-    ///
-    /// # Errors  They are not there in time, or never.
-    pub(super) async fn reserve(
-        self: &Arc<Self>,
-        estimate: impl Fn(u64) -> TokenEstimate,
-    ) -> Result<TokenHold, MeterRefusal> {
-        let began = Instant::now();
-        let estimates = self
-            .config
-            .iter()
-            .map(|limit| estimate(limit.output_estimate));
+    /// Returns the reservations of a call. `estimate`: of an attempt, by the estimate of its answer.
+    pub(super) fn of_call(self: &Arc<Self>, estimate: impl Fn(u64) -> TokenEstimate) -> CallTokens {
+        let limits = self.config.iter();
+        let estimates = limits.map(|limit| estimate(limit.output_estimate));
         let estimates: Vec<TokenEstimate> = estimates.collect();
-        loop {
-            let (wait, limit) = match self.try_reserve(&estimates) {
-                Ok(reserved) => {
-                    return Ok(TokenHold {
-                        limits: Arc::clone(self),
-                        reserved,
-                        estimates,
-                    });
-                }
-                Err((MeterRefusal::NotBefore(wait), limit)) => (wait, limit),
-                Err((refusal, _)) => return Err(refusal),
-            };
-            if began.elapsed() + wait > limit.max_wait {
-                return Err(MeterRefusal::NotBefore(wait));
-            }
-            sleep(wait.max(Duration::from_millis(1))).await;
+        let amounts = self.config.iter().zip(&estimates);
+        let amounts = amounts.map(|(limit, estimate)| estimate.reserved(kind(limit)));
+        CallTokens {
+            metered: MeteredCall::new(self.limits.iter().cloned().zip(amounts)),
+            limits: Arc::clone(self),
+            estimates,
         }
     }
 
-    /// Sets tokens aside in all limits, or in none.
-    fn try_reserve(
-        &self,
-        estimates: &[TokenEstimate],
-    ) -> Result<Vec<Reservation>, (MeterRefusal, &TokenLimitConfig)> {
-        let now = self.now();
-        let mut reserved = Vec::with_capacity(self.meters.len());
-        for ((limit, meter), estimate) in self.config.iter().zip(&self.meters).zip(estimates) {
-            // LLM-19: the prompt, and the maximum that is asked for.
-            let amount = estimate.reserved(Self::kind(limit));
-            match meter.acquire().try_reserve(now, amount) {
-                Ok(one) => reserved.push(one),
-                Err(refusal) => {
-                    for (one, meter) in reserved.into_iter().zip(&self.meters) {
-                        meter.acquire().give_back(now, one);
-                    }
-                    return Err((refusal, limit));
+    /// Returns the tokens that attempts hold, at each limit.
+    pub(super) fn reserved(&self, dependency: &Arc<str>) -> Vec<ReservedTokens> {
+        let limits = self.config.iter().zip(&self.limits);
+        let held = limits.map(|(limit, meter)| ReservedTokens {
+            dependency: Arc::clone(dependency),
+            of: limit.of,
+            reserved: meter.reserved(),
+            available: meter.available(),
+            burst: limit.burst.get(),
+        });
+        held.collect()
+    }
+}
+
+impl CallTokens {
+    /// Returns the longest wait of the call at any of the limits; `None` if it would be refused for
+    /// ever.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let limits = self.limits.config.iter().zip(&self.limits.limits);
+        let waits = limits
+            .zip(&self.estimates)
+            .map(|((limit, meter), estimate)| {
+                match meter.wait_for(estimate.reserved(kind(limit))) {
+                    Ok(wait) | Err(MeterRefusal::NotBefore(wait)) => Some(wait),
+                    Err(MeterRefusal::TooMuch { .. }) => None,
                 }
-            }
+            });
+        waits.max_by_key(|wait| wait.map_or(Duration::MAX, |wait| wait))?
+    }
+
+    /// Takes out the tokens of an attempt that goes out now.
+    pub(super) fn take(&self) -> TokenHold {
+        TokenHold {
+            limits: Arc::clone(&self.limits),
+            shares: self.metered.take(),
+            estimates: self.estimates.clone(),
         }
-        Ok(reserved)
     }
 }
 
 impl TokenHold {
+    /// Settles an attempt of unknown usage: all of it counts as used.
+    pub(super) fn used(mut self) {
+        // A share that is dropped is not given back.
+        self.shares.clear();
+    }
+
     /// Settles the attempt by what its answer says.
     pub(super) fn settle(mut self, figures: &AnswerFigures) {
-        let now = self.limits.now();
-        let reserved = std::mem::take(&mut self.reserved);
-        let limits = self.limits.config.iter().zip(&self.limits.meters);
-        for (((limit, meter), one), estimate) in limits.zip(reserved).zip(&self.estimates) {
-            let kind = TokenLimits::kind(limit);
-            let used = estimate.settled(self.limits.api, figures, kind);
+        let shares = std::mem::take(&mut self.shares);
+        let limits = self.limits.config.iter().zip(shares);
+        for ((limit, share), estimate) in limits.zip(&self.estimates) {
             // LLM-19: too large a reservation is given back in part, the lack of too small a one is owed.
-            meter.acquire().settle(now, one, used);
+            share.settle(estimate.settled(self.limits.api, figures, kind(limit)));
         }
     }
 }
 
 impl Drop for TokenHold {
     fn drop(&mut self) {
-        let now = self.limits.now();
-        for (one, meter) in self.reserved.drain(..).zip(&self.limits.meters) {
-            meter.acquire().give_back(now, one);
-        }
+        self.shares.drain(..).for_each(MeteredShare::give_back);
     }
 }

@@ -27,6 +27,7 @@ use super::headers::{ATTEMPTS, SOURCE};
 use super::message::{HttpFailure, HttpRequest};
 use super::own_tls::OverTls;
 use crate::config::unix_socket;
+use crate::model::AnswerFigures;
 
 static PARENT: HeaderName = HeaderName::from_static("traceparent");
 static STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -35,6 +36,8 @@ static STATE: HeaderName = HeaderName::from_static("tracestate");
 const MAX_PATH: usize = 1024;
 /// Tolerance for the limit of an attempt: its timer started a little before the span.
 const EARLY: Duration = Duration::from_millis(1);
+/// Maximum length of the name of a model in a span.
+const MAX_MODEL: usize = 256;
 /// Maximum length of an unknown method in a span.
 const MAX_METHOD: usize = 32;
 
@@ -296,6 +299,37 @@ impl AttemptSpan {
         }
     }
 
+    /// Sets the model that is asked for, by the conventions for generative AI.
+    pub(super) fn asks_model(&mut self, model: &str, operation: &'static str) {
+        let span = &mut self.0.span;
+        if span.is_recording() {
+            span.set_attribute(KeyValue::new("gen_ai.operation.name", operation));
+            span.set_attribute(KeyValue::new("gen_ai.request.model", cut(model, MAX_MODEL)));
+        }
+    }
+
+    /// Records the model that has answered, and its tokens: never a prompt or an answer.
+    pub(super) fn generated(&mut self, figures: &AnswerFigures) {
+        let span = &mut self.0.span;
+        if !span.is_recording() {
+            return;
+        }
+        if let Some(model) = &figures.model {
+            span.set_attribute(KeyValue::new(
+                "gen_ai.response.model",
+                cut(model, MAX_MODEL),
+            ));
+        }
+        for (name, count) in [
+            ("gen_ai.usage.input_tokens", figures.usage.input),
+            ("gen_ai.usage.output_tokens", figures.usage.output),
+        ] {
+            if let Some(count) = count.and_then(|count| i64::try_from(count).ok()) {
+                span.set_attribute(KeyValue::new(name, count));
+            }
+        }
+    }
+
     /// Records that the response broke off.
     pub(super) fn broke_off(&mut self) {
         note_error(&mut self.0.span, word_of(HttpFailure::Reset));
@@ -352,7 +386,6 @@ fn word_of(failure: HttpFailure) -> &'static str {
         | HttpFailure::BodyGone
         | HttpFailure::Unsent(_) => "request_body",
         HttpFailure::NoMemory => "no_memory",
-        HttpFailure::NoTokens(_) => "token_limit",
     }
 }
 

@@ -153,7 +153,7 @@ impl MetricsReader {
         runtime: &Runtime,
         figures: AdminFigures,
         tools: &ToolSeries,
-        #[cfg(feature = "gateway")] models: &[crate::gateway::ModelFigures],
+        #[cfg(feature = "gateway")] models: Option<&crate::gateway::Servers>,
     ) -> Vec<MetricFamily> {
         let statuses = runtime.statuses();
         let mut all = Vec::new();
@@ -169,7 +169,12 @@ impl MetricsReader {
         #[cfg(not(feature = "mcp"))]
         let _ = tools;
         #[cfg(feature = "gateway")]
-        all.extend(models::families(models));
+        if let Some(servers) = models {
+            all.extend(models::families(
+                &servers.models(),
+                &servers.reserved_tokens(),
+            ));
+        }
         all.extend(consumers::families(&runtime.consumers()));
         all.extend(of_admin(figures));
         all.extend(of_memory(figures.buffered.unwrap_or_default()));

@@ -241,6 +241,7 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     get("/api/events", "/api/events?limit=x", 400);
     get("/api/memory", "/api/memory", 200);
     get("/api/groups", "/api/groups", 200);
+    get("/api/models", "/api/models", 200);
     get("/api/consumers", "/api/consumers", 200);
     get("/api/fleet", "/api/fleet", 200);
     get("/api/tree", "/api/tree", 200);

@@ -283,6 +283,7 @@ async fn item_99_names_follow_the_convention_and_are_all_explained() {
         .filter(|line| line.starts_with("| `breakerbox_"))
         .filter(|line| !line.starts_with("| `breakerbox_tool_"))
         .filter(|line| !line.starts_with("| `breakerbox_model_"))
+        .filter(|line| !line.starts_with("| `breakerbox_token_limit_"))
         .filter(|line| !line.starts_with("| `breakerbox_consumer_"))
         .filter(|line| !line.starts_with("| `breakerbox_fleet_"));
     assert_eq!(

@@ -1,7 +1,8 @@
 //! Models and pools in the configuration: their mistakes are told at the start.
 
 use breakerbox::Settings;
-use breakerbox::config::{ConfigError, ModelApi, PoolChoice};
+use breakerbox::config::{ConfigError, PoolChoice};
+use breakerbox::model::Api;
 
 fn load(text: &str) -> Result<Settings, ConfigError> {
     Settings::loader().bare().toml(text).load()
@@ -99,7 +100,7 @@ fn llm_17_llm_21_good_models_and_pools_are_read() {
         + "choose = \"least_busy\"\n";
     let settings = load(&text).unwrap();
     let gpt = settings.dependencies["gpt"].model.as_ref().unwrap();
-    assert_eq!(gpt.api, ModelApi::OpenAi);
+    assert_eq!(gpt.api, Api::OpenAi);
     assert_eq!(gpt.names["*"], "large");
     assert_eq!(gpt.limits.gap, None);
     assert_eq!(gpt.limits.probe_stream.as_secs(), 3);

@@ -6,9 +6,12 @@ mod held_back;
 #[cfg(target_os = "linux")]
 mod libraries;
 mod long;
+mod odd;
 mod parked;
 mod passing;
 mod pools;
+mod secret;
+mod shown;
 mod tokens;
 
 use std::collections::VecDeque;

@@ -2,6 +2,7 @@
 //! decodes the protocol with OpenTelemetry's own messages.
 
 mod lost;
+mod models;
 mod tools;
 
 use std::sync::Mutex;

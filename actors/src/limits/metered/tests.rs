@@ -110,9 +110,10 @@ async fn llm_20_too_much_and_too_late_are_refused_at_once() {
     assert_eq!(late, MeterRefusal::NotBefore(Duration::from_secs(1)));
     assert_eq!(limit.shared.clock.now(), begin);
     let settings = *limit.shared.queue.acquire().meter.settings();
-    limit.change(MeterSettings {
+    let faster = MeterSettings {
         rate: NonZeroU64::new(1_000).unwrap(),
         ..settings
-    });
+    };
+    limit.change(faster, Duration::from_secs(10));
     assert!(limit.reserve(10, deadline).await.is_ok());
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
-use http::{Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, Symptom};
@@ -21,6 +22,7 @@ use super::cache;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
 use super::grpc::GrpcAnswer;
+use super::model_reply;
 use super::target::{UpstreamTarget, WorkerRoute};
 use super::upgrade;
 use super::upstream::UpstreamClient;
@@ -87,7 +89,9 @@ impl Dependency for HttpDependency {
         // A buffered answer is none to such a request.
         let request = upgrade::without(request);
         let (target, upstream) = self.present();
+        let route = self.route.load_full();
         // EDGE-4: a stand-in reads the caller's body only now that it may make the call.
+        let request = model_reply::provided(&route, request);
         let body = request.upload(call.remaining(), &target).await?;
         let limit = || call.remaining();
         let mut span = target.attempts.begin(&request, call.attempt(), limit);
@@ -132,27 +136,11 @@ impl Dependency for HttpDependency {
             }
         }
         let body = share.hold(body);
-        if head.status.as_u16() < 400 {
-            let grpc = GrpcAnswer::of(&head).map(|mut grpc| {
-                if let Some(trailers) = &trailers {
-                    grpc.read(trailers);
-                }
-                grpc
-            });
-            return Ok(HttpReply {
-                trailers,
-                grpc,
-                ..HttpReply::new(head.status, head.headers, body)
-            });
-        }
-        let body = ErrorBody::whole(body, trailers);
         head.extensions.insert(AttemptNumber(call.attempt()));
-        Err(HttpError {
-            failure: failure_of(&head),
-            retry_after: body.hint(&head),
-            model: None,
-            said: Some(Box::new(ErrorResponse { head, body })),
-        })
+        match model_reply::error_of(&route, &request, &head, &body) {
+            Some(error) => Err(error),
+            None => reply_of(head, body, trailers),
+        }
     }
 
     fn classify(result: Result<&HttpReply, &HttpError>) -> Verdict {
@@ -173,6 +161,30 @@ impl Dependency for HttpDependency {
     fn is_write(request: &HttpRequest) -> bool {
         request.is_write()
     }
+}
+
+/// Returns a whole response as a reply, or as the error that its status says.
+fn reply_of(head: Parts, body: Bytes, trailers: Option<HeaderMap>) -> Result<HttpReply, HttpError> {
+    if head.status.as_u16() < 400 {
+        let grpc = GrpcAnswer::of(&head).map(|mut grpc| {
+            if let Some(trailers) = &trailers {
+                grpc.read(trailers);
+            }
+            grpc
+        });
+        return Ok(HttpReply {
+            trailers,
+            grpc,
+            ..HttpReply::new(head.status, head.headers, body)
+        });
+    }
+    let body = ErrorBody::whole(body, trailers);
+    Err(HttpError {
+        failure: failure_of(&head),
+        retry_after: body.hint(&head),
+        model: None,
+        said: Some(Box::new(ErrorResponse { head, body })),
+    })
 }
 
 /// Returns the verdict for a response by its status; the settings may reclassify it.

@@ -106,7 +106,7 @@ impl HttpError {
                 Verdict::from(Class::Cancelled).executed(Executed::Maybe)
             }
             // EDGE-1: the dependency was not asked. It is our own lack of memory.
-            HttpFailure::NoMemory | HttpFailure::NoTokens(_) => Verdict::from(Class::Cancelled).executed(Executed::No),
+            HttpFailure::NoMemory => Verdict::from(Class::Cancelled).executed(Executed::No),
             HttpFailure::Unsent(_) => Verdict::from(Class::Rejected).executed(Executed::No),
             HttpFailure::Late(limit) => Verdict::from(Symptom::Timeout).limited_by(limit),
             HttpFailure::Content(failure) if failure.is_silence() => {

@@ -117,6 +117,10 @@ impl ResponseStream {
         let (mut head, body) = answered.into_parts();
         strip_one_hop(&mut head.headers);
         let (model, body) = content::read(&mut head, body, reading).await?;
+        let mut span = span;
+        if let (Some(span), Some(figures)) = (&mut span, model.whole_figures()) {
+            span.generated(figures);
+        }
         Ok(Self {
             status: head.status,
             retry_after: None,
@@ -140,9 +144,10 @@ impl ResponseStream {
         model.is_some_and(|model| model.has_content_for(span))
     }
 
-    /// Returns the number of the next event of a stream, and true if it stands between two events.
-    pub(crate) fn event_place(&self) -> (u64, bool) {
-        self.model.as_ref().map_or((0, true), |model| model.place())
+    /// Returns the number of the next event of a stream, and true if it stands between two events;
+    /// `None` if no event can be added.
+    pub(crate) fn event_place(&self) -> Option<(u64, bool)> {
+        self.model.as_ref()?.place()
     }
 
     /// Turns a response into an error: the call has no usable answer. Only before the head
@@ -226,8 +231,14 @@ impl Stream for ResponseStream {
         }
         if let Some(model) = &mut this.model {
             let piece = ready!(model.poll_next(&mut this.body, cx));
-            if let (Some(Err(_)), Some(span)) = (&piece, &mut this.span) {
-                span.broke_off();
+            if let Some(span) = this.span.as_mut().filter(|_| !matches!(piece, Some(Ok(_)))) {
+                if piece.is_some() {
+                    span.broke_off();
+                }
+                model
+                    .stream_figures()
+                    .into_iter()
+                    .for_each(|figures| span.generated(figures));
             }
             let frame = |piece| ResponsePiece::Frame(Frame::data(piece));
             return Poll::Ready(piece.map(|piece| piece.map(frame)));

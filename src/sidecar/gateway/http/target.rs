@@ -10,6 +10,8 @@ use super::pending_bodies::PendingBodies;
 use super::upstream::UpstreamClient;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, holds_credentials};
+use crate::model::Api;
+use crate::sidecar::gateway::message::HttpRequest;
 use crate::sidecar::gateway::trace::AttemptTracer;
 
 /// A server, with the connections that the gateway's threads keep to it.
@@ -72,4 +74,15 @@ impl UpstreamTarget {
 pub(crate) struct WorkerRoute {
     pub(crate) target: Arc<UpstreamTarget>,
     pub(crate) caches: Arc<[Arc<HttpCache>]>,
+    /// The requests to a model.
+    pub(crate) model: Option<WorkerModel>,
+}
+
+/// The requests of workers to a language model.
+pub(crate) struct WorkerModel {
+    pub(crate) api: Api,
+    /// True if the key is ours.
+    pub(crate) has_key: bool,
+    /// Returns a request as the provider gets it.
+    pub(crate) provide: Box<dyn Fn(&HttpRequest) -> HttpRequest + Send + Sync>,
 }

@@ -21,6 +21,7 @@ pub(super) fn cause_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> String) -> S
         CallError::Stalled { .. } => "timeout.idle".to_owned(),
         CallError::RateLimited { limit, .. } => match limit {
             Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
+            Limit::Tokens | Limit::TooManyTokens { .. } => "token_limit".to_owned(),
             _ => "rate_limit".to_owned(),
         },
         CallError::FallbackFailed { cause, .. } => cause_of(cause, own),
@@ -57,8 +58,6 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::Late(_) => ProblemKind::TIMED_OUT,
         HttpFailure::Content(failure) if failure.is_silence() => ProblemKind::TIMED_OUT,
         HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
-        // LLM-20: a limit of ours.
-        HttpFailure::NoTokens(_) => ProblemKind::RATE_LIMITED,
         // Our own lack, told as such.
         HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
             ProblemKind::OVERLOADED

@@ -3,32 +3,42 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, MeterRefusal};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use breakerbox_policy::Executed;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::ProxiedCall;
-use crate::model::AnswerFigures;
-use crate::sidecar::gateway::http::body::ContentEnding;
+use crate::model::ApiShape;
+use crate::sidecar::gateway::http::body::{ContentEnding, ReplyBody};
 use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
 use crate::sidecar::gateway::http::error::{HttpError, ModelFailure};
 use crate::sidecar::gateway::http::request_body::Upload;
 use crate::sidecar::gateway::http::response_stream::ResponseStream;
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure, HttpRequest};
 use crate::sidecar::gateway::model_route::ModelRoute;
-use crate::sidecar::gateway::token_limits::HeldTokens;
+use crate::sidecar::gateway::problem::{ProblemFacts, told_in};
+use crate::sidecar::gateway::route::{RouteKind, ThreadContext};
+use crate::sidecar::gateway::token_limits::{AttemptTokens, CallTokens};
 use crate::{CallOptions, Streamed};
 
-/// Returns the error of an attempt for which there are no tokens.
-fn refused(refusal: MeterRefusal) -> HttpError {
-    match refusal {
-        MeterRefusal::NotBefore(wait) => HttpError {
-            retry_after: Some(wait),
-            ..HttpFailure::NoTokens(None).into()
-        },
-        MeterRefusal::TooMuch { asked, burst } => {
-            HttpFailure::NoTokens(Some((asked, burst))).into()
-        }
+/// Words a problem of ours for the callers of a model.
+pub(super) fn told_to(
+    lane: &ThreadContext,
+    path: &str,
+    response: Response<ReplyBody>,
+) -> Response<ReplyBody> {
+    if ProblemFacts::told_with(&response).is_none() {
+        return response;
+    }
+    let routes = lane.routes.load();
+    let model = match routes.get(path.split('/').nth(1).unwrap_or_default()) {
+        Some(RouteKind::Http(route)) => route.model.clone(),
+        Some(RouteKind::Pool(pool)) => pool.model(&routes),
+        _ => None,
+    };
+    match model {
+        Some(model) => told_in(model.api, model.callers_retry, response),
+        None => response,
     }
 }
 
@@ -50,35 +60,39 @@ impl ProxiedCall<'_> {
             // All of it is there, so that no limit has to wait for it.
             options.progress = None;
         }
-        let call = model.call(request.target(), request.body());
+        let call = model.call(request.method(), request.target(), request.body());
         options.key = model.key_of(&call, options.key.take());
         let is_idempotent = is_idempotent || call.is_repeatable;
         Ok(request.with_model_call(call, is_idempotent))
     }
 
+    /// Returns the tokens that each attempt of a call sets aside, if they are limited.
+    pub(super) fn tokens(&self, request: &HttpRequest) -> Option<CallTokens> {
+        let limits = self.route.tokens.as_ref()?;
+        let call = request.model_call()?;
+        let is_limited = call.shape.is_generating();
+        // LLM-19: what an attempt may take is set aside before it.
+        is_limited.then(|| limits.of_call(|output| ModelRoute::estimate(call, output)))
+    }
+
     /// Sends the request once, and waits for the answer: for the head of its response, or for the
-    /// first content of a model.
+    /// first content of a model. `tokens`: of the call.
     pub(super) async fn attempt(
         &self,
         request: &HttpRequest,
         attempts: &Cell<u32>,
         until: Option<Instant>,
+        tokens: Option<&CallTokens>,
     ) -> Result<ResponseStream, HttpError> {
+        let held = AttemptTokens::new(tokens.map(CallTokens::take));
         let Some(model) = &self.route.model else {
-            let none = HeldTokens::default();
-            return self.attempt_once(request, attempts, until, &none).await;
+            return self
+                .attempt_once(request, attempts, until, held.held())
+                .await;
         };
-        let held = HeldTokens::default();
-        if let (Some(limits), Some(call)) = (&self.route.tokens, request.model_call())
-            && call.shape.is_generating()
-        {
-            // LLM-19: what an attempt may take is set aside before it.
-            let reserved = Box::pin(limits.reserve(|output| ModelRoute::estimate(call, output)));
-            held.set(Some(reserved.await.map_err(refused)?));
-        }
         let provided = model.outbound(request);
         // On the heap: it must not enlarge the future of every call.
-        let once = Box::pin(self.attempt_once(&provided, attempts, until, &held));
+        let once = Box::pin(self.attempt_once(&provided, attempts, until, held.held()));
         let is_stream = request.model_call().is_some_and(|call| call.is_stream);
         let answered = match model.limits.first_token.filter(|_| is_stream) {
             // LLM-9: from the start of the attempt to the first content.
@@ -87,11 +101,10 @@ impl ProxiedCall<'_> {
                 .unwrap_or_else(|_| Err(HttpFailure::Content(ContentFailure::NoContent).into())),
             None => once.await,
         };
-        if let (Err(error), Some(hold)) = (&answered, held.take())
-            && error.verdict().executed != Executed::No
-        {
+        match &answered {
             // LLM-19: nothing was seen of it, and the prompt may have been read.
-            hold.settle(&AnswerFigures::default());
+            Err(error) if error.verdict().executed != Executed::No => drop(held),
+            _ => held.give_back(),
         }
         answered.map_err(|mut error| {
             let failure = error.failure;
@@ -102,6 +115,21 @@ impl ProxiedCall<'_> {
             }
             error
         })
+    }
+
+    /// Returns the model that the provider is asked for, and the name of the operation in traces.
+    pub(super) fn asked_model<'r>(
+        &'r self,
+        request: &'r HttpRequest,
+    ) -> Option<(&'r str, &'static str)> {
+        let model = self.route.model.as_ref()?;
+        let call = request.model_call()?;
+        let operation = match call.shape {
+            ApiShape::Chat | ApiShape::Responses | ApiShape::Messages => "chat",
+            ApiShape::Content | ApiShape::ContentArray => "generate_content",
+            _ => return None,
+        };
+        Some((model.sent(call.asked.as_deref()?), operation))
     }
 
     /// Returns the key of a model's breaker, for a request that names none itself.

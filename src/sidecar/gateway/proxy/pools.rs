@@ -91,9 +91,7 @@ impl PoolCall<'_> {
         let mut refusing: Option<(Duration, &Arc<HttpRoute>)> = None;
         // LLM-21: each member once, and only one that would take the call now.
         for member in members {
-            let readiness = member.client.readiness(self.key(member).as_deref());
-            if readiness.available == 0 {
-                let wait = readiness.retry_after.unwrap_or(Duration::MAX);
+            if let Some(wait) = self.wait_for(member) {
                 if refusing.is_none_or(|(least, _)| wait < least) {
                     refusing = Some((wait, member));
                 }
@@ -152,6 +150,17 @@ impl PoolCall<'_> {
         }
     }
 
+    /// Returns the time until a member would take the call; `None` if it would take it now.
+    fn wait_for(&self, member: &Arc<HttpRoute>) -> Option<Duration> {
+        let readiness = member.client.readiness(self.key(member).as_deref());
+        let of_layers =
+            (readiness.available == 0).then(|| readiness.retry_after.unwrap_or(Duration::MAX));
+        let tokens = self.of(member).tokens(&self.prepared.request);
+        // LLM-21: nor does a member without tokens.
+        let of_tokens = tokens.map(|tokens| tokens.wait().unwrap_or(Duration::MAX));
+        of_layers.max(of_tokens.filter(|wait| !wait.is_zero()))
+    }
+
     /// Asks a member, in one attempt.
     async fn ask(
         &self,
@@ -160,7 +169,9 @@ impl PoolCall<'_> {
         let call = self.of(member);
         let request = &self.prepared.request;
         let left = |end: Instant| end.saturating_duration_since(Instant::now());
+        let tokens = call.tokens(request);
         let options = CallOptions {
+            metered: tokens.as_ref().map(|tokens| tokens.metered.clone()),
             timeout: self.prepared.own_time.map(left),
             key: self.key(member),
             max_attempts: Some(NonZeroU32::MIN),
@@ -168,7 +179,7 @@ impl PoolCall<'_> {
             ..self.prepared.options.clone()
         };
         let until = self.prepared.until;
-        let open = || call.attempt(request, &self.attempts, until);
+        let open = || call.attempt(request, &self.attempts, until, tokens.as_ref());
         let client = &member.client;
         let calling = client.run_stream_with(options, response_stream::verdict, open);
         let stream = Box::pin(calling).await?;
@@ -189,6 +200,10 @@ impl PoolCall<'_> {
                 && verdict.executed != Executed::No
             {
                 return false;
+            }
+            // LLM-3: with a wrong key, nothing was done. Pools serve such a call in any case.
+            if verdict.class == Class::Misconfigured {
+                return !is_late;
             }
         }
         let may_repeat = self.prepared.request.is_idempotent();

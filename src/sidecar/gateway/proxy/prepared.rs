@@ -103,7 +103,7 @@ impl ProxiedCall<'_> {
         let own_time = options.timeout.map(|timeout| self.started + timeout);
         let until = self.ends(own_time);
         let model = self.route.model.as_ref();
-        let reads = model.filter(|_| ModelRoute::reads(&head.method, &head.headers));
+        let reads = model.filter(|model| model.reads(&head.method, &target, &head.headers));
         let kept = (must_keep, reads);
         // On the heap, as is everything that few calls need: it must not enlarge every call's
         // future.

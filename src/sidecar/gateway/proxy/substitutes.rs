@@ -147,7 +147,9 @@ impl ProxiedCall<'_> {
         let failed = |error: &dyn ToString| SubstituteResult::Failed(error.to_string());
         let (request, mut calls) = SubstituteCalls::begin(self, request, until);
         let ends = self.ends(until);
+        let tokens = self.tokens(&request);
         let options = CallOptions {
+            metered: tokens.as_ref().map(|tokens| tokens.metered.clone()),
             timeout: until.map(|end| end.saturating_duration_since(Instant::now())),
             key: self.key_of_model(&request),
             // EDGE-1: a slow body is the caller's, also if this call is the first to need it.
@@ -157,7 +159,7 @@ impl ProxiedCall<'_> {
         let attempts = Cell::new(0);
         let budget = &self.lane.budget;
         let open = || {
-            let opening = self.attempt(&request, &attempts, ends);
+            let opening = self.attempt(&request, &attempts, ends, tokens.as_ref());
             async move {
                 let response = opening.await?;
                 // Another dependency's error is no answer to this caller.

@@ -1,10 +1,10 @@
 //! Metrics of language models. No prompt, answer or key is a label.
 
 use super::series::SeriesFamily;
-use crate::gateway::ModelFigures;
+use crate::gateway::{ModelFigures, ReservedTokens};
 
 /// Returns the families of all models.
-pub(super) fn families(models: &[ModelFigures]) -> [SeriesFamily; 4] {
+pub(super) fn families(models: &[ModelFigures], limits: &[ReservedTokens]) -> [SeriesFamily; 5] {
     let mut tokens = SeriesFamily::counter(
         "breakerbox_model_tokens_total",
         "Tokens of models, as their providers count them.",
@@ -40,5 +40,13 @@ pub(super) fn families(models: &[ModelFigures]) -> [SeriesFamily; 4] {
             gaps.add_histogram(&name, &one.gaps);
         }
     }
-    [tokens, first, gaps, streams]
+    let mut reserved = SeriesFamily::gauge(
+        "breakerbox_token_limit_reserved",
+        "Tokens that attempts hold at a limit, until they are settled.",
+    );
+    for limit in limits {
+        let labels = [("dependency", &*limit.dependency), ("of", limit.of.word())];
+        reserved.add(&labels, limit.reserved);
+    }
+    [tokens, first, gaps, streams, reserved]
 }

@@ -23,8 +23,49 @@ async fn llm_item_12_llm_4_a_used_up_quota_is_asked_once() {
         let response = bed.ask_with("gpt", asked("other", true)).await;
         check_good(response, "well", "fallback:spare").await;
         assert_eq!(first.hits(), 1, "{status}");
-        let (reason, _) = bed.of_name("gpt").paused.unwrap();
+        let (reason, left) = bed.of_name("gpt").paused.unwrap();
         assert_eq!(reason, breakerbox::policy::PauseReason::QuotaUsedUp);
+        assert!(left > Duration::from_secs(3_590), "{left:?}");
+        bed.end().await;
+    }
+}
+
+/// The same in the words of other APIs: Anthropic's spend lasts until the month ends, and Google's
+/// quota of a day for an hour at least, however few seconds its `RetryInfo` says.
+#[tokio::test]
+async fn llm_item_12_llm_4_every_api_has_its_words_for_a_used_up_quota() {
+    let spend = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "no",
+        "details": {"error_code": "enforced_spend_limit_reached"}}});
+    let a_day = json!({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "no",
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations":
+                [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}]},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]}});
+    for (api, path, status, body) in [
+        ("anthropic", "/v1/messages", 429, spend),
+        (
+            "anthropic",
+            "/v1/messages",
+            402,
+            json!({"type": "error", "error":
+            {"type": "billing_error", "message": "no"}}),
+        ),
+        ("google", "/models/g:generateContent", 429, a_day),
+    ] {
+        let first = Provider::of([Act::error(status, body)]).await;
+        let text = model("gpt", &first, "").replace("\"openai\"", &format!("{api:?}"));
+        let bed = Bed::of(&text.replace("/v1\"", "\"")).await;
+        let ask = async || {
+            let request = bed.http.post(bed.url(&format!("/gpt{path}")));
+            let request = request.header("content-type", "application/json");
+            request.body(asked("m", false)).send().await.unwrap()
+        };
+        assert_eq!(ask().await.status(), status, "{api}");
+        let refused = ask().await;
+        assert_eq!(refused.status(), 429, "{api}");
+        let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+        assert!(wait > 3_590, "{api}: {wait}");
+        assert_eq!(first.hits(), 1, "{api}");
         bed.end().await;
     }
 }
@@ -56,6 +97,48 @@ async fn llm_item_13_llm_4_a_quota_told_inside_a_stream_parks_too() {
     assert_eq!(response.status(), 429);
     assert_eq!(header(&response, "breakerbox-source"), "gateway");
     assert_eq!(first.hits(), 1);
+    bed.end().await;
+}
+
+/// With another provider, no caller notices.
+#[tokio::test]
+async fn llm_item_13_llm_4_a_quota_told_inside_a_stream_is_answered_by_others() {
+    let opened = named(
+        "response.created",
+        &json!({"type": "response.created", "sequence_number": 0, "response":
+            {"id": "r", "object": "response", "status": "in_progress", "output": []}}),
+    );
+    let error = named(
+        "error",
+        &json!({"type": "error", "code": "insufficient_quota", "message": "no credit",
+            "param": null, "sequence_number": 1}),
+    );
+    let delta = named(
+        "response.output_text.delta",
+        &json!({"type": "response.output_text.delta", "sequence_number": 1, "item_id": "i",
+            "output_index": 0, "content_index": 0, "delta": "well"}),
+    );
+    let done = named(
+        "response.completed",
+        &json!({"type": "response.completed", "sequence_number": 2, "response":
+            {"id": "r", "object": "response", "status": "completed", "output": []}}),
+    );
+    let good = vec![opened.clone(), delta, done];
+    let first = Provider::of([Act::Stream(vec![opened, error])]).await;
+    let spare = Provider::of([Act::Stream(good.clone())]).await;
+    let bed = bed(&first, Some(&spare), "").await;
+    for _ in 0..3 {
+        let request = bed.http.post(bed.url("/gpt/v1/responses"));
+        let request = request.header("content-type", "application/json");
+        let body = json!({"model": "m", "stream": true, "input": "hi"});
+        let response = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), good.concat());
+    }
+    assert_eq!((first.hits(), spare.hits()), (1, 3));
+    let (reason, left) = bed.of_name("gpt").paused.unwrap();
+    assert_eq!(reason, breakerbox::policy::PauseReason::QuotaUsedUp);
+    assert!(left > Duration::from_secs(3_590), "{left:?}");
     bed.end().await;
 }
 
@@ -105,6 +188,41 @@ async fn llm_item_15_llm_18_a_rate_limit_pauses_its_model_only() {
     let small = bed.ask_with("gpt", asked("small", true)).await;
     check_good(small, "well", "primary").await;
     assert_eq!(first.hits(), 2);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_item_15_llm_18_a_used_up_quota_pauses_every_model() {
+    let used_up = error("insufficient_quota", "insufficient_quota");
+    let first = Provider::of([Act::error(429, used_up), Act::good("well")]).await;
+    let bed = bed(&first, None, "").await;
+    assert_eq!(bed.ask_with("gpt", asked("big", true)).await.status(), 429);
+    for name in ["big", "small", "new"] {
+        let refused = bed.ask_with("gpt", asked(name, true)).await;
+        assert_eq!(refused.status(), 429, "{name}");
+        assert_eq!(header(&refused, "breakerbox-source"), "gateway", "{name}");
+    }
+    assert_eq!(first.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_item_15_llm_18_a_server_that_is_not_there_counts_for_every_model() {
+    // A port at which no server listens.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let text = format!(
+        "[dependencies.gpt]\nkind = \"model\"\napi = \"openai\"\nurl = \"http://{address}/v1\"\n\
+         retry.max_attempts = 1\nbreaker.failure_threshold = 3\n"
+    );
+    let bed = Bed::of(&text).await;
+    for _ in 0..3 {
+        assert_eq!(bed.ask_with("gpt", asked("big", true)).await.status(), 502);
+    }
+    let refused = bed.ask_with("gpt", asked("small", true)).await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(header(&refused, "breakerbox-attempts"), "0");
     bed.end().await;
 }
 

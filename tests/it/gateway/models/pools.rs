@@ -160,3 +160,109 @@ async fn llm_21_a_rejected_prompt_is_the_members_answer() {
     assert_eq!((first.hits(), second.hits()), (1, 0));
     bed.end().await;
 }
+
+#[tokio::test]
+async fn llm_item_20_llm_14_each_member_sees_its_own_key_path_and_model() {
+    let first = Provider::of([Act::error(500, limited())]).await;
+    let second = Provider::good("well").await;
+    let text = format!(
+        "{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"a\", \"b\"]\n",
+        model("a", &first, "key = \"sk-a\"\nmodel = \"a-1\"\n"),
+        model(
+            "b",
+            &second,
+            "key = \"sk-b\"\nkey_header = \"api-key\"\nmodel = { m = \"b-1\" }\n"
+        )
+        .replace("/v1\"", "/openai/v1\""),
+    );
+    let bed = Bed::of(&text).await;
+    let request = bed.http.post(bed.url("/chat/v1/chat/completions?x=1"));
+    let request = request
+        .header("content-type", "application/json")
+        .header("authorization", "Bearer sk-callers")
+        .header("api-key", "sk-callers")
+        .header("cookie", "a=sk-callers")
+        .header("breakerbox-priority", "high");
+    let response = request.body(asked("m", true)).send().await.unwrap();
+    check_good(response, "well", "pool:b").await;
+    let (a, b) = (first.seen(0), second.seen(0));
+    assert_eq!(a.path, "/v1/chat/completions?x=1");
+    assert_eq!(b.path, "/openai/v1/chat/completions?x=1");
+    assert_eq!(a.headers["authorization"], "Bearer sk-a");
+    assert_eq!(b.headers["api-key"], "sk-b");
+    assert!(!b.headers.contains_key("authorization"));
+    for (seen, name) in [(&a, "a-1"), (&b, "b-1")] {
+        assert_eq!(seen.body, asked(name, true));
+        let told = format!("{:?}", seen.headers);
+        for word in ["sk-callers", "cookie", "breakerbox", "forwarded", "\"via\""] {
+            assert!(!told.contains(word), "{word}: {told}");
+        }
+    }
+    bed.end().await;
+}
+
+/// A wrong key is a mistake of the set-up: the next member answers, also what may not be repeated.
+#[tokio::test]
+async fn llm_item_27_llm_3_a_wrong_key_gives_way_for_every_request() {
+    let wrong = json!({"error": {"message": "no", "type": "invalid_request_error", "param": null,
+        "code": "invalid_api_key"}});
+    let first = Provider::of([Act::error(401, wrong)]).await;
+    let second = Provider::of([Act::error(200, whole("well"))]).await;
+    let bed = pool(&[&first, &second], "first", "").await;
+    let body = json!({"model": "m", "messages": [],
+        "tools": [{"type": "mcp", "server_url": "https://x"}]});
+    let response = bed.ask_with("chat", body.to_string()).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(header(&response, "breakerbox-source"), "pool:m1");
+    bed.end().await;
+}
+
+/// A member without tokens does not take the call: none waits there while another is free.
+#[tokio::test]
+async fn llm_21_llm_19_a_member_without_tokens_is_passed_over() {
+    let hang = Act::Hang(vec![OPENING.to_owned(), chunk("a")]);
+    let (first, second) = (Provider::of([hang]).await, Provider::good("well").await);
+    let limit = "token_limit = { rate = 1500, per = \"1h\", max_wait = \"1h\" }\n";
+    let text = format!(
+        "{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"a\", \"b\"]\n",
+        model("a", &first, &format!("key = \"sk-a\"\n{limit}")),
+        model("b", &second, "key = \"sk-b\"\n"),
+    );
+    let bed = Bed::of(&text).await;
+    let held = bed.ask("chat", true).await;
+    assert_eq!(header(&held, "breakerbox-source"), "pool:a");
+    check_good(bed.ask("chat", true).await, "well", "pool:b").await;
+    assert_eq!((first.hits(), second.hits()), (1, 1));
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_22_a_pool_is_ok_degraded_or_down() {
+    use breakerbox::Health;
+    let dead = || Provider::of([Act::error(500, OVERLOADED)]);
+    let (first, second) = (dead().await, dead().await);
+    let open = "breaker.failure_threshold = 1\nbreaker.recovery_timeout = \"1h\"";
+    let bed = pool(&[&first, &second], "first", open).await;
+    let state = || {
+        let pool = bed.gateway.servers().pools().remove(0);
+        let next = pool.next().map(|member| member.name.clone());
+        (pool.health(), next)
+    };
+    assert_eq!(state(), (Health::Ok, Some("m0".to_owned())));
+    let ready = async || {
+        let asked = bed.get("/.breakerbox/chat/ready").await;
+        asked.status().as_u16()
+    };
+    assert_eq!(ready().await, 200);
+    // One of two models has no first choice.
+    bed.ask_with("m0", asked("other", true)).await;
+    let (health, next) = state();
+    assert!(
+        matches!(health, Health::Down { .. } | Health::Degraded { .. }),
+        "{health:?}"
+    );
+    assert_eq!(next.as_deref(), Some("m1"));
+    bed.ask_with("m1", asked("other", true)).await;
+    assert!(matches!(state().0, Health::Down { .. }), "{:?}", state());
+    bed.end().await;
+}

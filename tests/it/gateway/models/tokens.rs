@@ -167,3 +167,75 @@ async fn llm_20_what_can_never_go_is_refused_with_both_figures() {
     assert_eq!(first.hits(), 0);
     bed.end().await;
 }
+
+/// A call that waits for tokens holds no place of the bulkhead, and a fallback answers one that would
+/// wait for too long.
+#[tokio::test]
+async fn llm_19_a_wait_for_tokens_holds_no_place() {
+    let hang = Act::Hang(vec![OPENING.to_owned(), chunk("a")]);
+    let first = Provider::of([hang.clone(), Act::good("well")]).await;
+    let more = "token_limit = { rate = 4500, per = \"1h\", max_wait = \"2h\" }\n\
+                bulkhead.max_concurrent = 2\n";
+    let bed = bed(&first, None, more).await;
+    let held = bed.ask_with("gpt", long()).await;
+    assert_eq!(held.status(), 200);
+    let mut waiting = Box::pin(bed.ask_with("gpt", long()));
+    let other = async {
+        // The other call has come, and waits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(bed.of_name("gpt").in_flight, 1);
+        // What was not used is given back to it.
+        drop(held);
+    };
+    tokio::select! {
+        answered = &mut waiting => panic!("it waits: {answered:?}"),
+        () = other => {}
+    }
+    let answered = tokio::time::timeout(PATIENCE, waiting).await;
+    check_good(answered.unwrap(), "well", "primary").await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_19_another_provider_answers_where_the_tokens_are_used_up() {
+    let hang = Act::Hang(vec![OPENING.to_owned(), chunk("a")]);
+    let (first, spare) = (Provider::of([hang]).await, Provider::good("well").await);
+    let bed = bed(
+        &first,
+        Some(&spare),
+        "token_limit = { rate = 3000, per = \"1h\" }",
+    )
+    .await;
+    let held = bed.ask_with("gpt", long()).await;
+    assert_eq!(header(&held, "breakerbox-source"), "primary");
+    check_good(bed.ask_with("gpt", long()).await, "well", "fallback:spare").await;
+    let refused = bed.of_name("gpt").counts;
+    assert_eq!(first.hits(), 1, "{refused:?}");
+    bed.end().await;
+}
+
+/// A prompt that a provider had before its caller left counts, also where no content had come.
+#[tokio::test]
+async fn llm_23_llm_item_29_a_caller_that_leaves_before_content_pays_for_its_prompt() {
+    let first = Provider::of([Act::Hang(vec![OPENING.to_owned()])]).await;
+    let bed = bed(&first, None, "token_limit = { rate = 5000, per = \"1h\" }").await;
+    let mut asking = Box::pin(bed.ask_with("gpt", long()));
+    tokio::select! {
+        answered = &mut asking => panic!("{answered:?}"),
+        () = bed.until_of("gpt", |one| one.in_flight == 1) => {}
+    }
+    let asked = async {
+        while first.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        answered = &mut asking => panic!("{answered:?}"),
+        () = asked => {}
+    }
+    drop(asking);
+    bed.until_of("gpt", |one| one.in_flight == 0).await;
+    let left = bed.gateway.servers().reserved_tokens();
+    assert_eq!((left[0].reserved, left[0].available), (0, 4_000));
+    bed.end().await;
+}

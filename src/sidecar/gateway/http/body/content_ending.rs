@@ -19,8 +19,9 @@ pub(crate) struct ContentEnding {
     may_retry: bool,
     /// Time of content after which a probe is good; `None` once it is told.
     probe: Option<Duration>,
-    /// Number of the next event, and true if it stands between two events.
-    place: (u64, bool),
+    /// Number of the next event, and true if it stands between two events; `None` if no event can be
+    /// added.
+    place: Option<(u64, bool)>,
 }
 
 /// The last piece of a stream that failed, and true if the body ends with it as it should.
@@ -40,7 +41,7 @@ impl ContentEnding {
             dependency: Arc::clone(dependency),
             may_retry,
             probe: Some(probe),
-            place: (0, true),
+            place: None,
         }
     }
 
@@ -77,6 +78,13 @@ impl ContentEnding {
                 is_whole: *is_whole,
             };
         }
+        let Some((sequence, is_between)) = self.place else {
+            // Its break tells the caller.
+            return LastPiece {
+                bytes: bytes.freeze(),
+                is_whole: false,
+            };
+        };
         let (code, status) = code_and_status(error);
         let message = format!("{}: the answer broke off: {error}", self.dependency);
         let problem = ModelProblem {
@@ -89,7 +97,6 @@ impl ContentEnding {
             retry_after: None,
             may_retry: self.may_retry,
         };
-        let (sequence, is_between) = self.place;
         if !is_between && self.shape != ApiShape::ContentArray {
             bytes.extend_from_slice(b"\n\n");
         }

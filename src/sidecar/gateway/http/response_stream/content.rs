@@ -20,22 +20,23 @@ use tokio::time::{Instant, timeout_at};
 
 use breakerbox_policy::{Class, ClassifySettings, Executed, Symptom};
 
-use super::content_watch::ContentWatch;
+use super::content_watch::{ContentWatch, DecodedWatch};
 use super::read_ahead::{BodyEnd, ReadAhead};
-use crate::Verdict;
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::config::ContentLimits;
 use crate::model::{
-    ApiShape, ErrorScope, ModelErrorKind, ModelVerdict, StreamEnd, StreamError, StreamWatch,
-    WatchEvent, figures_of, judge,
+    AnswerFigures, ApiShape, ModelErrorKind, ModelVerdict, StreamEnd, StreamError, StreamWatch,
+    WatchEvent, figures_of, is_whole, judge,
 };
-use crate::sidecar::gateway::http::content_coding;
+use crate::sidecar::gateway::http::content_coding::{self, PieceDecoder};
 use crate::sidecar::gateway::http::error::{ErrorResponse, HttpError, ModelFailure};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
+use crate::sidecar::gateway::http::model_verdict::{is_event_stream, speaks_of_key, verdict_of};
 use crate::sidecar::gateway::http::pool::PooledBody;
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
 use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
-use crate::sidecar::gateway::token_limits::HeldTokens;
+use crate::sidecar::gateway::token_limits::{HeldTokens, TokenHold};
+use crate::{Verdict, retry_after};
 
 /// Maximum size of a whole answer that is read before its head is passed on, in bytes.
 const MAX_WHOLE: usize = 8_000_000;
@@ -47,6 +48,8 @@ pub(super) const REST: Duration = Duration::from_millis(500);
 /// Facts of an attempt that are known before its answer comes.
 pub(crate) struct ModelReading<'a> {
     pub(crate) shape: ApiShape,
+    /// True if the answer is to be a stream.
+    pub(crate) is_stream: bool,
     pub(crate) limits: ContentLimits,
     pub(crate) classify: &'a ClassifySettings,
     /// True if the key is ours, and not the caller's.
@@ -73,7 +76,10 @@ impl ModelReading<'_> {
         let (end, failure) = match (error, is_broken) {
             (Some((head, error)), _) => {
                 let words = Bytes::from(error.body);
-                let failure = late_error(head, &error.verdict, words, self);
+                let mut head = head.clone();
+                // The words were read without it.
+                head.headers.remove(CONTENT_ENCODING);
+                let failure = late_error(&head, &error.verdict, words, self);
                 (ContentEnd::ErrorEvent, failure)
             }
             (None, true) => (ContentEnd::Cut, HttpFailure::Reset.into()),
@@ -108,6 +114,8 @@ pub(super) struct ModelBody {
     /// The verdict at a good end.
     verdict: Verdict,
     watch: Option<ContentWatch>,
+    /// The figures of a whole answer.
+    whole: Option<AnswerFigures>,
     /// The share of the budget for the pieces.
     share: BufferShare,
 }
@@ -121,12 +129,23 @@ impl ModelBody {
             end: ahead.end,
             verdict,
             watch,
+            whole: None,
             share: ahead.share,
         }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// Returns the figures of a whole answer.
+    pub(super) fn whole_figures(&self) -> Option<&AnswerFigures> {
+        self.whole.as_ref()
+    }
+
+    /// Returns the figures of a stream, as far as it has come.
+    pub(super) fn stream_figures(&self) -> Option<&AnswerFigures> {
+        Some(self.watch.as_ref()?.watch.watch.figures())
     }
 
     /// Turns an unsuccessful response into an error, before any of it is passed on.
@@ -174,11 +193,12 @@ impl ModelBody {
         self.watch.is_some()
     }
 
-    /// Returns the number of the next event, and true if no part of an event has been passed on.
-    pub(super) fn place(&self) -> (u64, bool) {
-        self.watch.as_ref().map_or((0, true), |watch| {
-            (watch.watch.next_sequence(), watch.watch.unfinished() == 0)
-        })
+    /// Returns the number of the next event, and true if no part of an event has been passed on;
+    /// `None` for a stream with a coding, to which no event can be added.
+    pub(super) fn place(&self) -> Option<(u64, bool)> {
+        let watch = &self.watch.as_ref()?.watch;
+        let place = (watch.watch.next_sequence(), watch.watch.unfinished() == 0);
+        watch.is_plain().then_some(place)
     }
 
     /// Polls for the next piece.
@@ -232,27 +252,6 @@ impl ModelBody {
     }
 }
 
-/// Returns the verdict for the runtime. `has_key`: the key is ours.
-pub(super) fn verdict_of(judged: &ModelVerdict, has_key: bool) -> Verdict {
-    let verdict = judged.verdict();
-    if speaks_of_key(judged) && !has_key {
-        // FBK-2: the caller's own key is its own affair.
-        return Verdict::from(Class::Rejected)
-            .symptom(Symptom::Status(judged.status))
-            .for_caller();
-    }
-    match judged.scope() {
-        // LLM-18: a used-up quota and a wrong key hold for every model.
-        ErrorScope::Dependency => verdict.for_all_keys(),
-        ErrorScope::Model => verdict,
-    }
-}
-
-fn speaks_of_key(judged: &ModelVerdict) -> bool {
-    use ModelErrorKind::{NotPermitted, WrongKey};
-    matches!(judged.kind, Some(WrongKey | NotPermitted))
-}
-
 /// Returns the failure, with its verdict before any content was passed on.
 fn failure_of(judged: &ModelVerdict, reading: &ModelReading<'_>) -> Box<ModelFailure> {
     let Some(kind) = reading.rejected_for_others(judged) else {
@@ -291,65 +290,114 @@ fn is_failed(judged: &ModelVerdict, reading: &ModelReading<'_>) -> bool {
 /// # Errors  It is an error of the provider, or none at all.
 pub(super) async fn read(
     head: &mut Parts,
-    mut body: PooledBody,
+    body: PooledBody,
     reading: &ModelReading<'_>,
 ) -> Result<(ModelBody, PooledBody), HttpError> {
     if head.status.as_u16() >= 400 {
         return read_error(head, body, reading).await;
     }
-    let mut ahead = ReadAhead::new(reading.budget);
-    let is_array = reading.shape == ApiShape::ContentArray;
-    let is_coded = head.headers.contains_key(CONTENT_ENCODING);
-    if !reading.shape.is_generating() || is_coded {
+    let ahead = ReadAhead::new(reading.budget);
+    if !reading.shape.is_generating() {
         let verdict = Verdict::from(Class::Success);
         return Ok((ModelBody::new(ahead, verdict, None), body));
     }
-    if is_array || is_event_stream(&head.headers) {
-        let watch = hold_back(head, (&mut ahead, &mut body), reading).await?;
-        let watch = ContentWatch::new(watch, reading);
-        // An event of ours may follow.
-        head.headers.remove(CONTENT_LENGTH);
+    let Some(decoder) = PieceDecoder::of(&head.headers) else {
+        // There is no decoder for it here. Its prompt was read, and counts.
+        reading.held.take().into_iter().for_each(TokenHold::used);
         let verdict = Verdict::from(Class::Success);
-        return Ok((ModelBody::new(ahead, verdict, Some(watch)), body));
+        return Ok((ModelBody::new(ahead, verdict, None), body));
+    };
+    if is_stream(&head.headers, reading) {
+        return read_stream(head, (ahead, body), decoder, reading).await;
     }
-    // LLM-10: a whole answer is read before its head is sent.
+    read_whole(head, (ahead, body), reading).await
+}
+
+/// Reads a stream until its first content.
+async fn read_stream(
+    head: &mut Parts,
+    (mut ahead, mut body): (ReadAhead, PooledBody),
+    decoder: PieceDecoder,
+    reading: &ModelReading<'_>,
+) -> Result<(ModelBody, PooledBody), HttpError> {
+    let watch = DecodedWatch::new(decoder, reading.shape, &head.headers);
+    let watch = hold_back(head, (&mut ahead, &mut body), (watch, reading)).await?;
+    if let Some(judged) = watch.watch.blocked() {
+        let figures = watch.watch.figures();
+        reading.figures.count(reading.dependency, figures, None);
+        reading
+            .held
+            .take()
+            .into_iter()
+            .for_each(|hold| hold.settle(figures));
+        return Err(said_so(head, &judged, (ahead, body), reading));
+    }
+    let watch = ContentWatch::new(watch, reading);
+    // An event of ours may follow.
+    head.headers.remove(CONTENT_LENGTH);
+    let verdict = Verdict::from(Class::Success);
+    Ok((ModelBody::new(ahead, verdict, Some(watch)), body))
+}
+
+/// Reads a whole answer before its head is sent.
+///
+/// # Source  Rule LLM-10 in docs/rules.md.
+async fn read_whole(
+    head: &Parts,
+    (mut ahead, mut body): (ReadAhead, PooledBody),
+    reading: &ModelReading<'_>,
+) -> Result<(ModelBody, PooledBody), HttpError> {
     while ahead.next(&mut body, MAX_WHOLE).await.is_some() {}
+    let mut figures = None;
     match ahead.end {
         Some(BodyEnd::Broken) => return Err(HttpFailure::Reset.into()),
         Some(BodyEnd::Whole) => {
             let whole = ahead.joined();
-            let judged = judge(reading.shape, head.status.as_u16(), &head.headers, &whole);
+            let plain = content_coding::decoded_up_to(&head.headers, &whole, MAX_WHOLE);
+            let plain = plain.unwrap_or_default();
+            let judged = judge(reading.shape, head.status.as_u16(), &head.headers, &plain);
             if !judged.is_good() {
                 // LLM-3: a success with an error instead of an answer is that error.
                 return Err(late_error(head, &judged, whole, reading));
             }
-            let figures = figures_of(reading.shape, &whole);
-            reading.figures.count(reading.dependency, &figures, None);
-            if let Some(hold) = reading.held.take() {
-                hold.settle(&figures);
+            // LLM-10: a part of an answer, or the page of a proxy, is none.
+            let is_bounded = plain.len() >= MAX_WHOLE;
+            if head.status.is_success() && !is_bounded && !is_whole(&plain) {
+                return Err(HttpFailure::Content(match plain.is_empty() {
+                    true => ContentFailure::Empty,
+                    false => ContentFailure::Truncated,
+                })
+                .into());
             }
+            let read = figures_of(reading.shape, &plain);
+            reading.figures.count(reading.dependency, &read, None);
+            if let Some(hold) = reading.held.take() {
+                hold.settle(&read);
+            }
+            figures = Some(read);
         }
-        // It is too long to be judged.
-        None => {}
+        // It is too long to be judged, and its usage is not known.
+        None => reading.held.take().into_iter().for_each(TokenHold::used),
     }
     let verdict = Verdict::from(Class::Success);
-    Ok((ModelBody::new(ahead, verdict, None), body))
+    let mut whole = ModelBody::new(ahead, verdict, None);
+    whole.whole = figures;
+    Ok((whole, body))
 }
 
 /// Reads a stream until its first content.
 async fn hold_back(
     head: &Parts,
     (ahead, body): (&mut ReadAhead, &mut PooledBody),
-    reading: &ModelReading<'_>,
-) -> Result<StreamWatch, HttpError> {
-    let mut watch = StreamWatch::new(reading.shape);
+    (mut watch, reading): (DecodedWatch, &ModelReading<'_>),
+) -> Result<DecodedWatch, HttpError> {
     // LLM-6: the answer begins with the first content.
     while let Some(piece) = ahead.next(body, MAX_OPENING).await {
         let events = watch.feed(&piece);
         if let Some(error) = error_in(events) {
-            return Err(reading.without_content(&watch, Some((head, error)), false));
+            return Err(reading.without_content(&watch.watch, Some((head, error)), false));
         }
-        if watch.has_content() || watch.is_ended() {
+        if watch.watch.has_content() || watch.watch.is_ended() {
             return Ok(watch);
         }
     }
@@ -357,12 +405,23 @@ async fn hold_back(
         // It is passed on from here: there is no room for more.
         return Ok(watch);
     };
-    let (end, events) = watch.finish();
+    let (end, events) = watch.watch.finish();
     match error_in(events) {
-        None if end == StreamEnd::Good || watch.has_content() => Ok(watch),
+        None if end == StreamEnd::Good || watch.watch.has_content() => Ok(watch),
+        None if ended == BodyEnd::Whole => {
+            // LLM-3: some say their errors without the words of a stream.
+            let whole = ahead.joined();
+            let plain = content_coding::decoded(&head.headers, &whole).unwrap_or_default();
+            let judged = judge(reading.shape, head.status.as_u16(), &head.headers, &plain);
+            let failure = reading.without_content(&watch.watch, None, false);
+            Err(match judged.is_good() {
+                true => failure,
+                false => late_error(head, &judged, whole, reading),
+            })
+        }
         error => {
             let error = error.map(|error| (head, error));
-            Err(reading.without_content(&watch, error, ended == BodyEnd::Broken))
+            Err(reading.without_content(&watch.watch, error, ended == BodyEnd::Broken))
         }
     }
 }
@@ -399,18 +458,28 @@ async fn read_error(
         let verdict = failure.verdict;
         return Ok((ModelBody::new(ahead, verdict, None), body));
     }
+    Err(said_so(head, &judged, (ahead, body), reading))
+}
+
+/// Returns the error of an answer that is passed on as it came, if no other one is found.
+fn said_so(
+    head: &Parts,
+    judged: &ModelVerdict,
+    (ahead, body): (ReadAhead, PooledBody),
+    reading: &ModelReading<'_>,
+) -> HttpError {
     let is_broken = ahead.end == Some(BodyEnd::Broken);
     let rest = ahead.end.is_none().then_some(body);
     let said = ErrorBody::resumed(ahead.pieces, rest, (is_broken, ahead.share));
-    Err(HttpError {
-        failure: HttpFailure::Status(status),
+    HttpError {
+        failure: HttpFailure::Status(judged.status),
         retry_after: judged.retry_after,
         said: Some(Box::new(ErrorResponse {
             head: head.clone(),
             body: said,
         })),
-        model: Some(failure),
-    })
+        model: Some(failure_of(judged, reading)),
+    }
 }
 
 /// Returns the error of an answer that began as a success. `words`: the provider's error as a body.
@@ -445,7 +514,9 @@ fn late_error(
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    media.is_some_and(|media| media.starts_with(b"text/event-stream"))
+/// Returns true if an answer is a stream of events. One that should be a stream, and is no JSON, is
+/// read as one: its provider may have named it wrongly.
+fn is_stream(headers: &HeaderMap, reading: &ModelReading<'_>) -> bool {
+    let is_wanted = reading.is_stream && !retry_after::is_json(headers, b"");
+    reading.shape == ApiShape::ContentArray || is_event_stream(headers) || is_wanted
 }

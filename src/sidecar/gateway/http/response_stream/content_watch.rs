@@ -7,12 +7,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::content::{ModelReading, REST, verdict_of};
+use super::content::{ModelReading, REST};
 use crate::Verdict;
-use crate::model::{StreamEnd, StreamWatch, WatchEvent};
+use crate::model::{ApiShape, StreamEnd, StreamWatch, WatchEvent};
+use crate::sidecar::gateway::http::content_coding::PieceDecoder;
 use crate::sidecar::gateway::http::error::{HttpError, ModelFailure};
+use crate::sidecar::gateway::http::model_verdict::verdict_of;
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
 use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
 use crate::sidecar::gateway::token_limits::TokenHold;
@@ -37,9 +40,40 @@ impl FailedStream {
     }
 }
 
+/// The watch of a stream, which reads it without its coding.
+pub(super) struct DecodedWatch {
+    decoder: PieceDecoder,
+    pub(super) watch: StreamWatch,
+}
+
+impl DecodedWatch {
+    pub(super) fn new(decoder: PieceDecoder, shape: ApiShape, headers: &HeaderMap) -> Self {
+        Self {
+            decoder,
+            watch: StreamWatch::new(shape).with_head(headers),
+        }
+    }
+
+    /// Takes the next piece as it came, and returns the events that end in it.
+    pub(super) fn feed(&mut self, piece: &[u8]) -> Vec<WatchEvent> {
+        if self.decoder.is_plain() {
+            return self.watch.feed(piece);
+        }
+        let mut events = Vec::new();
+        let (decoder, watch) = (&mut self.decoder, &mut self.watch);
+        decoder.decode(piece, &mut |plain| events.extend(watch.feed(plain)));
+        events
+    }
+
+    /// Returns true if the stream has no coding.
+    pub(super) fn is_plain(&self) -> bool {
+        self.decoder.is_plain()
+    }
+}
+
 /// The watch of a stream, and the clock of its content.
 pub(super) struct ContentWatch {
-    pub(super) watch: StreamWatch,
+    pub(super) watch: DecodedWatch,
     has_key: bool,
     gap: Option<Duration>,
     /// Time that the provider has taken since the last content, before the present wait.
@@ -68,7 +102,7 @@ impl Drop for ContentWatch {
             first_token: self.first_token,
             longest_gap: self.longest_gap,
         };
-        let answer = self.watch.figures();
+        let answer = self.watch.watch.figures();
         // LLM-23: the tokens until here are counted and settled.
         self.figures.count(&self.dependency, answer, Some(times));
         if let Some(hold) = self.held.take() {
@@ -78,7 +112,7 @@ impl Drop for ContentWatch {
 }
 
 impl ContentWatch {
-    pub(super) fn new(watch: StreamWatch, reading: &ModelReading<'_>) -> Self {
+    pub(super) fn new(watch: DecodedWatch, reading: &ModelReading<'_>) -> Self {
         let now = Instant::now();
         Self {
             watch,
@@ -137,7 +171,7 @@ impl ContentWatch {
     /// the stream has ended well.
     pub(super) fn poll_gap(&mut self, cx: &mut Context<'_>) -> Poll<Option<HttpError>> {
         let now = Instant::now();
-        let is_over = self.failed.is_some() || self.watch.is_ended();
+        let is_over = self.failed.is_some() || self.watch.watch.is_ended();
         let until = if is_over {
             Some(*self.rest_until.get_or_insert(now + REST))
         } else {
@@ -163,7 +197,7 @@ impl ContentWatch {
         if let Some(failed) = self.failed.take() {
             return Poll::Ready(Some(failed.into_error(false)));
         }
-        if self.watch.is_ended() {
+        if self.watch.watch.is_ended() {
             self.end = ContentEnd::Good;
             return Poll::Ready(None);
         }
@@ -177,7 +211,7 @@ impl ContentWatch {
         if let Some(failed) = self.failed.take() {
             return Some(failed.into_error(!is_broken));
         }
-        let (end, events) = self.watch.finish();
+        let (end, events) = self.watch.watch.finish();
         self.end = match end {
             StreamEnd::Good => ContentEnd::Good,
             StreamEnd::Failed => ContentEnd::ErrorEvent,
