@@ -13,6 +13,9 @@ mod provision;
 
 mod server_clock;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 pub use nats_queue::{NatsQueue, QueueError, QueueSettings};
 

@@ -28,6 +28,9 @@ mod model;
 mod nats_board;
 mod status;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 
