@@ -7,7 +7,7 @@ use breakerbox_policy::RoundedDuration;
 
 use super::{ConfigError, Settings, dotenv, value_type};
 
-/// Longest text that is read: what is longer finds nothing new, and takes longer.
+/// Longest text that is read: a longer one finds nothing new, and takes longer.
 const LONGEST: usize = 16 * 1024;
 
 fn text(data: &[u8]) -> String {
@@ -32,7 +32,7 @@ pub(crate) fn variables(data: &[u8]) {
     check(&loader.load());
 }
 
-/// Checks that whatever is told of a configuration can be shown on a terminal.
+/// Checks that all texts about a configuration can be shown on a terminal.
 fn check(loaded: &Result<Settings, ConfigError>) {
     match loaded {
         Ok(settings) => {

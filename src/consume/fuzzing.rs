@@ -1,4 +1,4 @@
-//! Target for fuzzers: what is kept of messages.
+//! Target for fuzzers: the notes of messages, and headers of publications.
 
 use breakerbox_actors::OutgoingMessage;
 

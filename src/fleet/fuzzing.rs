@@ -2,7 +2,7 @@
 
 use super::board_word::{self as word, BoardKey, BoardWord, ReplicaMessage, UnknownWord};
 
-/// Reads a key and a word: the first line, and what is behind it.
+/// Reads a key and a word: the first line, and the rest.
 pub(crate) fn fleet_words(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n');
     let (key, told) = data.split_at(end.unwrap_or(0));

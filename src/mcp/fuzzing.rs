@@ -13,8 +13,8 @@ use super::request_meta;
 /// Maximum size of an event in these tests.
 const MAX_EVENT: usize = 200;
 
-/// Reads a stream of events: the first byte is the size of its pieces. What is read does not depend
-/// on how it is cut, unless an event is too long.
+/// Reads a stream of events: the first byte is the size of its pieces. The events do not depend on
+/// the cuts, unless one of them is too long.
 pub(crate) fn mcp_events(data: &[u8]) {
     let Some((size, stream)) = data.split_first() else {
         return;
@@ -44,13 +44,13 @@ pub(crate) fn mcp_events(data: &[u8]) {
     }
 }
 
-type Seen = (
+type ReadEvents = (
     Vec<StreamEvent>,
     Option<String>,
     Option<std::time::Duration>,
 );
 
-fn events(stream: &[u8], size: usize, max: usize) -> Seen {
+fn events(stream: &[u8], size: usize, max: usize) -> ReadEvents {
     let mut reader = EventReader::new(max);
     let mut events = Vec::new();
     for piece in stream.chunks(size) {
@@ -129,7 +129,8 @@ fn check_line(text: &Bytes) {
     assert_eq!(decoded(&encoded(&lossy)).as_deref(), Some(&*lossy));
 }
 
-/// Checks that the search for an id finds what was read. It reads no escapes, and short names only.
+/// Checks that the search for an id finds the one that was read. It reads no escapes, and short
+/// names only.
 fn check_scanned(text: &Bytes, id: Option<&MessageId>) {
     let is_short = id.is_none_or(|id| id.as_json().len() < 100);
     if text.contains(&b'\\') || !is_short {

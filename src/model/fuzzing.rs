@@ -30,9 +30,9 @@ pub(crate) fn model_events(data: &[u8]) {
 }
 
 /// Everything that a watch says of a stream.
-type Watched = (Vec<WatchEvent>, super::StreamEnd, super::AnswerFigures, u64);
+type WatchedStream = (Vec<WatchEvent>, super::StreamEnd, super::AnswerFigures, u64);
 
-fn watched(shape: ApiShape, stream: &[u8], size: usize) -> Watched {
+fn watched(shape: ApiShape, stream: &[u8], size: usize) -> WatchedStream {
     let mut watch = StreamWatch::new(shape);
     let mut events = Vec::new();
     let mut fed = 0;
