@@ -76,6 +76,9 @@ mod workers;
 mod client_import;
 mod schema;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 pub mod credentials;
 mod problem;
 mod secret;

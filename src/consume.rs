@@ -21,6 +21,9 @@ mod sorted_message;
 
 mod sorter;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 pub use nats_queue::{NatsQueue, QueueError};
 pub use queue_settings::QueueSettings;

@@ -30,6 +30,9 @@ mod nats_board;
 mod scripted_board;
 mod status;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests;
 

@@ -140,6 +140,11 @@ mod unpooled_http;
 #[cfg(feature = "mcp")]
 mod tls;
 
+// with all that they read
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use actix;
 #[doc(hidden)]
 pub use breakerbox_actors::attribute;

@@ -98,6 +98,9 @@ mod process;
 
 mod stderr_tail;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;

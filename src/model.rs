@@ -40,6 +40,9 @@ mod usage;
 mod verdict;
 mod watch;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 pub use api::{Api, ApiShape, UnknownApi};
 pub use judge::{figures_of, is_whole, judge};
 pub use key::{put_key, remove_keys, without_key_in_query};

@@ -9,6 +9,9 @@ mod json;
 
 mod span;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 use std::time::Duration;
 
 use http::HeaderMap;

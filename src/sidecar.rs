@@ -25,7 +25,7 @@ pub(crate) mod state_file;
 mod names;
 
 #[cfg(all(feature = "cli", feature = "fleet"))]
-mod consumers;
+pub(crate) mod consumers;
 
 #[cfg(feature = "cli")]
 pub mod serve;

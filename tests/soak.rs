@@ -1,7 +1,7 @@
 //! A soak test: random faults, reloads every second and 200 callers. At the end every call has one
 //! answer, and memory has not grown.
 //!
-//! `BREAKERBOX_SOAK_SECONDS` sets the duration, 3 by default; the gate runs five minutes.
+//! `BREAKERBOX_SOAK_SECONDS` sets the duration, 3 by default; the gate runs a minute.
 
 use std::rc::Rc;
 use std::sync::Arc;

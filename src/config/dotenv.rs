@@ -101,7 +101,7 @@ fn foreign(_: &Metadata) -> Option<String> {
 }
 
 /// Reads our lines; all others are dropped.
-fn parse(text: &str, place: &str) -> DotEnvContent {
+pub(super) fn parse(text: &str, place: &str) -> DotEnvContent {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut ours = String::new();
     let mut lines = text.lines();

@@ -262,7 +262,7 @@ impl BoardKey {
         if parts.next().is_some() {
             return None;
         }
-        match (kind, name, id) {
+        let key = match (kind, name, id) {
             ("join", None, None) => Some(Self::Join),
             ("evidence", Some(name), Some(id)) => Some(Self::Evidence(decoded(name)?, id_of(id)?)),
             ("lease", Some(name), None) => Some(Self::Lease(decoded(name)?)),
@@ -270,7 +270,9 @@ impl BoardKey {
             ("order", Some(name), None) => Some(Self::Order(decoded(name)?)),
             ("rate", Some(name), None) => Some(Self::Rate(decoded(name)?)),
             _ => None,
-        }
+        };
+        // A word under another spelling could not be taken off by the key that is written.
+        key.filter(|key| key.text() == text)
     }
 }
 
@@ -387,6 +389,12 @@ mod tests {
             "gossip.a",
             "lease.=zz",
             "join.a",
+            // Other spellings of keys.
+            "lease.=61",
+            "lease.=+f",
+            "lease.=C3=B6",
+            "evidence.a.7",
+            "evidence.a.+000000000000007",
         ] {
             assert_eq!(BoardKey::of(other), None, "{other}");
         }

@@ -259,7 +259,8 @@ struct ParamsFields<'a> {
     uri: Option<&'a RawValue>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
+    // Also a `null`: it is replaced, and not joined by a second member of this name.
+    #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     request_state: Option<&'a RawValue>,
@@ -326,6 +327,8 @@ pub(crate) struct ResultHead {
     pub(crate) is_error: bool,
     /// The kind of the result, in the newer dialect.
     pub(crate) kind: Option<String>,
+    /// True if there is a member for the kind, of whatever type.
+    pub(crate) has_kind: bool,
     pub(crate) meta: Option<JsonText>,
     /// True if there is a content that is no list.
     pub(crate) has_odd_content: bool,
@@ -338,15 +341,15 @@ pub(crate) struct ResultHead {
 struct ResultFields<'a> {
     #[serde(borrow, default)]
     is_error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     result_type: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
+    #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     ttl_ms: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     cache_scope: Option<&'a RawValue>,
 }
 
@@ -364,6 +367,7 @@ impl ResultHead {
         Self {
             is_error: fields.is_error.is_some_and(|raw| raw.get() == "true"),
             kind: kind.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+            has_kind: kind.is_some(),
             meta: fields.meta.map(|raw| part_of(text, raw)),
             has_odd_content: fields
                 .content

@@ -35,8 +35,11 @@ const MAX_META: usize = 256 * 1024;
 /// The members of a metadata object, by name.
 pub(crate) type MetaMembers = BTreeMap<String, JsonText>;
 
-/// Reads metadata; `None` if it is no object, or too large.
+/// Reads metadata; `None` if it is no object, or too large. A `null` is one without members.
 pub(crate) fn members(meta: &JsonText) -> Option<MetaMembers> {
+    if meta.as_str() == "null" {
+        return Some(MetaMembers::new());
+    }
     if !meta.is_object() || meta.bytes().len() > MAX_META {
         return None;
     }
@@ -183,5 +186,22 @@ mod tests {
         assert_eq!(got["_meta"][CLIENT_INFO]["name"], "breakerbox");
         let (got, token) = sent(&old, &json!({ "name": "a" }));
         assert_eq!((got, token), (json!({ "name": "a" }), None));
+    }
+
+    #[test]
+    fn mcp_5_metadata_that_is_null_is_replaced_and_not_doubled() {
+        let params = JsonText::checked(Bytes::from_static(b"{\"a\":1,\"_meta\":null}"));
+        let head = ParamsHead::read(&params).unwrap();
+        assert_eq!(
+            members(head.meta.as_ref().unwrap()),
+            Some(MetaMembers::new())
+        );
+        let edit = MemberEdit {
+            name: "_meta",
+            present: head.meta.as_ref(),
+            value: Bytes::from_static(b"{}"),
+        };
+        let changed = joined(&edited(&params, vec![edit]));
+        assert_eq!(&changed[..], b"{\"a\":1,\"_meta\":{}}");
     }
 }

@@ -62,7 +62,9 @@ impl ModelRequest {
         let (model, is_streamed, max_output) = match api {
             Api::Google => {
                 let config = raw("generationConfig").or_else(|| raw("generation_config"));
-                let streamed = target.contains(":streamGenerateContent");
+                let path = target.split('?').next().unwrap_or(target);
+                let operation = path.trim_end_matches('/').rsplit_once(':');
+                let streamed = operation.is_some_and(|(_, name)| name == "streamGenerateContent");
                 (model_in_path(target), streamed, google_maximum(config))
             }
             Api::OpenAi | Api::Anthropic => {
@@ -273,6 +275,13 @@ mod tests {
         );
         assert_eq!(content.model.as_deref(), Some("g-1"));
         assert_eq!((content.is_streamed, content.max_output), (true, Some(6)));
+        // Only the operation says so, as it says the shape.
+        for target in [
+            "/v1beta/models/g:generateContent?a=:streamGenerateContent",
+            "/v1beta/models/a:streamGenerateContent:countTokens",
+        ] {
+            assert!(!read(Api::Google, target, "{}").is_streamed, "{target}");
+        }
         let none = read(Api::OpenAi, "/responses", "no JSON at all");
         assert_eq!((none.model.clone(), none.max_output), (None, None));
         assert_eq!(

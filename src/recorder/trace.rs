@@ -135,6 +135,15 @@ impl Trace {
         Self::from_reader(reader).map_err(|kind| TraceError { place, kind })
     }
 
+    /// Reads the bytes of a file.
+    #[cfg(all(any(test, fuzzing), feature = "cli"))]
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, TraceError> {
+        Self::from_reader(bytes).map_err(|kind| TraceError {
+            place: "the given bytes".to_owned(),
+            kind,
+        })
+    }
+
     fn from_reader(mut reader: impl BufRead) -> Result<Self, LineTag> {
         let mut growing = RecordingBuilder::default();
         let mut line = Vec::new();

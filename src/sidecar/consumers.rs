@@ -5,6 +5,9 @@
 
 mod http_work;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -80,6 +80,9 @@ mod http;
 
 mod mcp;
 
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
+
 // responses
 mod problem;
 

@@ -201,7 +201,7 @@ fn answer(reply: MessageReply) -> WorkAnswer {
 }
 
 /// Returns the headers of a message that are those of its request.
-fn headers_of(message: &QueueMessage) -> Result<HeaderMap, BrokenMessage> {
+pub(super) fn headers_of(message: &QueueMessage) -> Result<HeaderMap, BrokenMessage> {
     // Of ours, only those that say how the call is made are read further on.
     const OPTIONS: [&str; 2] = ["breakerbox-key", "breakerbox-priority"];
     let mut headers = HeaderMap::new();
@@ -221,7 +221,7 @@ fn headers_of(message: &QueueMessage) -> Result<HeaderMap, BrokenMessage> {
 }
 
 /// Writes a text of JSON in ASCII letters alone: headers take no others.
-fn ascii(json: &str) -> String {
+pub(super) fn ascii(json: &str) -> String {
     use std::fmt::Write as _;
 
     let mut text = String::with_capacity(json.len());

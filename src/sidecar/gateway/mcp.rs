@@ -19,7 +19,7 @@ pub(super) mod endpoint_front;
 
 mod tool_table;
 
-mod raw_object;
+pub(super) mod raw_object;
 
 // its caller
 mod caller_message;

@@ -10,6 +10,7 @@ use breakerbox_actors::{CallOptions, MessageEnding};
 use breakerbox_policy::DependencySettings;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
 use serde_json::Value;
 
@@ -184,7 +185,13 @@ pub(crate) fn read_head(
     target: &str,
     headers: &mut HeaderMap,
 ) -> Result<CallOptions, &'static str> {
-    if !target.starts_with('/') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+    // MSG-11: else the call would fail, as if the dependency were at fault.
+    let is_path = target.starts_with('/')
+        && target
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && PathAndQuery::try_from(target).is_ok();
+    if !is_path {
         return Err("breakerbox-path does not begin with / or has letters that no path has");
     }
     let path = target.split('?').next().unwrap_or_default();
@@ -204,4 +211,26 @@ pub(crate) fn read_head(
 /// Returns true if a message carries the word that it may be done twice.
 pub(crate) fn has_idempotency_key(headers: &HeaderMap) -> bool {
     headers.contains_key(IDEMPOTENCY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn msg_11_a_path_that_no_request_can_have_is_malformed() {
+        for (target, is_taken) in [
+            ("/", true),
+            ("/v1/find?q=a%20b&c=\"d\"", true),
+            ("/a<b>", false),
+            ("/a`b", false),
+            ("/a#b", false),
+            ("a", false),
+            ("", false),
+            ("/a b", false),
+        ] {
+            let read = read_head(target, &mut HeaderMap::new());
+            assert_eq!(read.is_ok(), is_taken, "{target:?}");
+        }
+    }
 }

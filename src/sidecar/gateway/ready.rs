@@ -18,7 +18,7 @@ use crate::Readiness;
 const OWN: &str = "/.breakerbox/";
 
 /// Maximum wait for an answer.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// Returns the dependency that a path asks about.
 pub(super) fn dependency_of(path: &str) -> Option<&str> {
@@ -99,7 +99,7 @@ async fn ready_of(
 }
 
 /// Returns the wait that a query names; none if it names none.
-fn wait_of(query: &str) -> Result<Duration, String> {
+pub(super) fn wait_of(query: &str) -> Result<Duration, String> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     let mut wait = Duration::ZERO;
     for part in parts {

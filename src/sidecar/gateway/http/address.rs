@@ -186,7 +186,7 @@ impl UpstreamAddress {
     }
 
     /// Returns the path to request, in origin form.
-    pub(super) fn path(&self, target: &str) -> Result<Uri, http::Error> {
+    pub(in crate::sidecar::gateway) fn path(&self, target: &str) -> Result<Uri, http::Error> {
         if self.prefix.is_empty() {
             return Ok(Uri::try_from(target)?);
         }
@@ -194,7 +194,7 @@ impl UpstreamAddress {
     }
 
     /// Returns the full URI, with scheme and authority.
-    pub(super) fn whole(&self, target: &str) -> Result<Uri, http::Error> {
+    pub(in crate::sidecar::gateway) fn whole(&self, target: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())

@@ -58,7 +58,7 @@ pub(super) fn finished(
     let mut edits = Vec::new();
     if is_newer {
         // Servers of the older dialect omit what callers of the newer one require.
-        if reply.head.kind.is_none() {
+        if !reply.head.has_kind {
             edits.push(add("resultType", b"\"complete\""));
         }
         if KEPT.contains(&method) && !reply.head.asks_for_input() {
