@@ -1,6 +1,6 @@
 //! Options of one call.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,10 @@ pub struct CallOptions {
     /// Progress from which the limits of the call's attempts count; `None` counts them from the
     /// start of each attempt. The total limit is never prolonged.
     pub progress: Option<AttemptProgress>,
+    /// Number by which the caller is told apart from others, such as a hash of its address; `None` if
+    /// it is not known. Calls that one caller gives up, one after the other, are no hang of the
+    /// dependency (rule HLT-1).
+    pub caller: Option<NonZeroU64>,
 }
 
 impl CallOptions {
@@ -56,6 +60,7 @@ impl CallOptions {
             weight: None,
             session: None,
             progress: None,
+            caller: None,
         };
         &USUAL
     }
