@@ -92,6 +92,8 @@ pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
 pub use self::model_figures::{ContentEnd, ModelFigures};
 use access_log::{AccessLog, AccessWriter};
+#[cfg(feature = "cli")]
+pub(crate) use caller_auth::check_key_file;
 use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
