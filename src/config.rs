@@ -13,6 +13,7 @@ mod table_lists;
 mod variable_names;
 
 mod layer_files;
+mod toml_lines;
 mod toml_mistake;
 
 // values
@@ -20,6 +21,7 @@ mod credential_names;
 mod foreign_names;
 mod known_keys;
 mod masking;
+mod misplaced_value;
 mod section;
 mod unknown_key;
 mod url;
@@ -325,6 +327,9 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };
+    if settings.fleet.is_none() {
+        dead_settings::check_fleet_parts(&section.section("dependencies"));
+    }
     if let Some(fleet) = &settings.fleet {
         for dependency in settings.dependencies.values_mut() {
             if let Some(lease) = fleet::lease_of_probes(fleet, &dependency.fleet) {
@@ -370,6 +375,11 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
             if let Some((owner, rest)) = variable_names::split(name, &others) {
                 // The names of its keys are no mistake, so none of them is read.
                 let (reason, allowed) = variable_names::one_underscore(owner, rest);
+                section.conflict_here(&reason, &allowed);
+                continue;
+            }
+            if let Some(meant) = variable_names::joined(&section, name, &others) {
+                let (reason, allowed) = variable_names::one_too_many(meant);
                 section.conflict_here(&reason, &allowed);
                 continue;
             }

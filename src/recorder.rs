@@ -29,8 +29,8 @@ pub(crate) mod fuzzing;
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -89,7 +89,9 @@ impl Default for RecorderOptions {
 #[derive(Debug)]
 pub struct Recorder {
     /// `Some` until the drop.
-    sender: Option<SyncSender<WriterEntry>>,
+    sender: Option<Sender<WriterEntry>>,
+    /// Maximum number of entries that wait.
+    max_queue: usize,
     writer: Option<JoinHandle<()>>,
     books: Arc<RecorderState>,
 }
@@ -97,6 +99,9 @@ pub struct Recorder {
 /// State shared by the recorder and its writer.
 #[derive(Debug, Default)]
 struct RecorderState {
+    /// Entries that wait for the writer. The channel has no bound of its own: a bounded one takes the
+    /// memory of all its places at the start.
+    waiting: AtomicUsize,
     dropped: AtomicU64,
     failed: AtomicU64,
     /// Settings waiting to be written. They bypass the queue of the outcomes: a trace without them
@@ -113,12 +118,13 @@ impl Recorder {
         let books = Arc::new(RecorderState::default());
         let (path, max_bytes) = (path.as_ref(), options.max_bytes);
         let writer = Writer::create(path, max_bytes, wall_clock(), Arc::clone(&books))?;
-        let (sender, receiver) = sync_channel(options.max_queue.max(1));
+        let (sender, receiver) = channel();
         let writer = std::thread::Builder::new()
             .name("breakerbox-recorder".to_owned())
             .spawn(move || writer.run(&receiver))?;
         Ok(Self {
             sender: Some(sender),
+            max_queue: options.max_queue.max(1),
             writer: Some(writer),
             books,
         })
@@ -143,7 +149,7 @@ impl Recorder {
     pub fn flush(&self) {
         let (done, told) = sync_channel(1);
         if let Some(sender) = &self.sender
-            && sender.send(WriterEntry::Flush(done)).is_ok()
+            && self.send(sender, WriterEntry::Flush(done))
         {
             self.hurry();
             // A writer that has ended writes nothing more.
@@ -156,10 +162,15 @@ impl Recorder {
         let Some(sender) = &self.sender else {
             return false;
         };
-        match sender.try_send(entry) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+        // EDGE-8: the number is bounded, and memory is taken for those that wait only.
+        let is_full = self.books.waiting.load(Ordering::Relaxed) >= self.max_queue;
+        !is_full && self.send(sender, entry)
+    }
+
+    /// Queues an entry, however many there are. Returns false if the writer has ended.
+    fn send(&self, sender: &Sender<WriterEntry>, entry: WriterEntry) -> bool {
+        self.books.waiting.fetch_add(1, Ordering::Relaxed);
+        sender.send(entry).is_ok()
     }
 
     /// Wakes the writer from its wait for more entries.

@@ -1,6 +1,6 @@
 //! Options of one call.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,10 @@ pub struct CallOptions {
     /// Amounts that each attempt reserves at metered limits before it takes its slot; `None` reserves
     /// nothing.
     pub metered: Option<MeteredCall>,
+    /// Number by which the caller is told apart from others, such as a hash of its address; `None` if
+    /// it is not known. Calls that one caller gives up, one after the other, are no hang of the
+    /// dependency (rule HLT-1).
+    pub caller: Option<NonZeroU64>,
 }
 
 impl CallOptions {
@@ -61,6 +65,7 @@ impl CallOptions {
             session: None,
             progress: None,
             metered: None,
+            caller: None,
         };
         &USUAL
     }

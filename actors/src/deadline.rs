@@ -8,7 +8,7 @@ mod timer;
 
 use std::cell::Cell;
 use std::future::Future;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ use crate::clock::{Clock, Moment};
 
 pub(crate) use timer::{Timer, bounded};
 
-/// The deadline of a call, and whether it is the caller's own.
+/// The deadline of a call, whether it is the caller's own, and the caller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallDeadline {
     /// [`Time::MAX`] if there is none.
@@ -27,12 +27,18 @@ pub(crate) struct CallDeadline {
     /// True if the caller gives the call less time than the settings do. Its end by this deadline
     /// says nothing about the dependency.
     pub(crate) is_callers: bool,
+    /// The caller, if it is known.
+    pub(crate) caller: Option<NonZeroU64>,
 }
 
 impl CallDeadline {
-    pub(crate) fn new(at: Option<Time>, is_callers: bool) -> Self {
+    pub(crate) fn new(at: Option<Time>, is_callers: bool, caller: Option<NonZeroU64>) -> Self {
         let at = at.unwrap_or(Time::MAX);
-        Self { at, is_callers }
+        Self {
+            at,
+            is_callers,
+            caller,
+        }
     }
 
     pub(crate) fn has_passed(self, now: Time) -> bool {

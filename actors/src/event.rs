@@ -437,7 +437,7 @@ impl EventKind {
     fn write_command(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Chaos { by, settings } => match settings {
-                Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
+                Some(settings) => write!(out, "chaos set by {by}: {settings}"),
                 None => write!(out, "chaos removed by {by}"),
             },
             Self::Operated {

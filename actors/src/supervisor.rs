@@ -36,11 +36,11 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use addition::AdditionNumber;
 use alarm::TimerQueue;
-use breakerbox_policy::Time;
 use breakerbox_policy::supervision::{
     ChildId, ChildSpec, CommandError, CommandId, StopCause, Supervision, SupervisorAction,
     SupervisorEvent,
 };
+use breakerbox_policy::{RoundedDuration, Time};
 use futures_channel::mpsc;
 use tokio::sync::oneshot;
 
@@ -399,7 +399,8 @@ impl Supervisor {
         entry.commands = None;
         entry.body.abandon(&self.around.threads);
         self.ended.insert(child);
-        let cause = StopCause::Failed(format!("it blocked its thread for {for_:?}"));
+        let span = RoundedDuration(for_);
+        let cause = StopCause::Failed(format!("it blocked its thread for {span}"));
         let event = SupervisorEvent::Ended {
             child,
             incarnation,

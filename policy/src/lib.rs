@@ -83,7 +83,7 @@ pub use settings::{
     ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
-pub use text::{CountedNoun, RoundedDuration};
+pub use text::{ConfiguredSpan, CountedNoun, RoundedDuration};
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
 pub use window::{Window, WindowCounts};

@@ -12,6 +12,8 @@ mod limits;
 
 mod overriding;
 
+mod shown;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 

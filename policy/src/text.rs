@@ -41,6 +41,35 @@ fn two_digits(number: f64) -> f64 {
     }
 }
 
+/// A duration as a file of the configuration has it, exactly: `1m 30s`, `250ms`, `1day`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfiguredSpan(pub Duration);
+
+impl fmt::Display for ConfiguredSpan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanos) = (self.0.as_secs(), self.0.subsec_nanos());
+        if self.0.is_zero() {
+            return out.write_str("0s");
+        }
+        let days = seconds / 86_400;
+        let parts = [
+            (days, if days == 1 { "day" } else { "days" }),
+            (seconds / 3_600 % 24, "h"),
+            (seconds / 60 % 60, "m"),
+            (seconds % 60, "s"),
+            (u64::from(nanos / 1_000_000), "ms"),
+            (u64::from(nanos / 1_000 % 1_000), "us"),
+            (u64::from(nanos % 1_000), "ns"),
+        ];
+        let mut blank = "";
+        for (number, unit) in parts.iter().filter(|(number, _)| *number > 0) {
+            write!(out, "{blank}{number}{unit}")?;
+            blank = " ";
+        }
+        Ok(())
+    }
+}
+
 /// A count and its noun, such as `1 call`, `2 calls` or `3 dependencies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountedNoun(pub u64, pub &'static str);
@@ -83,6 +112,23 @@ mod tests {
             assert_eq!(RoundedDuration(span).to_string(), shown);
         }
         assert!(RoundedDuration(Duration::MAX).to_string().ends_with(" d"));
+    }
+
+    #[test]
+    fn a_span_of_the_configuration_is_exact() {
+        for (span, shown) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_millis(250), "250ms"),
+            (Duration::from_millis(1_500), "1s 500ms"),
+            (Duration::from_secs(60), "1m"),
+            (Duration::from_secs(600), "10m"),
+            (Duration::from_secs(3_723), "1h 2m 3s"),
+            (Duration::from_secs(86_400), "1day"),
+            (Duration::from_secs(2 * 86_400 + 1), "2days 1s"),
+            (Duration::from_nanos(1_002_003), "1ms 2us 3ns"),
+        ] {
+            assert_eq!(ConfiguredSpan(span).to_string(), shown);
+        }
     }
 
     #[test]

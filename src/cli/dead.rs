@@ -92,7 +92,11 @@ pub(crate) fn run(
             Some(near) => format!(", did you mean {near}?"),
             None => String::new(),
         };
-        let (consumer, known) = (printable(&consumer), known.join(", "));
+        let known = match known.is_empty() {
+            true => "none".to_owned(),
+            false => known.join(", "),
+        };
+        let consumer = printable(&consumer);
         writeln!(
             err,
             "breakerbox: there is no consumer {consumer}{near}; the configuration has: {known}"

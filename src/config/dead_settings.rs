@@ -5,12 +5,58 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use breakerbox_actors::nearest_word;
 use breakerbox_policy::OverrideMode;
 
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::kind::DependencyKind;
 use super::section::Section;
+
+/// The methods of HTTP that are registered, and one of caches.
+const METHODS: [&str; 41] = [
+    "GET",
+    "HEAD",
+    "OPTIONS",
+    "PUT",
+    "DELETE",
+    "POST",
+    "PATCH",
+    "TRACE",
+    "CONNECT",
+    "QUERY",
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "COPY",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "ORDERPATCH",
+    "PRI",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
 
 /// Warns about one dependency, after its table was read.
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
@@ -27,11 +73,29 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
         if !is_mcp.contains(&kind) {
             check_repeats(section, config);
         }
+        if kind.is_http() {
+            check_methods(section, config);
+        }
         check_kind(section, config, kind);
     }
     check_retry(section, config);
     check_breaker(section, config);
     check_limits(section, config);
+    check_timeouts(section, config);
+    check_own_fallbacks(section, config);
+}
+
+/// Warns of the parts of dependencies in a fleet, where there is none.
+pub(super) fn check_fleet_parts(table: &Section<'_>) {
+    for name in table.names() {
+        for key in ["trips", "probes", "pauses"] {
+            let key = format!("{name}.fleet.{key}");
+            if table.is_given(&key) {
+                let text = "it has no effect without a section [fleet]";
+                table.warn(&key, text.to_owned());
+            }
+        }
+    }
 }
 
 /// Warns about fallbacks that cannot answer, once all dependencies are known.
@@ -79,6 +143,30 @@ fn check_repeats(section: &Section<'_>, config: &DependencyConfig) {
     if config.settings.hedge.is_some() {
         let text = "it has no effect: nothing is idempotent, see the key idempotent";
         section.warn("hedge.delay", text.to_owned());
+    }
+}
+
+/// Warns of methods that no request has.
+fn check_methods(section: &Section<'_>, config: &DependencyConfig) {
+    if !section.is_given("idempotent") {
+        return;
+    }
+    for given in &config.idempotent {
+        if METHODS.contains(&given.as_str()) {
+            continue;
+        }
+        let upper = given.to_ascii_uppercase();
+        let near = nearest_word(&upper, METHODS.iter().copied());
+        let text = match near {
+            Some(near) if near == upper => {
+                format!(
+                    "{given} is no method of a request: they are in capitals, did you mean {near}?"
+                )
+            }
+            Some(near) => format!("{given} is no known method, did you mean {near}?"),
+            None => format!("{given} is no known method, such as GET or PUT"),
+        };
+        section.warn("idempotent", text);
     }
 }
 
@@ -185,6 +273,60 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
+/// Warns of a limit that another one always ends first.
+fn check_timeouts(section: &Section<'_>, config: &DependencyConfig) {
+    let timeout = &config.settings.timeout;
+    let inner = [
+        ("connect", timeout.connect),
+        ("first_byte", timeout.first_byte),
+        ("idle", timeout.idle),
+    ];
+    let outer = [("attempt", timeout.attempt), ("total", timeout.total)];
+    for (key, limit) in inner {
+        let path = format!("timeout.{key}");
+        let Some(limit) = limit.filter(|_| section.is_given(&path)) else {
+            continue;
+        };
+        let shorter = outer.iter().find_map(|(name, other)| {
+            let other = (*other)?;
+            (other < limit).then_some((name, other))
+        });
+        if let Some((name, other)) = shorter {
+            let other = humantime::format_duration(other);
+            let text = format!("it has no effect: timeout.{name} is shorter, {other}");
+            section.warn(&path, text);
+        }
+    }
+}
+
+/// Warns of fallbacks that are never reached, and of what they can never do.
+fn check_own_fallbacks(section: &Section<'_>, config: &DependencyConfig) {
+    let all = &config.fallbacks;
+    // An entry with a problem has no place in the list.
+    if section.list_len("fallback") != all.len() {
+        return;
+    }
+    for (index, fallback) in all.iter().enumerate() {
+        let is_cache = matches!(fallback.kind, FallbackKind::StaleCache { .. });
+        let key = format!("fallback[{index}].writes");
+        if is_cache && fallback.writes && section.is_given(&key) {
+            let text = "it has no effect: a cache keeps no answers to writes";
+            section.warn(&key, text.to_owned());
+        }
+        let before = all.iter().take(index);
+        let hiding = before.enumerate().find(|(_, other)| {
+            let answers_all = fallback.on.iter().all(|on| other.on.contains(on));
+            let is_fixed = matches!(other.kind, FallbackKind::Fixed { .. });
+            is_fixed && answers_all && (other.writes || !fallback.writes)
+        });
+        if let Some((first, _)) = hiding {
+            let text =
+                format!("it is never reached: fallback[{first}] is fixed, and always answers");
+            section.warn(&format!("fallback[{index}].kind"), text);
+        }
+    }
+}
+
 fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
     let timeout = &settings.timeout;
@@ -201,6 +343,13 @@ fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
     {
         let text = "it has no effect: bulkhead.max_wait is 0";
         section.warn("bulkhead.max_queue", text.to_owned());
+    }
+    if settings.bulkhead.max_queue == 0
+        && !settings.bulkhead.max_wait.is_zero()
+        && section.is_given("bulkhead.max_wait")
+    {
+        let text = "it has no effect: bulkhead.max_queue is 0, so no call waits";
+        section.warn("bulkhead.max_wait", text.to_owned());
     }
     if let Some(set) = &settings.configured_override {
         let text = match set.mode {

@@ -100,6 +100,8 @@ impl AccessLogTarget {
                 })
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // The system would create what the link names.
+            Err(_) if path.is_symlink() => Err(io::Error::other("it is a link to nothing")),
             Err(_) => {
                 let parent = path
                     .parent()

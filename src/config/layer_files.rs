@@ -1,15 +1,18 @@
 //! The files of a configuration: which there are, and why one cannot be read. Nothing here parses them.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use breakerbox_actors::nearest_word;
 
-use super::problem::Problem;
+use super::problem::{Problem, Warning};
 use super::variable_names::ENVIRONMENT;
 
 /// Maximum number of files that a message names.
 const MAX_NAMES: usize = 8;
+/// Maximum size of a file, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// Returns true if nothing has this name. A name that may not be looked up is not missing.
 pub(super) fn is_missing(path: &Path) -> bool {
@@ -34,7 +37,17 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Box<Problem>> {
     let allowed = "a file that can be read";
     let (reason, allowed) = match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => ("it is not a file".to_owned(), allowed),
-        Ok(_) => match std::fs::read(path).map(String::from_utf8) {
+        // EDGE-8: bounded before memory is taken by it.
+        Ok(found) if found.len() > MAX_BYTES => {
+            let megabytes = found.len() >> 20;
+            let reason = format!("it has {megabytes} MB, which no configuration has");
+            return Err(Box::new(Problem::of_layer(
+                reason,
+                "a file of at most 16 MB",
+                &path.display().to_string(),
+            )));
+        }
+        Ok(_) => match read_bounded(path).map(String::from_utf8) {
             Ok(Ok(text)) => return Ok(Some(text)),
             Ok(Err(error)) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -50,6 +63,48 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Box<Problem>> {
     };
     let place = path.display().to_string();
     Err(Box::new(Problem::of_layer(reason, allowed, &place)))
+}
+
+/// Reads what a file had when its size was asked, even if it grows meanwhile.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns the warning about a file that other users can change: it decides where calls go, with
+/// which credentials, and which programs are started.
+#[cfg(unix)]
+pub(super) fn foreign(path: &Path) -> Option<Warning> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let found = std::fs::metadata(path).ok()?;
+    let us = nix::unistd::geteuid().as_raw();
+    let mode = found.permissions().mode() & 0o777;
+    // A group of the owner alone, which has the owner's number, is the owner.
+    let by_group = mode & 0o020 != 0 && found.gid() != found.uid();
+    let text = if found.uid() != us && found.uid() != 0 {
+        "another user owns it, and can change what is configured: use a file of the user that runs \
+         this, or of root"
+            .to_owned()
+    } else if mode & 0o002 != 0 || by_group {
+        format!(
+            "others than its owner can change what is configured, its mode is {mode:03o}: 644 is \
+             enough"
+        )
+    } else {
+        return None;
+    };
+    Some(Warning {
+        key: String::new(),
+        text,
+        origin: path.display().to_string(),
+    })
+}
+
+/// Other systems have no owner and mode of this kind.
+#[cfg(not(unix))]
+pub(super) fn foreign(_: &Path) -> Option<Warning> {
+    None
 }
 
 /// Describes why a path that was named is no folder of a configuration.
@@ -95,6 +150,31 @@ pub(super) fn no_default(path: &Path) -> Problem {
     };
     let allowed = "a folder with a file default.toml";
     Problem::of_layer(reason, allowed, &path.display().to_string())
+}
+
+/// Describes that the folder that is read without a request has no file of the environment, and what it
+/// has in place of one.
+pub(super) fn no_default_here(folder: &Path, environment: &str) -> Problem {
+    let place = folder.display();
+    let found = match std::fs::read_dir(folder) {
+        Ok(_) => match names(folder, |_| true) {
+            none if none.is_empty() => "it is empty".to_owned(),
+            some => format!("it has {}", some.join(", ")),
+        },
+        Err(_) if folder.is_file() => "it is a file, not a folder".to_owned(),
+        Err(_) if !folder.exists() => "it is a link to nothing".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let own = match environment {
+        "default" => String::new(),
+        other => format!(" and no {other}.toml"),
+    };
+    let reason = format!("{place} has no default.toml{own}, so nothing is read from it: {found}");
+    let allowed = format!(
+        "a file {place}/default.toml, another folder with --config, or --simulate to simulate \
+         services on purpose"
+    );
+    Problem::of_layer(reason, &allowed, &place.to_string())
 }
 
 /// Describes that an environment has no file. `own`: the path of that file.

@@ -133,7 +133,11 @@ impl Loader {
         let mut layers = standard(&around.dotenv, in_file);
         layers.extend(standard(&around.variables, variable));
         let named = around.named.is_some();
-        let of_files = self.read_files(&sources.environment, named, &mut problems);
+        let mut found = LayerFindings {
+            problems: &mut problems,
+            warnings: &mut warnings,
+        };
+        let of_files = self.read_files(&sources.environment, named, &mut found);
         // A file that has just come or gone is not to be mixed with the embedded one.
         let has_read = of_files.len() > self.texts.len();
         layers.extend(of_files);
@@ -151,13 +155,17 @@ impl Loader {
             && !self.has_files(&sources.environment)
             && (self.simulates || !layers.iter().flatten().any(sets_a_kind))
         {
-            if sources.environment == "development" || self.simulates {
+            let folder = self.folder();
+            if !self.simulates && !is_missing(folder) {
+                // EDGE-7: what is there was meant for something, and nothing stands in for it.
+                problems.push(layer_files::no_default_here(folder, &sources.environment));
+            } else if sources.environment == "development" || self.simulates {
                 let name = "the built-in default.toml";
                 let embedded = read_toml(LayerRank::BuiltIn, name, text);
                 layers.insert(0, Ok(taken(embedded, &mut problems)));
             } else {
                 let environment = &sources.environment;
-                problems.push(layer_files::no_configuration(environment, self.folder()));
+                problems.push(layer_files::no_configuration(environment, folder));
             }
         }
         if self.finds_nothing(&layers) {
@@ -285,8 +293,9 @@ impl Loader {
         &self,
         environment: &str,
         is_named: bool,
-        problems: &mut Vec<Problem>,
+        found: &mut LayerFindings<'_>,
     ) -> Vec<Layer> {
+        let LayerFindings { problems, warnings } = found;
         let dir = self.folder();
         let is_folder = self.has_folder() && dir.is_dir();
         if self.dir.is_some() && !dir.is_dir() {
@@ -313,6 +322,7 @@ impl Loader {
             match layer_files::read(&path) {
                 Ok(None) => {}
                 Ok(Some(text)) => {
+                    warnings.extend(layer_files::foreign(&path));
                     let name = path.to_string_lossy();
                     layers.push(Ok(taken(read_toml(rank, &name, &text), problems)));
                 }
@@ -354,6 +364,12 @@ impl Sources {
         let files = self.files.iter().map(PathBuf::as_path);
         files.filter(|path| path.is_file() && std::fs::File::open(path).is_ok())
     }
+}
+
+/// The problems and warnings that the files of the layers have.
+struct LayerFindings<'l> {
+    problems: &'l mut Vec<Problem>,
+    warnings: &'l mut Vec<Warning>,
 }
 
 /// Variables that a loader reads outside of the directory.

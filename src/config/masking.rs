@@ -161,12 +161,40 @@ fn names_secret(argument: &str) -> bool {
     }
 }
 
+/// Returns the option of one letter to which a value is attached that may be a secret, as in
+/// `-pSECRET`.
+fn attached(argument: &str) -> Option<&str> {
+    const WORDS: [&str; 14] = [
+        "plugin", "poll", "port", "prefix", "pretty", "print", "priority", "process", "profile",
+        "project", "protocol", "provider", "path", "package",
+    ];
+    let name = argument.strip_prefix('-')?;
+    let letter = name.bytes().next().filter(u8::is_ascii_alphabetic)?;
+    let value = &name[1..];
+    if value.is_empty() || HARMLESS.contains(&letter) {
+        return None;
+    }
+    let word = name.split('=').next().unwrap_or(name);
+    // Some programs have long options with one dash; a password may be a word too.
+    let is_word = word
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let is_option = match letter {
+        b'p' => WORDS.contains(&word) || word.starts_with("pass"),
+        _ => is_word,
+    };
+    (!is_option).then(|| &argument[..2])
+}
+
 /// Masks one argument: the value in `NAME=value` and `Name: value`, credentials of an address, and
 /// texts that look like a token.
 fn one(argument: &str) -> String {
     // JSON may hold any name, at any depth.
     if argument.starts_with(['{', '"']) {
         return MASK.to_owned();
+    }
+    if let Some(option) = attached(argument) {
+        return format!("{option}{MASK}");
     }
     let split = argument.find(['=', ':']).filter(|at| {
         // The colon of an address is none.
@@ -239,7 +267,15 @@ mod tests {
 
     #[test]
     fn edge_7_no_secret_of_a_command_line_is_shown() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 16] = [
+            (
+                &["-pSECRET", "-phunter2", "-uroot:hunter2"],
+                r#"["-p***", "-p***", "-u***"]"#,
+            ),
+            (
+                &["-port", "8080", "-transport=stdio", "-la", "-v2"],
+                r#"["-port", "8080", "-transport=stdio", "-la", "-v2"]"#,
+            ),
             (
                 &["-y", "@modelcontextprotocol/server-memory@1.0"],
                 r#"["-y", "@modelcontextprotocol/server-memory@1.0"]"#,

@@ -7,6 +7,7 @@ use breakerbox_policy::BreakerSettings;
 use config::{Value, ValueKind};
 
 use super::kind::DependencyKind;
+use super::masking::{MASK, show};
 use super::section::Section;
 use super::value_type::{TICK, ValueType, duration, string};
 
@@ -73,7 +74,7 @@ pub(super) fn read(
         let reason = "it applies to kind = \"http\" and \"model\"";
         section.conflict("probe", reason, "to leave it out");
     }
-    let path = string(PATH, is_path);
+    let path = string(PATH, is_path).shown_by(show_path);
     let path = probe.get("path", &path);
     if probe.present && !probe.has("path") {
         probe.conflict("path", "a probe needs it", PATH);
@@ -97,6 +98,17 @@ pub(super) fn read(
         timeout,
         status,
     })
+}
+
+/// Shows a path without the values of its query, which may hold a token.
+fn show_path(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => match text.split_once('?') {
+            Some((path, _)) => format!("\"{path}?{MASK}\""),
+            None => show(value),
+        },
+        _ => show(value),
+    }
 }
 
 /// Shortest time between two probes: more would be load, not a question.

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::{Value, ValueKind};
 use serde_json::json;
 
-use super::known_keys::KnownKeys;
 use super::masking::{MASK, is_sensitive, show, show_unknown};
+use super::misplaced_value;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
@@ -81,13 +81,10 @@ impl<'a> Section<'a> {
             None | Some(ValueKind::Nil) => {}
             Some(ValueKind::Table(table)) => section.values.extend(table.clone()),
             Some(_) => {
-                let known = KnownKeys::new();
-                let below = known.below(&section.path).join(", ");
-                let allowed = match below.is_empty() {
-                    true => "a table of keys".to_owned(),
-                    false => format!("a table of keys: {below}"),
-                };
-                section.note(&section.path, value, None, &allowed);
+                if let Some(value) = value {
+                    let advice = misplaced_value::in_place_of_section(&section.path, value);
+                    section.misplaced(value, advice.reason, &advice.allowed);
+                }
             }
         }
         section
@@ -184,7 +181,11 @@ impl<'a> Section<'a> {
                 })
                 .collect(),
             Some(_) => {
-                self.note(&path, self.values.get(key), None, "an array of tables");
+                let value = &self.values[key];
+                let reason = misplaced_value::in_place_of_list(&path, value);
+                let shown = Some(MASK.to_owned());
+                let origin = ValueOrigin::of(value);
+                self.push(path, shown, Some(reason), "an array of tables", &origin);
                 Vec::new()
             }
         }
@@ -212,10 +213,12 @@ impl<'a> Section<'a> {
             self.report.borrow_mut().given.insert(path, given);
             return Some(parsed);
         }
+        let meant = misplaced_value::meant_word(value, &shape.schema);
+        let reason = meant.map(|word| format!("did you mean {word:?}?"));
         self.push(
             path,
             Some(shown),
-            None,
+            reason,
             &shape.allowed,
             &ValueOrigin::of(value),
         );
@@ -354,6 +357,14 @@ impl<'a> Section<'a> {
         self.report.borrow().given.contains_key(&path)
     }
 
+    /// Returns the number of entries of a list that was given.
+    pub(super) fn list_len(&self, key: &str) -> usize {
+        match self.values.get(key).map(|value| &value.kind) {
+            Some(ValueKind::Array(values)) => values.len(),
+            _ => 0,
+        }
+    }
+
     /// Returns true if the key was given, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
@@ -457,6 +468,23 @@ impl<'a> Section<'a> {
         } else {
             format!("{}.{key}", self.path)
         }
+    }
+
+    /// Reports a value in place of this section: no key that is known says what it is.
+    fn misplaced(&self, value: &Value, reason: String, allowed: &str) {
+        let path = self.path.clone();
+        let secret = holds_secrets(&path) || is_sensitive(&path);
+        let shown = match secret {
+            true => MASK.to_owned(),
+            false => show_unknown(&path, Some(""), value),
+        };
+        self.push(
+            path,
+            Some(shown),
+            Some(reason),
+            allowed,
+            &ValueOrigin::of(value),
+        );
     }
 
     fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {

@@ -7,6 +7,7 @@ use breakerbox_actors::printable;
 use super::known_keys::KnownKeys;
 use super::masking::{is_sensitive, looks_secret, without_credentials};
 use super::problem::Problem;
+use super::toml_lines::{NamedPlace, header, joined, keys_of_line, named_places, plain};
 
 /// Sections and keys of which no value is shown.
 const HIDDEN: [&str; 9] = [
@@ -32,7 +33,7 @@ pub(super) fn problem(name: &str, text: &str, errors: &[toml::de::Error]) -> Pro
         return Problem::of_layer(reason, allowed, &origin);
     }
     let line = text.lines().nth(place.line - 1).unwrap_or_default();
-    let message = match duplicate(message, text, place.line) {
+    let message = match duplicate(message, text, &place) {
         Some(duplicate) => duplicate,
         None if line.contains(':') && !line.contains('=') && !line.trim().starts_with('[') => {
             "a key and its value have = between them, not a colon".to_owned()
@@ -85,63 +86,45 @@ fn foreign_format(text: &str) -> Option<&'static str> {
 }
 
 /// Names the table or key that a text has twice, and its first place.
-fn duplicate(message: &str, text: &str, line: usize) -> Option<String> {
-    if !message.contains("duplicate") {
+fn duplicate(message: &str, text: &str, place: &TextPlace) -> Option<String> {
+    if !message.contains("duplicate") && !message.contains("cannot extend") {
         return None;
     }
-    let all = named_lines(text);
-    let (_, path) = all.iter().find(|(number, _)| *number == line)?;
-    let first = all
-        .iter()
-        .find(|(number, other)| *number < line && other == path);
-    Some(match first {
-        Some((first, _)) => format!("{path} is there twice, first at line {first}"),
-        None => format!("{message} in {path}"),
-    })
-}
-
-/// Returns the lines that name a table or a key, with their full paths.
-fn named_lines(text: &str) -> Vec<(usize, String)> {
-    let mut section = String::new();
-    let mut found = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if let Some(header) = header(line) {
-            section = header;
-            // The tables of an array have the same name.
-            if !line.starts_with("[[") {
-                found.push((number, section.clone()));
-            }
-        } else if let Some((name, _)) = line.split_once('=') {
-            found.push((number, joined(&section, &plain(name))));
-        }
+    let all = named_places(text);
+    let is_here = |one: &&NamedPlace| one.line == place.line && one.column <= place.column;
+    let own = all.iter().rfind(is_here)?;
+    let path = &own.path;
+    let is_before = |one: &NamedPlace| (one.line, one.column) < (own.line, own.column);
+    let before: Vec<&NamedPlace> = all.iter().filter(|one| is_before(one)).collect();
+    let is_within = |one: &str, other: &str| {
+        let rest = one.strip_prefix(other);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    if let Some(first) = before.iter().find(|one| one.path == *path) {
+        let column = match first.line == own.line {
+            true => format!(", column {}", first.column),
+            false => String::new(),
+        };
+        let line = first.line;
+        return Some(format!(
+            "{path} is there twice, first at line {line}{column}"
+        ));
     }
-    found
-}
-
-/// Returns the name of the table that a line begins.
-fn header(line: &str) -> Option<String> {
-    let inner = line.strip_prefix('[')?.trim_start_matches('[');
-    let inner = inner.split(']').next()?.trim();
-    // A list within a list begins with a quote or a number.
-    if !inner.starts_with(|letter: char| letter.is_alphabetic()) {
-        return None;
+    // A key with dots makes its tables, and a value is no table that others could add to.
+    let mut keys = before.iter().filter(|one| !one.is_header);
+    if let Some(first) = keys.clone().find(|one| is_within(&one.path, path)) {
+        let (line, key) = (first.line, &first.path);
+        return Some(format!(
+            "{path} is there already: line {line} sets {key} in it"
+        ));
     }
-    (!inner.is_empty() && !inner.contains([',', '='])).then(|| plain(inner))
-}
-
-/// Returns a name without its quotes and blanks.
-fn plain(name: &str) -> String {
-    name.chars()
-        .filter(|letter| !letter.is_whitespace() && !"\"'".contains(*letter))
-        .collect()
-}
-
-fn joined(section: &str, name: &str) -> String {
-    match section {
-        "" => name.to_owned(),
-        section => format!("{section}.{name}"),
+    if let Some(first) = keys.find(|one| is_within(path, &one.path)) {
+        let (line, key) = (first.line, &first.path);
+        return Some(format!(
+            "{path} is added to {key}, which line {line} has set already as a whole"
+        ));
     }
+    Some(format!("{message} in {path}"))
 }
 
 /// Returns the line of a mistake, and below it a mark at its column.
@@ -184,7 +167,10 @@ fn shown_line(line: &str, section: &str) -> String {
         };
     };
     let (name, value) = line.split_at(at);
-    if is_open(section, name) && !holds_token(value) {
+    // The keys of a table in the line are names too.
+    let keys = keys_of_line(line);
+    let are_open = keys.iter().all(|(_, key)| is_open(section, key));
+    if is_open(section, name) && are_open && !holds_token(value) {
         let value = without_credentials(value);
         return format!("{name}{value}");
     }
@@ -200,7 +186,8 @@ fn is_open(section: &str, name: &str) -> bool {
 }
 
 fn holds_token(value: &str) -> bool {
-    let mut words = value.split(|letter: char| letter.is_whitespace() || "\"',=".contains(letter));
+    let separates = |letter: char| letter.is_whitespace() || "\"',={}".contains(letter);
+    let mut words = value.split(separates);
     words.any(|word| !word.is_empty() && looks_secret(word))
 }
 
@@ -241,6 +228,33 @@ mod tests {
     }
 
     #[test]
+    fn cfg_1_ops_a_a_duplicate_in_a_table_of_one_line_is_named_and_shown() {
+        let section = "[dependencies.web]\nkind = \"http\"\n";
+        let line = "timeout = { attempt = \"1s\", attempt = \"2s\" }";
+        let inline = said(&format!("{section}{line}\n"));
+        let first = "dependencies.web.timeout.attempt is there twice, first at line 3, column 13";
+        assert!(inline.contains(first), "{inline}");
+        assert!(inline.contains(&format!("3 | {line}")), "{inline}");
+        let dotted = said(&format!(
+            "{section}timeout.attempt = \"1s\"\n[dependencies.web.timeout]\ntotal = \"2s\"\n"
+        ));
+        let first = "dependencies.web.timeout is there already: line 3 sets \
+                     dependencies.web.timeout.attempt in it";
+        assert!(dotted.contains(first), "{dotted}");
+        let whole = said(&format!(
+            "{section}timeout = {{ attempt = \"1s\" }}\ntimeout.total = \"2s\"\n"
+        ));
+        let first = "dependencies.web.timeout.total is added to dependencies.web.timeout, which \
+                     line 3 has set already";
+        assert!(whole.contains(first), "{whole}");
+        // The tables of a list may have equal keys; within one they may not.
+        let fallback = "[[dependencies.web.fallback]]\nkind = \"fixed\"\n";
+        let list = said(&format!("{section}{fallback}{fallback}kind = \"fixed\"\n"));
+        let first = "dependencies.web.fallback[1].kind is there twice, first at line 6";
+        assert!(list.contains(first), "{list}");
+    }
+
+    #[test]
     fn cfg_1_another_format_is_recognized() {
         for text in ["{\"dependencies\": {}}", "  {\n}"] {
             assert!(said(text).contains("this is JSON"), "{text}");
@@ -268,6 +282,9 @@ mod tests {
             "[dependencies.a]\npassword: hunter2",
             "hunter2",
             "kind = \"sk-hunter2",
+            "[dependencies.a]\ntimeout = { word = \"hunter2",
+            "[dependencies.a]\ntimeout = { \"hunter2",
+            "[dependencies.a]\ntimeout = { token = \"hunter2\", attempt = }",
         ];
         for text in lines {
             let said = said(text);

@@ -47,10 +47,17 @@ pub(super) fn advice(
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));
     }
-    let is_plural = |one: &str, other: &str| other.strip_suffix('s') == Some(one);
     let in_number = |own: &&&str| is_plural(own, key) || is_plural(key, own);
     if let Some(own) = known.iter().find(in_number) {
-        return Some(KeyAdvice::here(own, ""));
+        let mut advice = KeyAdvice::here(own, "");
+        if path.is_empty() {
+            let is_named = ["dependencies", "consumers"].contains(own);
+            advice.allowed = Some(match is_named {
+                true => format!("[{own}.{}]", first_name(value)),
+                false => format!("[{own}]"),
+            });
+        }
+        return Some(advice);
     }
     if let Some(own) = without_unit(key).and_then(|short| known.iter().find(|own| **own == short)) {
         return Some(KeyAdvice::here(
@@ -75,6 +82,25 @@ pub(super) fn advice(
     }
     let found = place.named(&all, key, !is_in_dependency);
     found.or_else(|| place.similar(&all, key))
+}
+
+/// Returns true if the second name is the plural of the first.
+fn is_plural(one: &str, other: &str) -> bool {
+    let of_y = || other.strip_suffix("ies") == one.strip_suffix('y');
+    other.strip_suffix('s') == Some(one) || one.ends_with('y') && of_y()
+}
+
+/// Returns the first name in a table, as an example.
+fn first_name(value: &Value) -> String {
+    let ValueKind::Table(table) = &value.kind else {
+        return "NAME".to_owned();
+    };
+    let mut names: Vec<&String> = table.keys().collect();
+    names.sort();
+    let first = names
+        .into_iter()
+        .find(|name| super::is_dependency_name(name));
+    first.map_or_else(|| "NAME".to_owned(), Clone::clone)
 }
 
 fn without_unit(key: &str) -> Option<&str> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::known_keys::KnownKeys;
 use super::problem::Warning;
+use super::section::Section;
 
 /// Begin of the names of all our variables.
 pub(super) const OURS: &str = "BREAKERBOX";
@@ -104,6 +105,35 @@ pub(super) fn one_underscore(owner: &str, rest: &str) -> (String, String) {
     let upper = |text: &str| text.to_ascii_uppercase();
     let allowed = format!("{PREFIX}DEPENDENCIES__{}__{}…", upper(owner), upper(rest));
     (reason, allowed)
+}
+
+/// Returns the dependency whose name has an underscore where a variable had two: `WEB__SEARCH` for
+/// `web_search` is a key `search` of a dependency `web`.
+pub(super) fn joined<'n>(
+    section: &Section<'_>,
+    name: &str,
+    dependencies: &[&'n str],
+) -> Option<&'n str> {
+    let meant = dependencies.iter().filter(|other| {
+        let rest = other.strip_prefix(name);
+        let rest = rest.and_then(|rest| rest.strip_prefix(['_', '-']));
+        rest.is_some_and(|rest| {
+            let first = rest.split(['_', '-']).next().unwrap_or(rest);
+            section.has(rest) || section.has(first)
+        })
+    });
+    // The longest name is the closest one.
+    meant.copied().max_by_key(|other| other.len())
+}
+
+/// Returns the reason and the allowed name for such a variable.
+pub(super) fn one_too_many(meant: &str) -> (String, String) {
+    let reason = format!(
+        "no file has this dependency, did you mean {meant}? A dot is two underscores in a variable, \
+         and an underscore of a name is one"
+    );
+    let upper = meant.to_ascii_uppercase();
+    (reason, format!("{PREFIX}DEPENDENCIES__{upper}__…"))
 }
 
 /// Returns true for the variables that Kubernetes sets for a service of the name `breakerbox`.

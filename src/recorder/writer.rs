@@ -105,6 +105,7 @@ impl Writer {
     }
 
     fn take(&mut self, entry: WriterEntry) {
+        self.books.waiting.fetch_sub(1, Ordering::Relaxed);
         self.fetch_settings();
         match entry {
             WriterEntry::Outcome {

@@ -102,6 +102,8 @@ pub use self::pool_status::{PoolMember, PoolStatus};
 pub use self::token_limits::ReservedTokens;
 use access_log::{AccessLog, AccessWriter};
 use call_cut::CallCut;
+#[cfg(feature = "cli")]
+pub(crate) use caller_auth::check_key_file;
 use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};

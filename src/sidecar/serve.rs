@@ -13,6 +13,8 @@ mod reload;
 
 mod source;
 
+mod start_guard;
+
 mod telemetry;
 
 use std::io::{self, Write};
@@ -30,6 +32,7 @@ use crate::sidecar::state_file;
 
 use dependencies::{ServicePlan, UnservableConfig};
 use source::ConfigSource;
+use start_guard::StartGuard;
 use telemetry::SidecarExport;
 
 pub use privacy::forbid_inspection;
@@ -131,7 +134,10 @@ pub async fn run(
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
     }
-    let (mut sidecar, mut signals) = match start(ConfigSource::new(choice)).await {
+    let guard = StartGuard::new();
+    let started = start(ConfigSource::new(choice)).await;
+    drop(guard);
+    let (mut sidecar, mut signals) = match started {
         Ok(started) => started,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;

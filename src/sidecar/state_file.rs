@@ -152,7 +152,9 @@ fn lock(path: &Path) -> Result<File, StateFileError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     private(&mut options);
-    let opened = options.open(beside(path, ".lock"));
+    let own = beside(path, ".lock");
+    must_be_file(&own)?;
+    let opened = options.open(own);
     let lock = opened.map_err(|cause| unusable(path, cause))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -163,7 +165,22 @@ fn lock(path: &Path) -> Result<File, StateFileError> {
     }
 }
 
+/// Fails if something else than a file has the name: opening a pipe would wait for its writer.
+fn must_be_file(path: &Path) -> Result<(), StateFileError> {
+    match std::fs::symlink_metadata(path).and_then(|_| std::fs::metadata(path)) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(unusable(path, io::Error::other("it is not a file"))),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path, error)),
+        Err(_) if path.is_symlink() => {
+            Err(unusable(path, io::Error::other("it is a link to nothing")))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
 fn read(path: &Path) -> Result<Map<String, Value>, StateFileError> {
+    // EDGE-8: before it is opened.
+    must_be_file(path)?;
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
@@ -295,6 +312,41 @@ mod tests {
         assert!(reason_of("{}").contains("it has no \"breakerbox_state\": 1"));
         let later = reason_of("{\"breakerbox_state\": 2}");
         assert!(later.contains("it has version 2"), "{later}");
+    }
+
+    #[cfg(unix)]
+    fn make_pipe(path: &Path) {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn edge_8_f11_a_name_that_is_no_file_is_refused_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        make_pipe(&pipe);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        let nothing = folder.path().join("nothing");
+        std::os::unix::fs::symlink("/nope/state", &nothing).unwrap();
+        for (path, reason) in [
+            (pipe.as_path(), "it is not a file"),
+            (&link, "it is not a file"),
+            (Path::new("/dev/null"), "it is not a file"),
+            (folder.path(), "it is not a file"),
+            (&nothing, "it is a link to nothing"),
+        ] {
+            let refused = read(path).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        let state = folder.path().join("state");
+        make_pipe(&beside(&state, ".lock"));
+        let refused = StateFile::open(&state).unwrap_err().to_string();
+        assert!(
+            refused.contains("state.lock cannot be used: it is not a file"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -15,6 +15,10 @@ mod mcp;
 #[cfg(feature = "cli")]
 mod mistakes;
 mod models;
+#[cfg(feature = "cli")]
+mod newcomers;
+#[cfg(feature = "cli")]
+mod operation;
 mod otel;
 mod problems;
 #[cfg(feature = "cli")]

@@ -194,8 +194,12 @@ impl PermitGuard {
         let class = if too_late || panicked {
             Class::Failure
         } else {
-            // EDGE-1: nothing for the breaker; many of them in a silence are told in the health.
-            shared.note_given_up(now.since(self.started), now);
+            // EDGE-1: nothing for the breaker; many of them in a silence are told in the health. One
+            // that gave less time than the settings says nothing at all.
+            if !self.deadline.has_passed(now) {
+                let caller = self.deadline.caller;
+                shared.note_given_up(now.since(self.started), caller, now);
+            }
             Class::Cancelled
         };
         if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
@@ -230,9 +234,6 @@ impl PermitGuard {
         let cancelled = Verdict::from(Class::Cancelled);
         let is_cut = self.is_cut_by_caller(verdict, now);
         let verdict = if is_cut { &cancelled } else { verdict };
-        if is_cut {
-            shared.note_given_up(elapsed, now);
-        }
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }

@@ -3,7 +3,7 @@
 //! A reload during a call does not change them. Classification, pauses and retries use the present
 //! settings.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) progress: Option<&'a AttemptProgress>,
     /// The amounts that each attempt reserves.
     pub(super) metered: Option<&'a MeteredCall>,
+    /// The caller, if it is known.
+    caller: Option<NonZeroU64>,
     /// The breakers of which the surrounding work is a probe.
     pub(super) probes: ProbeScope,
 }
@@ -106,6 +108,7 @@ impl<'a> CallPlan<'a> {
             session,
             progress,
             metered,
+            caller,
         } = options;
         let started = shared.clock.now();
         let key = key.as_ref();
@@ -147,14 +150,15 @@ impl<'a> CallPlan<'a> {
             session: session.as_ref(),
             progress: progress.as_ref(),
             metered: metered.as_ref(),
+            caller: *caller,
             probes: around.probes(),
         }
     }
 
-    /// Returns the deadline, and whether it is the caller's own.
+    /// Returns the deadline, whether it is the caller's own, and the caller.
     #[inline]
     pub(super) fn call_deadline(&self) -> CallDeadline {
-        CallDeadline::new(self.deadline, self.is_callers_deadline)
+        CallDeadline::new(self.deadline, self.is_callers_deadline, self.caller)
     }
 
     /// Returns the conditions of the calls that an attempt makes. `probe`: the breaker of which it is

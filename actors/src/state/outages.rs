@@ -4,6 +4,7 @@
 //! they happen. The share of errors is looked at when a call ends with an error, at most once a
 //! second, and whenever the status is read: no call that succeeds pays for it.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -263,9 +264,10 @@ impl Shared {
         ended + self.totals.begun()
     }
 
-    /// Notes a caller that gave an attempt up after this wait, without an answer. Hold no lock.
+    /// Notes a caller that left an attempt after this wait, without an answer. `caller`: if it is
+    /// known. Hold no lock.
     #[cold]
-    pub(crate) fn note_given_up(&self, waited: Duration, now: Time) {
+    pub(crate) fn note_given_up(&self, waited: Duration, caller: Option<NonZeroU64>, now: Time) {
         if waited < GIVE_UP_MINIMUM {
             return;
         }
@@ -273,7 +275,7 @@ impl Shared {
         let counted = {
             let answered = self.answered();
             let mut calls = self.outages.unanswered.acquire();
-            calls.give_up(now, waited, answered, usual)
+            calls.give_up(now, (waited, caller), answered, usual)
         };
         if counted > 0 {
             // Before they are counted, so that they belong to the outage.

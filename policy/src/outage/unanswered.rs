@@ -1,10 +1,11 @@
 //! Callers that give up while a dependency answers no call at all.
 //!
-//! A caller that leaves proves nothing by itself: it may have lost interest. Many of them in a row,
-//! each of which waited longer than usual and saw no call answered meanwhile, are a dependency that
-//! hangs. Nothing here touches a breaker.
+//! A caller that leaves proves nothing by itself: it may have lost interest, or never have enough of it.
+//! Many of them, each of which waited longer than usual and saw no call answered meanwhile, are a
+//! dependency that hangs. Nothing here touches a breaker.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::text::{CountedNoun, RoundedDuration};
@@ -12,6 +13,11 @@ use crate::{DOWN_MINIMUM_CALLS, HEALTH_SPAN, Time};
 
 /// Shortest wait after which a caller that gives up can count.
 pub const GIVE_UP_MINIMUM: Duration = Duration::from_secs(1);
+
+/// Time for which two calls of one caller wait at once, so that they count as those of two.
+const OVERLAP: Duration = Duration::from_millis(500);
+/// Maximum number of callers that are told apart; further ones count as known already.
+const MAX_CALLERS: usize = 64;
 
 /// Time for which the usual duration of a call is remembered. Calls that hang are among the latest
 /// durations, and must not pass for usual.
@@ -34,6 +40,8 @@ pub struct UnansweredCalls {
     latest: Time,
     /// Usual duration of a call, from before the silence.
     usual: Option<Duration>,
+    /// Known callers that gave up in the silence, each with the latest time.
+    callers: Vec<(NonZeroU64, Time)>,
 }
 
 /// A dependency that hangs: callers that gave up, and the shortest wait of them.
@@ -46,13 +54,14 @@ pub struct HangFigures {
 }
 
 impl UnansweredCalls {
-    /// Notes a caller that gave up after this wait, without an answer. `answered`: number of answers
+    /// Notes a caller that gave up after this wait, without an answer; it has a number if it is known.
+    /// Its deadline has not passed: one that its caller set itself is no sign of anything. `answered`: number of answers
     /// that the dependency has begun or given so far. `usual`: the time within which nearly all calls
     /// end. Returns the number of callers that count newly as calls without an answer.
     pub fn give_up(
         &mut self,
         now: Time,
-        waited: Duration,
+        (waited, caller): (Duration, Option<NonZeroU64>),
         answered: u64,
         usual: impl FnOnce() -> Option<Duration>,
     ) -> u64 {
@@ -65,10 +74,14 @@ impl UnansweredCalls {
             self.answered = answered;
             self.silent_since = now.max(Time::from_nanos(1));
             self.calls = 0;
+            self.callers.clear();
         }
         let patience = self.usual.unwrap_or_default().max(GIVE_UP_MINIMUM);
         // EDGE-1: it counts only if it waited unusually long, and no call was answered meanwhile.
         if waited < patience || now.since(self.silent_since) < waited {
+            return 0;
+        }
+        if !caller.is_none_or(|caller| self.is_another(caller, waited, now)) {
             return 0;
         }
         self.shortest = match self.calls {
@@ -81,6 +94,24 @@ impl UnansweredCalls {
             more if more > DOWN_MINIMUM_CALLS => 1,
             _ => 0,
         }
+    }
+
+    /// Returns true if a caller that is known counts as one more: its first call in the silence, or one
+    /// that waited at the same time as an earlier one. An impatient caller, which tries again and again,
+    /// is one.
+    fn is_another(&mut self, caller: NonZeroU64, waited: Duration, now: Time) -> bool {
+        let mut callers = self.callers.iter_mut();
+        if let Some((_, latest)) = callers.find(|(own, _)| *own == caller) {
+            let since = now.since(*latest);
+            *latest = now;
+            // EDGE-1: the call began before the earlier one was given up.
+            return waited >= since + OVERLAP;
+        }
+        let is_told_apart = self.callers.len() < MAX_CALLERS;
+        if is_told_apart {
+            self.callers.push((caller, now));
+        }
+        is_told_apart
     }
 
     /// Returns true if callers have given up, so that the answers need a look.
@@ -134,7 +165,7 @@ mod tests {
         let mut calls = UnansweredCalls::default();
         // The first one may have waited while another call was answered.
         let counted =
-            (1..=8).map(|number| calls.give_up(at(number * 2_000), ms(2_000), 7, unknown));
+            (1..=8).map(|number| calls.give_up(at(number * 2_000), (ms(2_000), None), 7, unknown));
         assert_eq!(counted.collect::<Vec<_>>(), [0, 0, 0, 0, 0, 5, 1, 1]);
         let figures = calls.hang(at(16_500), 7).unwrap();
         assert_eq!((figures.calls, figures.after), (7, ms(2_000)));
@@ -152,13 +183,16 @@ mod tests {
         for number in 1..=100 {
             // One answer for each three callers that leave.
             assert_eq!(
-                calls.give_up(at(number * 1_500), ms(1_500), number / 3, unknown),
+                calls.give_up(at(number * 1_500), (ms(1_500), None), number / 3, unknown),
                 0
             );
         }
         // Many at once, that all waited since before the latest answer.
         for _ in 0..50 {
-            assert_eq!(calls.give_up(at(200_000), ms(2_000), 500, unknown), 0);
+            assert_eq!(
+                calls.give_up(at(200_000), (ms(2_000), None), 500, unknown),
+                0
+            );
         }
         assert!(!calls.is_suspected());
     }
@@ -168,13 +202,43 @@ mod tests {
         let mut calls = UnansweredCalls::default();
         let slow = || Some(ms(20_000));
         for number in 1..=100 {
-            assert_eq!(calls.give_up(at(number * 1_000), ms(999), 0, unknown), 0);
+            assert_eq!(
+                calls.give_up(at(number * 1_000), (ms(999), None), 0, unknown),
+                0
+            );
         }
         let mut calls = UnansweredCalls::default();
         for number in 1..=100 {
-            let counted = calls.give_up(at(number * 10_000), ms(10_000), 0, slow);
+            let counted = calls.give_up(at(number * 10_000), (ms(10_000), None), 0, slow);
             assert_eq!(counted, 0, "20 s are usual");
         }
+    }
+
+    #[test]
+    fn edge_1_f14_one_caller_that_tries_again_and_again_is_no_hang() {
+        let caller = |number| NonZeroU64::new(number);
+        let mut calls = UnansweredCalls::default();
+        for number in 1..=50 {
+            let left = (ms(1_200), caller(7));
+            assert_eq!(calls.give_up(at(number * 1_210), left, 0, unknown), 0);
+        }
+        assert!(!calls.is_suspected());
+        // Others give up too.
+        let mut calls = UnansweredCalls::default();
+        let counted = (1..=8).map(|number| {
+            calls.give_up(at(number * 2_000), (ms(2_000), caller(number)), 0, unknown)
+        });
+        assert_eq!(counted.sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn hlt_1_calls_of_one_caller_that_wait_at_once_are_a_hang() {
+        let mut calls = UnansweredCalls::default();
+        // Two tasks behind one address, each of which gives up after 2 s.
+        let left = (ms(2_000), NonZeroU64::new(7));
+        let counted = (2..=12).map(|number| calls.give_up(at(number * 1_000), left, 0, unknown));
+        assert!(counted.sum::<u64>() >= DOWN_MINIMUM_CALLS);
+        assert!(calls.hang(at(12_500), 0).is_some());
     }
 
     #[test]
@@ -183,7 +247,7 @@ mod tests {
         let mut counted = 0;
         for number in 1..=100 {
             let usual = || Some(ms(if number < 5 { 10 } else { 60_000 }));
-            counted += calls.give_up(at(number * 2_000), ms(2_000), 0, usual);
+            counted += calls.give_up(at(number * 2_000), (ms(2_000), None), 0, usual);
         }
         assert_eq!(counted, 99);
     }

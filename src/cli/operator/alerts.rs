@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use breakerbox_actors::printable_json;
+use breakerbox_actors::{nearest_word, printable_json};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
@@ -245,8 +245,13 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
             false => names.join(", "),
         };
         let given = plain(&ack.name);
-        let text =
-            format!("no alert of this dependency is active: given {given}, allowed: {allowed}");
+        let near = match nearest_word(&given, names.iter().map(String::as_str)) {
+            Some(near) if near != given => format!(", did you mean {near}?"),
+            _ => String::new(),
+        };
+        let text = format!(
+            "no alert of this dependency is active: given {given}{near}, allowed: {allowed}"
+        );
         return Err(ClientError::Refused(text));
     }
     let body = json!({ "reason": ack.note });

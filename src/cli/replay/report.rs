@@ -169,6 +169,13 @@ fn seconds(at: Time) -> f64 {
     at.since(Time::ZERO).as_secs_f64()
 }
 
+/// Converts to milliseconds with at most three places.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds are exact for 285 years"
+)]
 fn millis(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
+    // A division of whole numbers leaves no debris of floating point.
+    let micros = (span.as_nanos() + 500) / 1_000;
+    micros as f64 / 1e3
 }

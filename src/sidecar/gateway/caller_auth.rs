@@ -25,6 +25,8 @@ use challenge::AuthRefusal;
 pub(super) use identity::CallerIdentity;
 use jwt::TokenVerifier;
 use key_cache::KeyCache;
+#[cfg(feature = "cli")]
+pub(crate) use key_cache::check_file as check_key_file;
 pub(super) use metadata::WELL_KNOWN;
 
 /// The checks of all dependencies, by name.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +36,14 @@ impl CallerAddress {
             }
         }
     }
+}
+
+/// Returns the number of a caller, by which calls that it gives up are told from those of others.
+pub(super) fn caller_number(address: IpAddr) -> NonZeroU64 {
+    let CallerAddress(number, is_network) = CallerAddress::of(address);
+    // The addresses of IPv4 have 32 bits.
+    let kind = if is_network { 0 } else { 1 << 32 };
+    NonZeroU64::new(number | kind).unwrap_or(NonZeroU64::MIN)
 }
 
 /// The callers with a connection, shared by the threads of the gateway.

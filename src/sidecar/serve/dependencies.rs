@@ -9,10 +9,12 @@ use std::time::Duration;
 use breakerbox_actors::printable;
 use breakerbox_policy::CountedNoun;
 
-use crate::config::{DependencyConfig, DependencyKind, Settings};
+use crate::config::{
+    AuthChoice, CallerAuth, DependencyConfig, DependencyKind, KeySource, Settings,
+};
 use crate::recorder;
 use crate::sidecar::admin::OrderFile;
-use crate::sidecar::gateway::{check_address, check_tls};
+use crate::sidecar::gateway::{check_address, check_key_file, check_tls};
 
 use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
@@ -188,7 +190,31 @@ pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
     let state = state.and_then(|path| OrderFile::check(path).err());
     let state =
         state.map(|error| file_problem(settings, "admin.state", &error, state_file::ALLOWED));
-    trace.into_iter().chain(access).chain(state).collect()
+    let files = trace.into_iter().chain(access).chain(state);
+    files.chain(key_file_problems(settings)).collect()
+}
+
+/// Returns the problems of files with the keys of issuers: with a wrong one, no caller gets in.
+pub(super) fn key_file_problems(settings: &Settings) -> Vec<String> {
+    let own = |auth: &CallerAuth| match auth.jwt.as_ref().map(|jwt| &jwt.keys) {
+        Some(KeySource::File(path)) => check_key_file(path).err(),
+        _ => None,
+    };
+    let of_gateway = settings.gateway.auth.as_ref().and_then(own);
+    let of_gateway = of_gateway.map(|error| ("gateway".to_owned(), error));
+    let all = settings.dependencies.iter();
+    let of_dependencies = all.filter_map(|(name, one)| match &one.auth {
+        AuthChoice::Own(auth) => Some((format!("dependencies.{name}"), own(auth)?)),
+        _ => None,
+    });
+    let found = of_gateway.into_iter().chain(of_dependencies);
+    // MCP-6: told at the start, and not by each caller's 503.
+    let told = found.map(|(place, error)| {
+        let key = format!("{place}.auth.jwt.jwks_file");
+        let allowed = "a file with a set of keys (JWKS), which has a key for signatures";
+        file_problem(settings, &key, &error, allowed)
+    });
+    told.collect()
 }
 
 /// Returns the text of a problem with the file that a key names.

@@ -1,5 +1,6 @@
 //! Callers that give up while no call is answered, and probes that succeed while all calls fail.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use breakerbox_actors::testing::run_paused;
@@ -61,10 +62,10 @@ fn hlt_1_a_dependency_that_hangs_for_all_callers_is_down() {
 }
 
 #[test]
-fn hlt_1_callers_with_deadlines_of_their_own_notice_a_hang_too() {
+fn edge_1_f14_deadlines_of_callers_are_no_hang() {
     run_paused(async || {
         let bench = Bench::start(|settings| settings.timeout.attempt = Some(ms(30_000))).await;
-        for _ in 0..6 {
+        for _ in 0..30 {
             let options = CallOptions {
                 timeout: Some(ms(1_500)),
                 ..CallOptions::default()
@@ -72,9 +73,36 @@ fn hlt_1_callers_with_deadlines_of_their_own_notice_a_hang_too() {
             bench.client.ask_with(Do::Hang, options).await.unwrap_err();
         }
         let status = bench.status();
+        assert_eq!((&status.health, &status.outage), (&Health::Ok, &None));
+        assert_eq!((status.window.failures, status.state), (0, State::Closed));
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn edge_1_f14_one_known_caller_that_leaves_again_and_again_is_no_hang() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.timeout.attempt = Some(ms(30_000))).await;
+        let give_up = async |caller: u64, calls: u32| {
+            for _ in 0..calls {
+                let options = CallOptions {
+                    caller: NonZeroU64::new(caller),
+                    ..CallOptions::default()
+                };
+                let call = bench.client.ask_with(Do::Hang, options);
+                let left = tokio::time::timeout(ms(2_000), call).await;
+                left.expect_err("it hangs");
+            }
+        };
+        give_up(1, 20).await;
+        let status = bench.status();
+        assert_eq!((&status.health, &status.outage), (&Health::Ok, &None));
+        for caller in 2..=6 {
+            give_up(caller, 1).await;
+        }
+        let status = bench.status();
         assert!(matches!(status.health, Health::Down { .. }), "{status:?}");
         assert_eq!(status.outage.unwrap().cause.kind, CauseKind::Hang);
-        assert_eq!((status.window.failures, status.state), (0, State::Closed));
         bench.finish().await;
     });
 }

@@ -131,6 +131,25 @@ fn call_6_a_full_queue_drops_outcomes_and_counts_them() {
 }
 
 #[test]
+fn edge_8_f20_a_large_queue_takes_memory_for_what_waits_only() {
+    let folder = Folder::new("record-large");
+    let path = folder.path("trace.jsonl");
+    let options = RecorderOptions {
+        max_queue: usize::MAX,
+        ..RecorderOptions::default()
+    };
+    // Places for all of them would be more memory than there is.
+    let recorder = Recorder::create(&path, options).expect("it can be written");
+    let name = Arc::from("dep");
+    for at in 0..1_000 {
+        bring(&recorder, &name, at, outcome(Class::Success, 0));
+    }
+    recorder.flush();
+    assert_eq!(recorder.dropped(), 0);
+    assert_eq!(only(&read(&path)).outcomes.len(), 1_000);
+}
+
+#[test]
 fn call_6_a_file_that_is_full_is_kept_once_and_a_new_one_begins() {
     let folder = Folder::new("record-turn-over");
     let (path, old) = (folder.path("trace.jsonl"), folder.path("trace.jsonl.1"));

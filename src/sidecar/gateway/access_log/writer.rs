@@ -101,7 +101,13 @@ impl LogFile {
 /// Opens a file to append to. A new one is readable for its owner and group only.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.append(true).create(true);
+    options.append(true);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    // EDGE-8: a new file has this name itself; a link to nothing is not followed.
+    options.create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;

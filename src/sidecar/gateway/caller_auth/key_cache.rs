@@ -187,12 +187,35 @@ impl KeyPlace {
             Self::Url(url) => fetch(url).await,
             Self::File(path) => {
                 let path = path.clone();
-                let reading = tokio::task::spawn_blocking(move || std::fs::read(path));
-                let read = reading.await.map_err(|error| error.to_string())?;
-                read.map(Bytes::from).map_err(|error| error.to_string())
+                let reading = tokio::task::spawn_blocking(move || read_file(&path));
+                reading.await.map_err(|error| error.to_string())?
             }
         }
     }
+}
+
+/// Checks a file of keys, as the first token would find it.
+///
+/// # Errors  It cannot be read, or has no key that can be used.
+pub(crate) fn check_file(path: &Path) -> Result<(), String> {
+    keys_of(&read_file(path)?).map(|_| ())
+}
+
+/// Reads a file of keys, of which the size is bounded.
+fn read_file(path: &Path) -> Result<Bytes, String> {
+    let text = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => error.to_string(),
+    };
+    let found = std::fs::metadata(path).map_err(text)?;
+    // Before it is opened: opening a pipe would wait for its writer.
+    if !found.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if found.len() > MAX_SET as u64 {
+        return Err(format!("it is longer than {MAX_SET} bytes"));
+    }
+    std::fs::read(path).map(Bytes::from).map_err(text)
 }
 
 /// Fetches a document. Redirects are not followed: they could lead anywhere.

@@ -14,6 +14,7 @@ use super::replies::own;
 use super::request_head::rewrite;
 use super::{ProxiedCall, RequestOptions};
 use crate::CallOptions;
+use crate::sidecar::gateway::caller_limits::caller_number;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::deferred_body::DeferredBody;
 use crate::sidecar::gateway::http::grpc;
@@ -129,6 +130,7 @@ impl ProxiedCall<'_> {
         };
         let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
         let mut request = request.sent_as(sent);
+        options.caller = Some(caller_number(peer.ip()));
         options.progress = deferred.as_ref().map(|body| body.status().progress());
         let given_key = options.key.clone();
         if let Some(model) = model {
