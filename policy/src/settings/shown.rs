@@ -11,8 +11,8 @@ use super::{
     BulkheadSettings, CancelledPolicy, ChaosSettings, ConfiguredOverride, DependencySettings,
     GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity,
     KeySettings, LostProbe, OpenTime, OverrideMode, Placement, ProbeLease, QuarantineSettings,
-    QuotaReset, RateLimitSettings, RestartType, RetryJitter, RetrySettings, ThrottleSettings,
-    TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
+    QuotaReset, RateLimitSettings, RateSharing, RestartType, RetryJitter, RetrySettings,
+    ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 use crate::text::ConfiguredSpan;
 use crate::{ClassifySettings, HealthSettings, Rate, Symptom, Symptoms};
@@ -450,13 +450,20 @@ fn rate_entries(limit: &RateLimitSettings) -> Vec<ShownEntry> {
         per,
         burst,
         max_wait,
+        sharing,
     } = limit;
-    vec![
+    let mut entries = vec![
         ("rate", fraction(*rate)),
         ("per", span(*per)),
         ("burst", plain(burst)),
         ("max_wait", span(*max_wait)),
-    ]
+        ("shared", plain(&sharing.is_some())),
+    ];
+    if let Some(RateSharing { lease }) = sharing {
+        let lease = lease.map_or_else(|| ShownValue::Word("auto".to_owned()), span);
+        entries.push(("lease", lease));
+    }
+    entries
 }
 
 fn when_down(when: WhenAllDown) -> &'static str {

@@ -17,7 +17,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: name, media type, content.
-const FILES: [(&str, &str, &str); 18] = [
+const FILES: [(&str, &str, &str); 19] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("address.js", SCRIPT, include_str!("dashboard/address.js")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
