@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -151,7 +151,7 @@ async fn is_http2(socket: &mut ObservedSocket<Rc<CallerActivity>>) -> io::Result
     Ok(is_http2)
 }
 
-/// Noted in a request whose target has a fragment.
+/// Mark of a request with a fragment in its target.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FragmentMark;
 
@@ -186,11 +186,7 @@ where
     let tunnel = Rc::<Cell<Option<Box<CallerTunnel>>>>::default();
     let opened = Rc::clone(&tunnel);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        if seen.has_fragment.take() {
-            request.extensions_mut().insert(FragmentMark);
-        }
-        let waiting = RequestActivity::new(&seen);
-        seen.is_http2.set(request.version() == Version::HTTP_2);
+        let waiting = begin(&mut request, &seen);
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
         let opened = Rc::clone(&opened);
         // On the heap: hyper moves the future, and an idle connection would reserve room for it.
@@ -245,18 +241,33 @@ where
         }
     });
     let ended = ended.await;
-    if let Some(Err(error)) = &ended {
-        return refusal_of(error);
-    }
-    if let (Some(Ok(())), Some(tunnel)) = (ended, tunnel.take()) {
+    if let (Some(Ok(())), Some(tunnel)) = (&ended, tunnel.take()) {
         let parts = connection.into_parts();
-        let mut socket = parts.io.into_inner();
-        // What the caller has sent behind its request belongs to the new protocol.
-        socket.put_back(parts.read_buf);
         let _in_flight = RequestActivity::new(&activity);
-        watch.unless_cut(tunnel.run(socket)).await;
+        let work = pass_on(tunnel, parts.io.into_inner(), parts.read_buf);
+        watch.unless_cut(work).await;
     }
-    None
+    ended?.err().as_ref().and_then(refusal_of)
+}
+
+/// Notes the begin of a request, and marks it if its target has a fragment.
+fn begin(request: &mut Request<Incoming>, seen: &Rc<CallerActivity>) -> RequestActivity {
+    if seen.has_fragment.take() {
+        request.extensions_mut().insert(FragmentMark);
+    }
+    seen.is_http2.set(request.version() == Version::HTTP_2);
+    RequestActivity::new(seen)
+}
+
+/// Runs a tunnel over a connection. `read`: the bytes behind the request.
+async fn pass_on(
+    tunnel: Box<CallerTunnel>,
+    mut socket: ObservedSocket<Rc<CallerActivity>>,
+    read: Bytes,
+) {
+    // What the caller has sent behind its request belongs to the new protocol.
+    socket.put_back(read);
+    tunnel.run(socket).await;
 }
 
 /// A step of a connection.

@@ -94,7 +94,7 @@ pub(super) fn spawn(
                 _ = killing.wait_for(|killing| *killing) => {}
             }
             if *stopping.borrow() {
-                // CALL-1: who still waits for an answer gets one.
+                // CALL-1: each call that still waits for an answer gets one.
                 lane.cut.cut();
                 // Streams that go on are cut off.
                 let _ = timeout(LAST_WORDS, taking).await;

@@ -459,7 +459,7 @@ impl UnsentBody {
 }
 
 impl HttpFailure {
-    /// Returns the failure of a response whose body broke off.
+    /// Returns the failure of a response with a body that broke off.
     pub(super) fn of_body(error: &(dyn std::error::Error + 'static)) -> Self {
         AnswerFault::of_body(error).map_or(Self::Reset, Self::Answer)
     }
