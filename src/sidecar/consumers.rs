@@ -89,8 +89,8 @@ impl Consumers {
 
     /// Removes the consumers that a new configuration does not have: they fetch no more.
     pub(crate) fn remove_others(&mut self, settings: &Settings, runtime: &Runtime) {
-        let is_other = |name: &String| !settings.consumers.contains_key(name);
-        let others: Vec<String> = self.running.keys().cloned().filter(is_other).collect();
+        let is_other = |name: &&String| !settings.consumers.contains_key(*name);
+        let others: Vec<String> = self.running.keys().filter(is_other).cloned().collect();
         for name in others {
             self.running.remove(&name);
             self.leaving.extend(runtime.remove_consumer(&name));
