@@ -27,7 +27,7 @@ const MAIN_KEYS: [(&str, &str, &str); 14] = [
     ("admin", "bind", "\"127.0.0.1:7071\""),
 ];
 
-/// Why a value cannot be a section, and what can.
+/// The reason for which a value cannot be a section, and the allowed ones.
 #[derive(Debug)]
 pub(super) struct SectionAdvice {
     pub(super) reason: String,

@@ -107,7 +107,7 @@ pub(super) fn one_underscore(owner: &str, rest: &str) -> (String, String) {
     (reason, allowed)
 }
 
-/// Returns the dependency whose name has an underscore where a variable had two: `WEB__SEARCH` for
+/// Returns the dependency that has an underscore in its name where a variable had two: `WEB__SEARCH` for
 /// `web_search` is a key `search` of a dependency `web`.
 pub(super) fn joined<'n>(
     section: &Section<'_>,

@@ -31,20 +31,20 @@ pub(super) enum ShownValue {
 /// A key with its value.
 pub(super) type ShownEntry = (&'static str, ShownValue);
 
-/// By itself a text stands without quotes; within a table it has those of a file.
+/// Writes a text without quotes if it stands by itself; within a table it has those of a file.
 impl fmt::Display for ShownValue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Word(text) | Self::Plain(text) => out.write_str(text),
-            Self::Table(entries) => write!(out, "{{ {} }}", Listed(entries)),
+            Self::Table(entries) => write!(out, "{{ {} }}", ListedEntries(entries)),
         }
     }
 }
 
 /// The entries of a table, one after the other.
-struct Listed<'e>(&'e [ShownEntry]);
+struct ListedEntries<'e>(&'e [ShownEntry]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for ListedEntries<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (key, value)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -67,7 +67,7 @@ impl fmt::Display for ChaosSettings {
             "lasts" => true,
             _ => *value != share(Rate::ZERO),
         });
-        write!(out, "{}", Listed(&entries))
+        write!(out, "{}", ListedEntries(&entries))
     }
 }
 
