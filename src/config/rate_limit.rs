@@ -60,7 +60,7 @@ pub(super) fn check_sharing(
     for (name, config) in dependencies {
         let limit = config.settings.rate_limit;
         if !has_fleet && limit.is_some_and(|limit| limit.sharing.is_some()) {
-            let reason = "there is no section fleet, whose replicas share it";
+            let reason = "there is no section fleet to share it with";
             let key = format!("{name}.rate_limit.shared");
             table.conflict(&key, reason, "fleet.servers too, or false");
         }

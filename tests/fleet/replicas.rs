@@ -144,7 +144,7 @@ pub(crate) async fn start_of(
     replicas
 }
 
-/// Longest time for which calls go on; a test whose `end` never holds fails then.
+/// Longest time for which calls go on; with an `end` that never holds the test fails then.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Lets each replica call every `pause` until `end` holds.

@@ -86,7 +86,7 @@ impl RateLimit {
         }
     }
 
-    /// Creates a limit in place of another one, whose part in a shared rate it takes over.
+    /// Creates a limit in place of another one, and takes over its part in a shared rate.
     /// `replicas`: number of live replicas, this one among them.
     pub(crate) fn renewed(
         settings: &RateLimitSettings,

@@ -164,7 +164,7 @@ impl EvidenceBoard {
         u32::try_from(others + 1).unwrap_or(u32::MAX)
     }
 
-    /// Returns the callers whose last call is too long ago.
+    /// Returns the callers with a last call too long ago.
     fn old_callers(
         &self,
         now: Time,

@@ -1,4 +1,4 @@
-//! Replicas with clocks of their own on a board whose messages take time.
+//! Replicas with clocks of their own, on a board with slow messages.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
