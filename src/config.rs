@@ -342,8 +342,9 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         &settings.dependencies,
         settings.fleet.is_some(),
     );
+    let all = settings.dependencies.iter();
     rate_limit::check_sharing(
-        &settings.dependencies,
+        all.map(|(name, one)| (&**name, one.settings.rate_limit)),
         settings.fleet.is_some(),
         &section.section("dependencies"),
     );

@@ -1,13 +1,11 @@
 //! The section `rate_limit`.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::judgement::CALL_RATE;
 use breakerbox_policy::{RateLimitSettings, RateSharing};
 
-use super::DependencyConfig;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, count, duration, number};
 
@@ -52,13 +50,12 @@ fn read_sharing(section: &mut Section<'_>) -> Option<RateSharing> {
 }
 
 /// Reports shared rates of dependencies without a fleet to share them with.
-pub(super) fn check_sharing(
-    dependencies: &BTreeMap<String, DependencyConfig>,
+pub(super) fn check_sharing<'a>(
+    limits: impl Iterator<Item = (&'a str, Option<RateLimitSettings>)>,
     has_fleet: bool,
     table: &Section<'_>,
 ) {
-    for (name, config) in dependencies {
-        let limit = config.settings.rate_limit;
+    for (name, limit) in limits {
         if !has_fleet && limit.is_some_and(|limit| limit.sharing.is_some()) {
             let reason = "there is no section fleet to share it with";
             let key = format!("{name}.rate_limit.shared");

@@ -261,7 +261,7 @@ impl Admin {
                 };
                 if let Some(file) = inner.orders.get().cloned() {
                     let (runtime, name) = (inner.runtime.clone(), name.to_owned());
-                    tokio::spawn(async move { file.take_back(&runtime, &name).await });
+                    tokio::spawn(async move { file.remove_order(&runtime, &name).await });
                 }
             });
         }

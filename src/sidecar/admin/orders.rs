@@ -186,7 +186,7 @@ impl OrderFile {
 
     /// Removes the order of a dependency that an operator has closed for the whole fleet.
     #[cfg(feature = "fleet")]
-    pub(super) async fn take_back(&self, runtime: &Runtime, name: &str) {
+    pub(super) async fn remove_order(&self, runtime: &Runtime, name: &str) {
         let _one_at_a_time = self.inner.turn.lock().await;
         if self.inner.orders.acquire().contains_key(name) {
             // FLT-12: a close of the fleet ends the orders of each replica too, after a restart as well.

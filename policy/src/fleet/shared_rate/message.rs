@@ -12,7 +12,7 @@ use crate::{RateLimitSettings, Time};
 const SHORTEST_SPAN: Duration = Duration::from_millis(100);
 /// Units of a lease that is chosen by itself, at least.
 const FEWEST_UNITS: u32 = 10;
-/// Time for which a unit can be kept at least, whatever the burst.
+/// Time for which a unit can be kept at least, with any burst.
 const SHORTEST_LIFE: Duration = Duration::from_millis(20);
 
 /// Settings of a shared rate, in nanoseconds.
