@@ -21,12 +21,14 @@ pub(crate) mod outages;
 
 pub(crate) mod recorder;
 
+pub(crate) mod shared_drain;
+
 pub(crate) mod thread_cached;
 
 pub(crate) mod totals;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -56,6 +58,7 @@ use fallback_counts::FallbackCounts;
 use misconfiguration::MisconfigurationState;
 use outages::OutageState;
 use recorder::OutcomeRecorder;
+use shared_drain::SharedDrain;
 use thread_cached::ThreadCached;
 use totals::Totals;
 
@@ -136,8 +139,7 @@ pub(crate) struct Shared {
     route: AtomicU8,
     /// Notified when a call ends while draining.
     pub(crate) drained: Notify,
-    /// The dependencies that drain at the same time, and the end of that drain.
-    drains_with: OnceLock<(Time, Arc<[Weak<Shared>]>)>,
+    drains_with: OnceLock<Arc<SharedDrain>>,
 }
 
 /// The kernel's budget, and the number of calls paid into it.
@@ -351,10 +353,10 @@ impl Shared {
         }
     }
 
-    /// Drains together with these dependencies, until that time: their accepted work may call it.
-    pub(crate) fn drain_with(&self, until: Time, all: Arc<[Weak<Self>]>) {
+    /// Drains together with other dependencies: their accepted work may call it.
+    pub(crate) fn drain_with(&self, others: Arc<SharedDrain>) {
         // Only the first shutdown counts.
-        let _ = self.drains_with.set((until, all));
+        let _ = self.drains_with.set(others);
     }
 
     /// Returns true if a call is pending, which a drain waits for.
@@ -367,12 +369,8 @@ impl Shared {
         if self.is_pending() {
             return Some(Arc::clone(self));
         }
-        let (until, all) = self.drains_with.get()?;
-        if self.clock.now() >= *until {
-            return None;
-        }
-        let mut others = all.iter().filter_map(Weak::upgrade);
-        others.find(|other| other.is_pending())
+        let together = self.drains_with.get()?;
+        together.first_pending(self.clock.now())
     }
 
     /// Tells the drain that one call less is pending.

@@ -14,6 +14,7 @@ use super::Runtime;
 use super::registry::AnyDependency;
 use super::tree::OwnThread;
 use crate::deadline::bounded;
+use crate::state::shared_drain::SharedDrain;
 use crate::supervisor::{DriverCommand, on_runtime_thread};
 use crate::sync::LockExt;
 
@@ -46,9 +47,9 @@ impl Runtime {
         let until = self.clock().now().after(drain);
         // CALL-10: what accepted work asks for holds each of them until the last work has ended.
         let together = all.iter().map(|one| Arc::downgrade(one.shared()));
-        let together: Arc<[_]> = together.collect();
+        let together = Arc::new(SharedDrain::new(until, together));
         for one in &all {
-            one.shared().drain_with(until, Arc::clone(&together));
+            one.shared().drain_with(Arc::clone(&together));
         }
         for one in &all {
             // SUP-7: no new calls from here on.

@@ -169,14 +169,15 @@ pub(super) async fn serve<F>(
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
         let opened = Rc::clone(&opened);
         // On the heap: hyper moves the future, and an idle connection would reserve room for it.
-        Box::pin(async move {
+        // Written in place: `Box::pin` would copy it once more.
+        Box::into_pin(Box::write(Box::new_uninit(), async move {
             let mut response = answer(request).await;
             opened.set(response.body_mut().take_tunnel());
             let response = response.map(|body| body.watched(waiting));
             // The gateway sets this header only if a request was not fully read.
             seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
-        })
+        }))
     });
     let stop = pin!(async move {
         // A dropped sender means stopping too.

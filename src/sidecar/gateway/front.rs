@@ -38,9 +38,10 @@ pub(super) async fn admit(
         }
         return Err(answer);
     }
-    let name = found.map(|(_, length)| path[1..=*length].to_owned());
-    let check = lane.auth.load().of(name.as_deref());
+    let name = found.map(|(_, length)| &path[1..=*length]);
+    let check = lane.auth.load().of(name);
     if let Some(check) = check {
+        let name = name.map(str::to_owned);
         let resource = match &name {
             Some(name) if is_endpoint => format!("/{name}/mcp"),
             Some(name) => format!("/{name}"),

@@ -39,8 +39,13 @@ static ONE_HOP: [HeaderName; 9] = [
 
 /// Removes the headers that belong to one connection, and those that `Connection` names.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
-    // Most messages have none, and looking up each name costs more.
-    if !headers.keys().any(|name| ONE_HOP.contains(name)) {
+    // Most messages have none or one, and looking up each name costs more.
+    let of_one_hop = |name: &HeaderName| ONE_HOP.iter().position(|one| one == name);
+    let present: u16 = headers
+        .keys()
+        .filter_map(of_one_hop)
+        .fold(0, |present, at| present | 1 << at);
+    if present == 0 {
         return;
     }
     if headers.contains_key(CONNECTION) {
@@ -58,9 +63,20 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
         // EDGE-3: the coding frames the message, and a length beside it says nothing.
         headers.remove(CONTENT_LENGTH);
     }
-    for name in &ONE_HOP {
+    for (_, name) in ONE_HOP
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| present & 1 << at != 0)
+    {
         headers.remove(name);
     }
+}
+
+/// Returns true if a message has headers of ours. Most have none, and looking up each costs more.
+pub(super) fn has_own(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| name.as_str().starts_with("breakerbox-"))
 }
 
 /// Joins the fields of a cookie, which HTTP/2 may split.

@@ -16,12 +16,10 @@ use serde_json::Value;
 use breakerbox_policy::Executed;
 
 use error_kind::{cause_of, kind_of, kind_of_failure};
-use in_dialect::ProblemFacts;
-pub(super) use in_dialect::{code_and_status, told_in};
+pub(super) use in_dialect::{ProblemFacts, code_and_status, told_in};
 
 use super::http::body::ReplyBody;
 use super::http::error::HttpError;
-use super::http::grpc::GrpcProblem;
 use super::message::HttpFailure;
 use crate::CallError;
 use crate::mcp::McpError;
@@ -387,16 +385,12 @@ impl<'a> GatewayProblem<'a> {
         let wait = self.wait_seconds();
         let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
         *response.status_mut() = self.code;
-        response.extensions_mut().insert(ProblemFacts::of(&self));
-        // For callers that speak gRPC.
-        response.extensions_mut().insert(GrpcProblem {
-            code: self.grpc_code,
-            message: self.error.message,
-        });
+        let is_refusal = self.is_refusal;
+        response.extensions_mut().insert(ProblemFacts::of(self));
         let headers = response.headers_mut();
         let media = HeaderValue::from_static("application/problem+json");
         headers.insert(CONTENT_TYPE, media);
-        if self.is_refusal {
+        if is_refusal {
             // LIM-4: a client library that retries too would multiply the load.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }

@@ -41,7 +41,7 @@ use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest};
 use super::path::has_dot_segment;
-use super::problem::{GatewayProblem, ProblemKind, told_in};
+use super::problem::{GatewayProblem, ProblemFacts, ProblemKind, told_in};
 use super::ready;
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::token_limits::HeldTokens;
@@ -118,6 +118,9 @@ async fn answer_and_read(
 ) -> (Response<ReplyBody>, bool) {
     let uri = request.uri().clone();
     let (response, is_read) = answer_plainly(lane, caller, request, span).await;
+    if ProblemFacts::told_with(&response).is_none() {
+        return (response, is_read);
+    }
     let routes = lane.routes.load();
     let named = uri.path().split('/').nth(1).unwrap_or_default();
     let model = match routes.get(named) {

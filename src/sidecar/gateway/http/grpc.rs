@@ -211,13 +211,6 @@ pub(in crate::sidecar::gateway) fn words(code: u8) -> &'static str {
     }
 }
 
-/// A problem of the gateway as a status of gRPC, put beside its response.
-#[derive(Debug, Clone)]
-pub(in crate::sidecar::gateway) struct GrpcProblem {
-    pub(in crate::sidecar::gateway) code: u8,
-    pub(in crate::sidecar::gateway) message: String,
-}
-
 /// Encodes a text as gRPC does: all but printable ASCII as percent signs and numbers.
 pub(in crate::sidecar::gateway) fn encoded(message: &str) -> String {
     let mut text = String::with_capacity(message.len());

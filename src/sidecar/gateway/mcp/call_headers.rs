@@ -7,7 +7,7 @@ use breakerbox_policy::Priority;
 use http::{HeaderMap, HeaderName};
 
 use crate::CallOptions;
-use crate::sidecar::gateway::headers::{DEADLINE, KEY, PRIORITY};
+use crate::sidecar::gateway::headers::{DEADLINE, KEY, PRIORITY, has_own};
 
 /// Maximum length of a caller's key.
 const MAX_KEY: usize = 256;
@@ -18,6 +18,9 @@ const MAX_KEY: usize = 256;
 pub(in crate::sidecar::gateway) fn call_options(
     headers: &HeaderMap,
 ) -> Result<CallOptions, &'static str> {
+    if !has_own(headers) {
+        return Ok(CallOptions::default());
+    }
     let text = |name: HeaderName| {
         let value = headers.get(name);
         value.map(|value| value.to_str().unwrap_or_default().trim())

@@ -11,11 +11,13 @@ use crate::CallError;
 use crate::model::{Api, ModelProblem, error_body};
 use crate::sidecar::gateway::http::error::HttpError;
 
-/// The facts of a problem, for callers that read the errors of a model's API.
+/// The facts of a problem, for callers that do not read its document: they speak gRPC, or the API of
+/// a model.
 #[derive(Debug, Clone)]
-pub(super) struct ProblemFacts {
+pub(in crate::sidecar::gateway) struct ProblemFacts {
     code: &'static str,
-    message: String,
+    pub(in crate::sidecar::gateway) grpc_code: u8,
+    pub(in crate::sidecar::gateway) message: String,
     dependency: Option<String>,
     state: Option<String>,
     executed: Executed,
@@ -23,12 +25,13 @@ pub(super) struct ProblemFacts {
 }
 
 impl ProblemFacts {
-    pub(super) fn of(problem: &GatewayProblem<'_>) -> Box<Self> {
+    pub(super) fn of(problem: GatewayProblem<'_>) -> Box<Self> {
         Box::new(Self {
             code: problem.error.code,
-            message: problem.error.message.clone(),
+            grpc_code: problem.grpc_code,
+            message: problem.error.message,
             dependency: problem.dependency.map(str::to_owned),
-            state: problem.state.clone(),
+            state: problem.state,
             executed: match problem.executed {
                 "no" => Executed::No,
                 "yes" => Executed::Yes,
@@ -36,6 +39,11 @@ impl ProblemFacts {
             },
             retry_after: problem.wait,
         })
+    }
+
+    /// Returns the facts of a response that is a problem of the gateway.
+    pub(in crate::sidecar::gateway) fn told_with(response: &Response<ReplyBody>) -> Option<&Self> {
+        response.extensions().get::<Box<Self>>().map(Box::as_ref)
     }
 }
 
@@ -55,7 +63,7 @@ pub(in crate::sidecar::gateway) fn told_in(
     may_retry: bool,
     mut response: Response<ReplyBody>,
 ) -> Response<ReplyBody> {
-    let Some(facts) = response.extensions_mut().remove::<Box<ProblemFacts>>() else {
+    let Some(facts) = ProblemFacts::told_with(&response) else {
         return response;
     };
     let status = response.status();

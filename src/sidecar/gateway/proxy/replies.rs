@@ -8,8 +8,9 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
-use crate::sidecar::gateway::http::grpc::{self, GrpcProblem};
+use crate::sidecar::gateway::http::grpc;
 use crate::sidecar::gateway::message::HttpReply;
+use crate::sidecar::gateway::problem::ProblemFacts;
 use crate::sidecar::gateway::route::ThreadContext;
 use crate::{Answer, AnswerSource};
 
@@ -87,7 +88,12 @@ fn with_signs(
 ) -> Response<ReplyBody> {
     let headers = response.headers_mut();
     headers.insert(SOURCE, source);
-    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    let attempts = match attempts {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    headers.insert(ATTEMPTS, attempts);
     response
 }
 
@@ -99,16 +105,18 @@ pub(super) fn trailers_only(
     mut response: Response<ReplyBody>,
     media: &HeaderValue,
 ) -> Response<ReplyBody> {
-    let Some(GrpcProblem { code, message }) = response.extensions_mut().remove() else {
+    let Some(facts) = ProblemFacts::told_with(&response) else {
         return response;
     };
+    let code = HeaderValue::from(u16::from(facts.grpc_code));
+    let message = HeaderValue::try_from(grpc::encoded(&facts.message));
     *response.status_mut() = StatusCode::OK;
     *response.body_mut() = ReplyBody::whole(Bytes::new());
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, media.clone());
-    headers.insert(grpc::STATUS, HeaderValue::from(u16::from(code)));
-    if let Ok(message) = HeaderValue::try_from(grpc::encoded(&message)) {
+    headers.insert(grpc::STATUS, code);
+    if let Ok(message) = message {
         headers.insert(grpc::MESSAGE, message);
     }
     response

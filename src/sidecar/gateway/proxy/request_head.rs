@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::sidecar::gateway::headers::{
-    DEADLINE, KEY, PRIORITY, append_forwarded, append_via, join_cookies, strip_one_hop,
+    DEADLINE, KEY, PRIORITY, append_forwarded, append_via, has_own, join_cookies, strip_one_hop,
     takes_trailers,
 };
 use crate::sidecar::gateway::http::upgrade;
@@ -42,8 +42,10 @@ pub(super) fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Op
         // EDGE-3: only where the request really asks for it.
         upgrade::name_in(headers, protocols);
     }
-    for name in [PRIORITY, KEY, DEADLINE] {
-        headers.remove(name);
+    if has_own(headers) {
+        for name in [PRIORITY, KEY, DEADLINE] {
+            headers.remove(name);
+        }
     }
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     let is_tls = head.extensions.get::<OverTls>().is_some();
