@@ -6,13 +6,25 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_actors::AttemptProgress;
+use breakerbox_policy::RoundedDuration;
 use tokio::sync::watch;
 
 use super::error::McpError;
 use super::json_text::JsonText;
-use super::message::{RawOutcome, RawReply};
+use super::message::{RawOutcome, RawReply, RpcError, code};
+
+/// Maximum time for the answer of a user to a question of a server.
+pub(crate) const USER_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Returns the error of a question that no user has answered.
+pub(crate) fn unanswered() -> RpcError {
+    let patience = RoundedDuration(USER_PATIENCE);
+    let text = format!("its user has not answered within {patience}");
+    RpcError::new(code::INTERNAL_ERROR, text)
+}
 
 /// A notification of a server.
 #[derive(Debug, Clone)]

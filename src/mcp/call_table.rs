@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use breakerbox_actors::ProgressHold;
 use tokio::sync::oneshot;
 
 use super::audience::{CallListener, CallSide, ServerNotice};
@@ -134,6 +135,18 @@ impl CallTable {
         if let Some(progress) = calls.get(&id).and_then(|call| call.side.progress.as_ref()) {
             progress.note();
         }
+    }
+
+    /// Begins holds of the calls that a question concerns: those of its caller, or the one that it
+    /// belongs to.
+    pub(super) fn hold(&self, of: Option<u64>) -> Vec<ProgressHold> {
+        let calls = self.calls.acquire();
+        let concerned = calls
+            .iter()
+            .filter(|(id, _)| of.is_none_or(|of| of == **id));
+        concerned
+            .filter_map(|(_, call)| Some(call.side.progress.as_ref()?.hold()))
+            .collect()
     }
 
     /// Returns the caller to which a message without an address belongs.

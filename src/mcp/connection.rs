@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
-use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner};
+use super::audience::{
+    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, USER_PATIENCE, unanswered,
+};
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
 use super::error::McpError;
@@ -372,9 +374,13 @@ impl Connection {
         };
         let connection = Arc::downgrade(self);
         let own_id = id.clone();
+        // EDGE-1: the time of a user is not the server's.
+        let held = self.calls.hold(of);
         let mut asked = self.asked.acquire();
         let task = tokio::spawn(async move {
-            let outcome = answer.await;
+            let outcome = timeout(USER_PATIENCE, answer).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(unanswered()));
+            drop(held);
             let Some(connection) = connection.upgrade() else {
                 return;
             };
@@ -386,6 +392,11 @@ impl Connection {
             }
         });
         asked.insert(id, task.abort_handle());
+    }
+
+    /// Returns true while a request of the server waits for an answer.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.acquire().is_empty()
     }
 
     fn asked_caller(&self, of: Option<u64>) -> Option<Arc<dyn CallListener>> {

@@ -232,7 +232,8 @@ fn read_error(text: &Bytes, raw: &RawValue) -> Option<RpcError> {
     })
 }
 
-/// The members of parameters that routing needs.
+/// The members of parameters that routing needs. `_meta` and the two of a call that goes on may be
+/// `null`: they are there then, and a change replaces them.
 #[derive(Debug, Default)]
 pub(crate) struct ParamsHead {
     pub(crate) name: Option<String>,
@@ -259,11 +260,11 @@ struct ParamsFields<'a> {
     uri: Option<&'a RawValue>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
+    #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     request_state: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     input_responses: Option<&'a RawValue>,
     #[serde(borrow, default)]
     progress_token: Option<&'a RawValue>,
@@ -340,7 +341,7 @@ struct ResultFields<'a> {
     is_error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     result_type: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
+    #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,

@@ -102,6 +102,8 @@ pub(super) fn outgoing(
         });
     };
     let mut meta = match &head.meta {
+        // Some callers write `null` for none.
+        Some(meta) if meta.as_str() == "null" => MetaMembers::new(),
         Some(meta) => {
             members(meta).ok_or_else(|| invalid("its _meta is no object of at most 256 KiB"))?
         }
@@ -181,6 +183,8 @@ mod tests {
         assert_eq!(got["_meta"][CAPABILITIES], json!({ "roots": {} }));
         assert_eq!(got["_meta"][LOG_LEVEL], "info");
         assert_eq!(got["_meta"][CLIENT_INFO]["name"], "breakerbox");
+        let (got, _) = sent(&new, &json!({ "name": "a", "_meta": null }));
+        assert_eq!(got["_meta"][PROTOCOL_VERSION], "2026-07-28");
         let (got, token) = sent(&old, &json!({ "name": "a" }));
         assert_eq!((got, token), (json!({ "name": "a" }), None));
     }

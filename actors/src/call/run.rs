@@ -256,7 +256,7 @@ where
             None => {
                 let executed = AttemptProgress::executed(plan.progress);
                 let error = AttemptError::TimedOut(plan.exceeded(times.1), executed);
-                (Err(error), shared.timed_out())
+                (Err(error), shared.timed_out_unless_held(plan.progress))
             }
         };
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::body_reader::MessageRoom;
 use super::caller_message::{LEVELS, rank};
@@ -19,10 +19,10 @@ use super::request_check::{CallerDialect, refuse_cursor};
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{CallListener as _, CallSide};
+use crate::mcp::audience::{CallListener as _, CallSide, USER_PATIENCE, unanswered};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
-use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted, without_member};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
@@ -248,7 +248,10 @@ impl McpEndpoint {
             let params = question
                 .params
                 .map(|raw| crate::mcp::json_text::part_of(text, raw));
-            let answer = stream.ask(&question.method, params).await?;
+            // The call at the server is over: its limits bound no user.
+            let asking = stream.ask(&question.method, params);
+            let answer = timeout(USER_PATIENCE, asking).await;
+            let answer = answer.unwrap_or_else(|_| Err(unanswered()))?;
             if responses.len() > 1 {
                 responses.push(',');
             }
@@ -257,21 +260,27 @@ impl McpEndpoint {
             responses.push_str(answer.as_str());
         }
         responses.push('}');
+        let empty = JsonText::of(&json!({}));
+        let mut params = request.params.clone().unwrap_or(empty);
+        let former = request.head.request_state.as_ref();
+        if let (None, Some(former)) = (wanted.request_state, former) {
+            // MCP-5: a state is of one round.
+            params = without_member(&params, former);
+        }
+        let head = ParamsHead::read(&params).unwrap_or_default();
         let mut edits = vec![MemberEdit {
             name: "inputResponses",
-            present: request.head.input_responses.as_ref(),
+            present: head.input_responses.as_ref(),
             value: Bytes::from(responses),
         }];
         if let Some(state) = wanted.request_state {
             edits.push(MemberEdit {
                 name: "requestState",
-                present: request.head.request_state.as_ref(),
+                present: head.request_state.as_ref(),
                 value: Bytes::copy_from_slice(state.get().as_bytes()),
             });
         }
-        let empty = JsonText::of(&json!({}));
-        let params = request.params.as_ref().unwrap_or(&empty);
-        Ok(JsonText::checked(joined(&edited(params, edits))))
+        Ok(JsonText::checked(joined(&edited(&params, edits))))
     }
 
     /// Lists the tools as they were listed last: callers need them while the server is restarted.
