@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::audience::{CallListener, CallSide, ServerNotice};
 use super::error::McpError;
 use super::json_text::{JsonText, MemberEdit, edited, joined};
-use super::message::{ParamsHead, RawReply};
+use super::message::{MessageId, RawReply};
 use crate::lock::LockExt as _;
 
 /// Result of a request.
@@ -94,11 +94,11 @@ impl CallTable {
 
     /// Notes the progress of a call, and passes it on if its caller has a token for it.
     pub(super) fn progress(&self, notice: &ServerNotice) {
-        let Some(head) = notice.params.as_ref().and_then(ParamsHead::read) else {
+        let Some(head) = &notice.head else {
             return;
         };
         let token = head.progress_token.as_ref();
-        let id = token.and_then(|token| token.as_str().trim_matches('"').parse().ok());
+        let id = token.and_then(|token| MessageId::new(token.as_str())?.number());
         let found = id.and_then(|id: u64| {
             let calls = self.calls.acquire();
             let call = calls.get(&id)?;
@@ -120,6 +120,7 @@ impl CallTable {
             listener.heard(ServerNotice {
                 method: Arc::clone(&notice.method),
                 params: Some(JsonText::checked(joined(&edited(params, vec![edit])))),
+                head: None,
             });
         }
     }

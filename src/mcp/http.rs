@@ -15,12 +15,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::call_table::RequestOutcome;
-use super::connection::{Connection, IncomingMessage};
+use super::connection::Connection;
 use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
 use super::http_headers::{encoded, param_headers};
-use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
+use super::incoming::{IncomingMessage, IncomingText};
+use super::message::{LARGE, ParamsHead};
 use super::pieces_body::PiecesBody;
 use crate::retry_after;
 use crate::unpooled_http::{UnpooledClient, innermost, unpooled_client};
@@ -220,21 +221,25 @@ impl HttpLink {
             return Err(McpError::UnexpectedContentType(media));
         }
         let body = self.sender.read(body).await?;
-        match read(body).await {
-            Ok(IncomingMessage::Answer(Some(of), outcome)) if of.number() == Some(id) => {
-                connection.liveness.heard();
-                outcome
+        let mut found = Err(McpError::unusable("its response is not a message"));
+        for message in read(body).await.into_messages() {
+            match message {
+                IncomingMessage::Answer(Some(of), outcome) if of.number() == Some(id) => {
+                    connection.liveness.heard();
+                    return outcome;
+                }
+                IncomingMessage::Answer(None, Err(error)) => {
+                    let reason = format!("an error without a call id: {error}");
+                    found = Err(McpError::unusable(redact(&reason)));
+                }
+                IncomingMessage::Answer(..) => {
+                    connection.liveness.heard();
+                    found = Err(McpError::unusable("it has the id of another call"));
+                }
+                _ => {}
             }
-            Ok(IncomingMessage::Answer(None, Err(error))) => {
-                let reason = format!("an error without a call id: {error}");
-                Err(McpError::unusable(redact(&reason)))
-            }
-            Ok(IncomingMessage::Answer(..)) => {
-                connection.liveness.heard();
-                Err(McpError::unusable("it has the id of another call"))
-            }
-            _ => Err(McpError::unusable("its response is not a message")),
         }
+        found
     }
 
     /// Waits for an answer that does not come by the response.
@@ -322,35 +327,37 @@ impl HttpLink {
         id: Option<u64>,
         event: StreamEvent,
     ) -> Option<RequestOutcome> {
-        let message = match event {
-            StreamEvent::TooLong(of) => {
-                let error = McpError::too_long(self.sender.max);
-                IncomingMessage::Answer(of, Err(error))
+        let messages = match event {
+            StreamEvent::TooLong(scanned) => {
+                vec![IncomingMessage::too_long(scanned, self.sender.max)]
             }
-            // An event without data keeps the stream open.
+            // An event without data keeps the stream open, and so does one of another type.
             StreamEvent::Data(data) if data.trim_ascii().is_empty() => return None,
-            StreamEvent::Data(data) => match read(data).await {
-                Ok(message) => message,
-                Err(MessageFault::Shape(of) | MessageFault::Request(of)) => {
-                    let error = McpError::unusable("it is no message of the protocol");
-                    IncomingMessage::Answer(of, Err(error))
+            StreamEvent::Other(data) => read(data).await.into_messages(),
+            StreamEvent::Data(data) => {
+                let is_json = data.trim_ascii().starts_with(b"{");
+                match read(data).await {
+                    IncomingText::Stray if !is_json => {
+                        let error = McpError::unusable("an event is not a message");
+                        return id.map(|_| Err(error));
+                    }
+                    read => read.into_messages(),
                 }
-                Err(MessageFault::Syntax) => {
-                    let error = McpError::unusable("an event is not a message");
-                    return id.map(|_| Err(error));
-                }
-            },
-        };
-        match (message, id) {
-            (IncomingMessage::Answer(Some(of), outcome), Some(id)) if of.number() == Some(id) => {
-                connection.liveness.heard();
-                Some(outcome)
             }
-            (message, _) => {
-                connection.take(message, id);
-                None
+        };
+        let mut answer = None;
+        for message in messages {
+            match (message, id) {
+                (IncomingMessage::Answer(Some(of), outcome), Some(id))
+                    if of.number() == Some(id) =>
+                {
+                    connection.liveness.heard();
+                    answer = answer.or(Some(outcome));
+                }
+                (message, _) => connection.take(message, id),
             }
         }
+        answer
     }
 
     /// Handles a response that is not a success.
@@ -378,7 +385,10 @@ impl HttpLink {
             return Err(by_status);
         }
         let body = self.sender.read(response.into_body()).await?;
-        let Ok(IncomingMessage::Answer(id, Err(error))) = read(body).await else {
+        let read = read(body).await;
+        let IncomingText::One(IncomingMessage::Answer(id, Err(error @ McpError::Server { .. }))) =
+            read
+        else {
             return Err(by_status);
         };
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
@@ -435,13 +445,13 @@ impl HttpLink {
 }
 
 /// Reads a message, apart from this thread if it is large.
-async fn read(body: Bytes) -> Result<IncomingMessage, MessageFault> {
+async fn read(body: Bytes) -> IncomingText {
     if body.len() <= LARGE {
-        return RawMessage::read(&body).map(Into::into);
+        return IncomingText::read(&body);
     }
     // MCP-2: the thread is shared with breakers and supervisors.
-    let read = spawn_blocking(move || RawMessage::read(&body).map(Into::into)).await;
-    read.unwrap_or(Err(MessageFault::Syntax))
+    let read = spawn_blocking(move || IncomingText::read(&body)).await;
+    read.unwrap_or(IncomingText::Stray)
 }
 
 fn is_media(headers: &HeaderMap, media: &str) -> bool {

@@ -48,9 +48,11 @@ impl MessageId {
         &self.0
     }
 
-    /// Returns the number, if it is one of ours. Some servers return it as a text.
+    /// Returns the number, if it is one of ours. Some servers return it as a text, or as `7.0`.
     pub(crate) fn number(&self) -> Option<u64> {
-        self.0.trim_matches('"').parse().ok()
+        let text = self.0.trim_matches('"');
+        let whole = text.strip_suffix(".0").unwrap_or(text);
+        whole.parse().ok()
     }
 }
 

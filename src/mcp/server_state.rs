@@ -108,10 +108,7 @@ impl ServerState {
             self.learned.send_replace(());
             if is_first {
                 // Callers that came before it know nothing of its tools.
-                self.tell_audience(ServerNotice {
-                    method: "notifications/tools/list_changed".into(),
-                    params: None,
-                });
+                self.tell_audience(ServerNotice::new("notifications/tools/list_changed", None));
             }
         }
     }

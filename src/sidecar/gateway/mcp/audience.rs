@@ -17,7 +17,7 @@ use crate::mcp::McpClient;
 use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
-use crate::mcp::message::{MessageId, ParamsHead, notification};
+use crate::mcp::message::{MessageId, notification};
 use crate::mcp::request_meta::{self, SUBSCRIPTION};
 
 /// Maximum number of subscriptions of callers to a server.
@@ -74,16 +74,12 @@ impl WantedChanges {
             "notifications/resources/list_changed" => self.resources_list_changed,
             "notifications/resources/updated" => {
                 let resources = self.resource_subscriptions.as_ref();
-                let uri = uri_of(notice);
-                uri.is_some_and(|uri| resources.is_some_and(|all| all.contains(&uri)))
+                let uri = notice.uri();
+                uri.is_some_and(|uri| resources.is_some_and(|all| all.contains(uri)))
             }
             _ => false,
         }
     }
-}
-
-fn uri_of(notice: &ServerNotice) -> Option<String> {
-    ParamsHead::read(notice.params.as_ref()?)?.uri
 }
 
 struct ChangeSubscription {
@@ -251,13 +247,10 @@ impl Drop for SubscriptionStream {
 
 impl ServerAudience for McpAudience {
     fn heard(&self, notice: ServerNotice) {
-        if &*notice.method == "notifications/subscriptions/acknowledged" {
-            // It answers our own subscription.
-            return;
-        }
-        let params = notice.params.clone().map(without_subscription);
-        let message = notification(&notice.method, params);
-        let uri = uri_of(&notice);
+        let params = notice.params.clone();
+        let message = notification(&notice.method, params.map(|own| vec![own.into_bytes()]));
+        // MCP-2: they are read once, however many callers there are.
+        let (uri, rank) = (notice.uri(), rank_of(&notice));
         let is_log = &*notice.method == "notifications/message";
         let is_update = &*notice.method == "notifications/resources/updated";
         for session in self.sessions.all() {
@@ -265,10 +258,10 @@ impl ServerAudience for McpAudience {
                 // Its own process says the rest.
                 notice.method.ends_with("/list_changed")
             } else if is_log {
-                rank_of(&notice) >= session.lowest_rank()
+                rank >= session.lowest_rank()
             } else if is_update {
                 let resources = session.resources.acquire();
-                uri.as_ref().is_some_and(|uri| resources.contains(uri))
+                uri.is_some_and(|uri| resources.contains(uri))
             } else {
                 true
             };
@@ -281,7 +274,7 @@ impl ServerAudience for McpAudience {
                 continue;
             }
             let id = subscription.id.as_json();
-            let params = with_subscription(notice.params.as_ref(), id);
+            let params = with_subscription(&notice, id);
             let message = notification(&notice.method, Some(params));
             if subscription.sender.try_send(message).is_err() {
                 tracing::debug!("a change was not taken by a caller");
@@ -300,11 +293,10 @@ impl ServerAudience for McpAudience {
 }
 
 /// Returns parameters with the id of a subscription of the caller.
-fn with_subscription(params: Option<&JsonText>, id: &str) -> CallerMessage {
+fn with_subscription(notice: &ServerNotice, id: &str) -> CallerMessage {
     let empty = JsonText::of(&json!({}));
-    let params = params.unwrap_or(&empty);
-    let head = ParamsHead::read(params).unwrap_or_default();
-    let meta = head.meta.as_ref();
+    let params = notice.params.as_ref().unwrap_or(&empty);
+    let meta = notice.head.as_ref().and_then(|head| head.meta.as_ref());
     let mut members = meta.and_then(request_meta::members).unwrap_or_default();
     let id = JsonText::checked(bytes::Bytes::copy_from_slice(id.as_bytes()));
     members.insert(SUBSCRIPTION.to_owned(), id);
@@ -314,20 +306,4 @@ fn with_subscription(params: Option<&JsonText>, id: &str) -> CallerMessage {
         value: request_meta::written(&members),
     };
     edited(params, vec![edit])
-}
-
-/// Returns parameters without the id of our own subscription at the server.
-fn without_subscription(params: JsonText) -> CallerMessage {
-    let head = ParamsHead::read(&params).unwrap_or_default();
-    let members = head.meta.as_ref().and_then(request_meta::members);
-    let mut members = members.unwrap_or_default();
-    if members.remove(SUBSCRIPTION).is_none() {
-        return vec![params.into_bytes()];
-    }
-    let edit = MemberEdit {
-        name: "_meta",
-        present: head.meta.as_ref(),
-        value: request_meta::written(&members),
-    };
-    edited(&params, vec![edit])
 }
