@@ -48,6 +48,7 @@ impl ServerNotice {
     }
 
     /// Returns the address of the resource that has changed.
+    #[cfg(feature = "gateway")]
     pub(crate) fn uri(&self) -> Option<&str> {
         self.head.as_ref()?.uri.as_deref()
     }
@@ -153,6 +154,8 @@ pub(crate) struct CallSide {
     pub(crate) progress: Option<AttemptProgress>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
+    /// The lowest level of log messages that the caller has set for its session.
+    pub(crate) level: Option<&'static str>,
     /// Headers of the caller that are passed on to a server over HTTP.
     pub(crate) headers: Option<Arc<http::HeaderMap>>,
     /// The session of the caller, if it has a process or a session at the server of its own.

@@ -337,7 +337,10 @@ impl Connection {
                     task.abort();
                 }
             }
-            "notifications/message" => {
+            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
+            method if is_of_server(method) => self.tell_callers(notice),
+            _ => {
+                // MCP-5: what belongs to one caller's call reaches that caller only.
                 let listener = match of.and_then(|id| self.calls.listener(id)) {
                     Some(listener) => Some(listener),
                     None => match self.calls.related() {
@@ -350,8 +353,6 @@ impl Connection {
                     None => self.tell_callers(notice),
                 }
             }
-            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
-            _ => self.tell_callers(notice),
         }
     }
 
@@ -490,6 +491,13 @@ impl Drop for RequestGuard {
             connection.cancel(self.id);
         }
     }
+}
+
+/// Returns true if a notification is about the server, and not about a call.
+fn is_of_server(method: &str) -> bool {
+    method.ends_with("/list_changed")
+        || method == "notifications/resources/updated"
+        || method.starts_with("notifications/subscriptions/")
 }
 
 /// The refusal of a question that could be for the users of several callers. They can be asked, so the

@@ -21,8 +21,10 @@ use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
 use super::http_headers::{encoded, param_headers};
 use super::incoming::{IncomingMessage, IncomingText};
-use super::message::{LARGE, ParamsHead};
+use super::liveness::ConnectionEnd;
+use super::message::{LARGE, ParamsHead, code};
 use super::pieces_body::PiecesBody;
+use super::tool_list;
 use crate::retry_after;
 use crate::unpooled_http::{UnpooledClient, innermost, unpooled_client};
 use breakerbox_actors::redact;
@@ -377,7 +379,8 @@ impl HttpLink {
             status: number,
             retry_after: retry_after::read(number, &headers, None),
         };
-        if status == StatusCode::NOT_FOUND && self.has_session() {
+        let may_be_forgotten = status == StatusCode::NOT_FOUND && self.has_session();
+        if may_be_forgotten && !is_media(&headers, JSON) {
             connection.expire();
             return Err(by_status);
         }
@@ -389,8 +392,18 @@ impl HttpLink {
         let IncomingText::One(IncomingMessage::Answer(id, Err(error @ McpError::Server { .. }))) =
             read
         else {
+            if may_be_forgotten {
+                connection.expire();
+            }
             return Err(by_status);
         };
+        // MCP-3: a method or a resource that is not there says nothing of the session.
+        let is_of_call = matches!(&error, McpError::Server { code, .. }
+            if [code::METHOD_NOT_FOUND, code::RESOURCE_NOT_FOUND].contains(code));
+        if may_be_forgotten && !(is_of_call && id.is_some()) {
+            connection.expire();
+            return Err(by_status);
+        }
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
             // Some servers report a forgotten session so.
             connection.expire();
@@ -399,11 +412,13 @@ impl HttpLink {
         Err(error.with_status(number))
     }
 
-    /// Hears the messages of a session that belong to no request, as long as it lives.
+    /// Hears the messages of a session that belong to no request, as long as it lives. A server that
+    /// has no such stream says so by 405; every other end may pass.
     pub(super) async fn listen(&self, connection: &Arc<Connection>) {
         let mut events = EventReader::new(self.sender.max);
-        let mut failures = 0;
-        while failures < MAX_AGAIN {
+        let mut failures: u32 = 0;
+        let mut has_listened = false;
+        while connection.liveness.end() == ConnectionEnd::None {
             let mut headers = self.own_headers(connection.dialect());
             let last = events.last_id.as_deref();
             if let Some(Ok(last)) = last.map(HeaderValue::from_str) {
@@ -413,22 +428,29 @@ impl HttpLink {
                 Ok(response)
                     if response.status().is_success() && is_media(response.headers(), EVENTS) =>
                 {
-                    failures = 0;
+                    if has_listened && events.last_id.is_none() {
+                        // MCP-5: what was said in between is not said again.
+                        tool_list::catch_up(connection, failures > 0).await;
+                    }
+                    (failures, has_listened) = (0, true);
                     let body = response.into_body();
-                    if let StreamEnd::Broken(ended) =
-                        self.follow(connection, None, body, events).await
-                    {
-                        events = ended;
-                    } else {
-                        return;
+                    match self.follow(connection, None, body, events).await {
+                        StreamEnd::Broken(ended) => events = ended,
+                        StreamEnd::Answered(_) => return,
                     }
                 }
-                // It has no such stream.
-                Ok(_) => return,
-                Err(_) => failures += 1,
+                Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => return,
+                Ok(response)
+                    if response.status() == StatusCode::NOT_FOUND && self.has_session() =>
+                {
+                    // It has forgotten the session: the next call begins another one.
+                    return connection.expire();
+                }
+                _ => failures += 1,
             }
             let (least, most) = AGAIN;
-            sleep(events.retry.unwrap_or(USUAL_AGAIN).clamp(least, most)).await;
+            let pause = events.retry.unwrap_or(USUAL_AGAIN).max(least);
+            sleep(pause.saturating_mul(1 << failures.min(5)).min(most)).await;
         }
     }
 

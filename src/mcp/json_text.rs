@@ -41,6 +41,12 @@ impl JsonText {
         serde_json::from_slice(&self.0).ok()
     }
 
+    /// Returns a text of its own, which keeps no other in memory.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn copied(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }
@@ -127,6 +133,7 @@ pub(crate) fn edited(object: &JsonText, edits: Vec<MemberEdit<'_>>) -> Vec<Bytes
 }
 
 /// Returns the text of an object without one member. `present`: its value, a part of the text.
+#[cfg(any(test, feature = "gateway"))]
 pub(crate) fn without_member(object: &JsonText, present: &JsonText) -> JsonText {
     let text = &object.0;
     let place = place_of(text, present);

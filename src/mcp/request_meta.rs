@@ -127,8 +127,10 @@ pub(super) fn outgoing(
         let capabilities = own.get(CAPABILITIES).or(side.capabilities.as_ref());
         let none = || JsonText::of(&json!({}));
         add(CAPABILITIES, capabilities.cloned().unwrap_or_else(none));
-        if let Some(level) = own.get(LOG_LEVEL) {
-            add(LOG_LEVEL, level.clone());
+        // MCP-5: the newer dialect has no other way for the level of a session.
+        let of_session = side.level.map(|level| JsonText::of(&Value::from(level)));
+        if let Some(level) = own.get(LOG_LEVEL).cloned().or(of_session) {
+            add(LOG_LEVEL, level);
         }
     }
     let empty = JsonText::checked(Bytes::from_static(b"{}"));

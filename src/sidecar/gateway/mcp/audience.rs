@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::caller_message::{CallerMessage, LEVELS, rank_of};
-use super::caller_session::{CallerSession, MAX_RESOURCES};
+use super::caller_session::CallerSession;
+use super::session_facts::{MAX_RESOURCES, MAX_URI};
 use super::sessions::{SessionLimits, SessionTable};
-use crate::buffer_budget::BufferBudget;
+use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
 use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
@@ -87,6 +88,7 @@ struct ChangeSubscription {
     id: MessageId,
     wanted: WantedChanges,
     sender: mpsc::Sender<CallerMessage>,
+    _room: BufferShare,
 }
 
 /// The callers of a server.
@@ -94,7 +96,8 @@ pub(super) struct McpAudience {
     pub(super) sessions: SessionTable,
     subscriptions: Mutex<Vec<ChangeSubscription>>,
     last: AtomicU64,
-    client: OnceLock<McpClient>,
+    client: Mutex<Option<McpClient>>,
+    budget: BufferBudget,
 }
 
 impl McpAudience {
@@ -103,20 +106,25 @@ impl McpAudience {
             sessions: SessionTable::new(limits, budget),
             subscriptions: Mutex::default(),
             last: AtomicU64::new(0),
-            client: OnceLock::new(),
+            client: Mutex::default(),
+            budget: budget.clone(),
         })
     }
 
-    /// Sets the client of the server, once it is started.
+    /// Sets the client of the server, once it is started. One that takes its place is told what the
+    /// callers want.
     pub(super) fn attach(&self, client: McpClient) {
-        // It is set once.
-        let _ = self.client.set(client);
+        *self.client.acquire() = Some(client);
         self.wish();
+    }
+
+    fn client(&self) -> Option<McpClient> {
+        self.client.acquire().clone()
     }
 
     /// Tells the server what the callers want together.
     pub(super) fn wish(&self) {
-        let Some(client) = self.client.get() else {
+        let Some(client) = self.client() else {
             return;
         };
         let sessions = self.sessions.all();
@@ -127,7 +135,7 @@ impl McpAudience {
                 session.wish();
                 continue;
             }
-            resources.extend(session.resources.acquire().iter().cloned());
+            resources.extend(session.resources.acquire().uris().iter().cloned());
             let level = session.rank_of_level();
             lowest = lowest.into_iter().chain(level).min();
         }
@@ -154,15 +162,18 @@ impl McpAudience {
         wanted: Option<&JsonText>,
     ) -> Option<(CallerMessage, SubscriptionStream)> {
         let wanted: WantedChanges = wanted.and_then(JsonText::read).unwrap_or_default();
-        let description = self.client.get().and_then(McpClient::description);
+        let description = self.client().and_then(|client| client.description());
         let mut accepted = wanted.told_by(description.as_deref());
         if let Some(resources) = &mut accepted.resource_subscriptions {
             // CALL-6: nothing is unbounded.
-            *resources = std::mem::take(resources)
-                .into_iter()
-                .take(MAX_RESOURCES)
-                .collect();
+            let all = std::mem::take(resources).into_iter();
+            let short = all.filter(|uri| uri.len() <= MAX_URI);
+            *resources = short.take(MAX_RESOURCES).collect();
         }
+        let resources = accepted.resource_subscriptions.iter().flatten();
+        let size = id.as_json().len() + resources.map(String::len).sum::<usize>();
+        // EDGE-4: an id may be as long as a message.
+        let room = self.budget.try_take(size)?;
         let subscription: Value = serde_json::from_str(id.as_json()).unwrap_or_default();
         let params = json!({ "_meta": { SUBSCRIPTION: subscription },
             "notifications": accepted.to_value() });
@@ -182,6 +193,7 @@ impl McpAudience {
                 id: id.clone(),
                 wanted: accepted,
                 sender,
+                _room: room,
             });
         }
         self.wish();
@@ -209,11 +221,11 @@ impl McpAudience {
     pub(super) fn roots_changed(&self, session: &Arc<CallerSession>, params: Option<JsonText>) {
         let only = self.only_session();
         let is_alone = only.is_some_and(|only| only.caller() == session.number);
-        let Some(client) = self.client.get().filter(|_| session.is_own || is_alone) else {
+        let Some(client) = self.client().filter(|_| session.is_own || is_alone) else {
             // MCP-5: a server must not take the roots of one caller for those of all.
             return;
         };
-        let (client, side) = (client.clone(), session.side());
+        let side = session.side();
         tokio::spawn(async move {
             let method = "notifications/roots/list_changed";
             client.tell(method, params, side).await;
@@ -261,7 +273,7 @@ impl ServerAudience for McpAudience {
                 rank >= session.lowest_rank()
             } else if is_update {
                 let resources = session.resources.acquire();
-                uri.is_some_and(|uri| resources.contains(uri))
+                uri.is_some_and(|uri| resources.uris().contains(uri))
             } else {
                 true
             };

@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout};
 
 use super::body_reader::MessageRoom;
 use super::caller_message::{LEVELS, rank};
-use super::caller_session::{CallerSession, MAX_RESOURCES};
+use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::{CallerDialect, refuse_cursor};
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
+use super::session_facts::kept_capabilities;
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{CallListener as _, CallSide, USER_PATIENCE, unanswered};
@@ -349,8 +350,7 @@ impl McpEndpoint {
         if let Some(instructions) = instructions {
             result["instructions"] = instructions.to_value();
         }
-        let none = || JsonText::of(&json!({}));
-        let told = head.capabilities.clone().unwrap_or_else(none);
+        let told = kept_capabilities(head.capabilities.as_ref());
         let result = vec![JsonText::of(&result).into_bytes()];
         Ok((result, self.begin_session((told, caller), None)?))
     }
@@ -430,16 +430,19 @@ impl McpEndpoint {
         if !description.as_deref().is_some_and(can) {
             return Err(RpcError::method_not_found(&request.method));
         }
-        if session.resources.acquire().len() >= MAX_RESOURCES {
-            let text = format!("a session may watch {MAX_RESOURCES} resources");
-            return Err(RpcError::new(code::INVALID_PARAMS, text));
-        }
+        let is_watched = session.resources.acquire().uris().contains(&uri);
+        session.resources.acquire().watch(uri.clone())?;
         let is_newer = description.is_some_and(|known| known.dialect.is_self_contained());
         if !is_newer {
             // The caller learns at once if the server does not take it.
-            self.ask_server(&request, stream).await?;
+            let asked = self.ask_server(&request, stream).await;
+            if let Err(error) = asked {
+                if !is_watched {
+                    session.resources.acquire().unwatch(&uri);
+                }
+                return Err(error);
+            }
         }
-        session.resources.acquire().insert(uri);
         self.audience.wish();
         Ok(vec![Bytes::from_static(b"{}")])
     }
@@ -447,7 +450,7 @@ impl McpEndpoint {
     fn unwatch(&self, request: &CallerRequest) -> RequestAnswer {
         let uri = request.uri()?;
         if let Some(session) = &request.session {
-            session.resources.acquire().remove(&uri);
+            session.resources.acquire().unwatch(&uri);
             self.audience.wish();
         }
         Ok(vec![Bytes::from_static(b"{}")])
