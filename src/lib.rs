@@ -161,7 +161,7 @@ pub use breakerbox_actors::{
     GroupRef, Health, IntoFactory, Job, JobConsumer, KeyStatus, LatencyView, LeavingDependency,
     Limit, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
     MeteredCall, MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer,
-    OutcomeRecorder, OutgoingMessage, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers,
+    OutcomeRecorder, OutgoingMessage, ProgressHold, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers,
     RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime,
     RuntimeSettings, ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture, StaleCache,
     StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView,

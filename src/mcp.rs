@@ -86,6 +86,8 @@ mod call_table;
 
 mod liveness;
 
+mod incoming;
+
 mod stdio;
 
 mod http;

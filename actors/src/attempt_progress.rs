@@ -3,15 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox_policy::Executed;
+use breakerbox_policy::{Executed, Time};
 
 use crate::clock::NotedTime;
 use crate::sync::LockExt;
+use crate::time_limit::TimeLimit;
 
 /// The progress of an attempt, noted by the work that makes it. Clones share it.
 ///
 /// `timeout.attempt` and `timeout.first_byte` count from the last note. While the work is paused,
-/// because it waits for its own caller, they do not count at all.
+/// because it waits for its own caller, they do not count at all. During a [hold](Self::hold) the
+/// limit of the whole call stands still too.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptProgress(Arc<Mutex<ProgressState>>);
 
@@ -21,10 +23,94 @@ struct ProgressState {
     is_paused: bool,
     is_final: bool,
     is_unsent: bool,
+    /// Number of holds, and the begin of the first of those that last.
+    holds: u32,
+    held_since: Option<NotedTime>,
+    /// Duration of the holds that are over.
+    held: Duration,
+    /// The end of the call that no hold moves, once its limits are known.
+    ends: Option<CallEnd>,
     upload_limit: Option<Duration>,
 }
 
+/// The end of a call by its limits.
+#[derive(Debug, Clone, Copy)]
+enum CallEnd {
+    /// The caller's own deadline: nothing moves it.
+    Fixed,
+    /// A limit of the settings, which holds move up to the caller's own deadline.
+    Movable(Option<Time>),
+}
+
+/// Time between two looks at a hold that outlasts its call's limit.
+const HOLD_PAUSE: Duration = Duration::from_millis(20);
+
+/// A hold of a call's limits of time, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct ProgressHold(AttemptProgress);
+
+impl Drop for ProgressHold {
+    fn drop(&mut self) {
+        let mut state = self.0.0.acquire();
+        state.holds = state.holds.saturating_sub(1);
+        if state.holds == 0
+            && let Some(since) = state.held_since.take()
+        {
+            state.held += since.elapsed();
+            state.noted = Some(NotedTime::now());
+        }
+    }
+}
+
 impl AttemptProgress {
+    /// Begins a hold: a person is asked something, and neither the dependency nor the caller can
+    /// hurry. The limit of the attempt, and that of the whole call, stand still until it is dropped.
+    /// The caller's own deadline does not. An attempt that ends meanwhile is cancelled, which is
+    /// neutral.
+    pub fn hold(&self) -> ProgressHold {
+        let mut state = self.0.acquire();
+        state.holds += 1;
+        if state.held_since.is_none() {
+            state.held_since = Some(NotedTime::now());
+        }
+        drop(state);
+        ProgressHold(self.clone())
+    }
+
+    /// Returns true while a person is asked.
+    pub(crate) fn is_held(progress: Option<&Self>) -> bool {
+        progress.is_some_and(|progress| progress.0.acquire().holds > 0)
+    }
+
+    /// Sets the limits that bound the holds: the one of the call's deadline, and the caller's own
+    /// deadline.
+    pub(crate) fn bound_holds(&self, limit: TimeLimit, callers: Option<Time>) {
+        self.0.acquire().ends = Some(match limit {
+            TimeLimit::Caller => CallEnd::Fixed,
+            _ => CallEnd::Movable(callers),
+        });
+    }
+
+    /// Returns the end of a call whose limits end at `deadline`, moved by its holds; later than `now`
+    /// while one lasts.
+    pub(crate) fn moved(progress: Option<&Self>, deadline: Time, now: Time) -> Time {
+        let Some(progress) = progress else {
+            return deadline;
+        };
+        let state = progress.0.acquire();
+        let Some(CallEnd::Movable(latest)) = state.ends else {
+            return deadline;
+        };
+        let present = state.held_since.map_or(Duration::ZERO, NotedTime::elapsed);
+        let mut end = deadline.after(state.held + present);
+        if state.held_since.is_some() {
+            // It moves on while the hold lasts.
+            end = end.max(now.after(HOLD_PAUSE));
+        }
+        latest.map_or(end, |latest| latest.max(deadline).min(end))
+    }
+
     /// Notes that the dependency has taken something, and ends a pause.
     pub fn note(&self) {
         let mut state = self.0.acquire();
@@ -91,9 +177,45 @@ impl AttemptProgress {
     /// Returns the time for which the dependency is silent, or `None` without any note.
     pub(crate) fn silent_for(&self) -> Option<Duration> {
         let state = self.0.acquire();
-        if state.is_paused {
+        if state.is_paused || state.holds > 0 {
             return Some(Duration::ZERO);
         }
         state.noted.map(NotedTime::elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_1_the_limits_of_a_call_stand_still_while_a_person_is_asked() {
+        let (progress, end) = (AttemptProgress::default(), Time::from_millis(3_000));
+        let at = |seconds: u64| Time::from_millis(seconds * 1000);
+        let moved = |now| AttemptProgress::moved(Some(&progress), end, now);
+        progress.bound_holds(TimeLimit::Total, Some(at(60)));
+        assert_eq!(moved(at(0)), end);
+        let (one, other) = (progress.hold(), progress.hold());
+        tokio::time::advance(5 * SECOND).await;
+        assert!(AttemptProgress::is_held(Some(&progress)));
+        assert_eq!(moved(at(5)), at(8));
+        assert_eq!(progress.silent_for(), Some(Duration::ZERO));
+        // A note of the dependency ends no hold.
+        progress.note();
+        drop(one);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(moved(at(6)), at(9));
+        drop(other);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(moved(at(7)), at(9));
+        assert_eq!(progress.silent_for(), Some(SECOND));
+        // While one lasts, the end is never there; the caller's own deadline is.
+        let _third = progress.hold();
+        assert_eq!(moved(at(20)), at(20).after(HOLD_PAUSE));
+        assert_eq!(moved(at(70)), at(60));
+        progress.bound_holds(TimeLimit::Caller, Some(end));
+        assert_eq!(moved(at(20)), end);
     }
 }

@@ -71,7 +71,7 @@ pub mod attribute;
 pub mod testing;
 
 pub use answer::{Answer, AnswerSource};
-pub use attempt_progress::AttemptProgress;
+pub use attempt_progress::{AttemptProgress, ProgressHold};
 pub use breaker::Breaker;
 pub use breaker::active_probe::{ActiveProbe, ActiveProbeResult, ActiveProbeStatus};
 #[doc(hidden)]

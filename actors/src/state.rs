@@ -38,6 +38,7 @@ use breakerbox_policy::{
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::BreakerDesk;
 use crate::breaker::active_probe::ActiveProbeStatus;
 use crate::breaker::keyed::KeyedBreakers;
@@ -422,6 +423,16 @@ impl Shared {
     /// The verdict on an attempt that timed out.
     pub(crate) fn timed_out(&self) -> Verdict {
         self.judge(Verdict::from(Symptom::Timeout))
+    }
+
+    /// Returns the verdict on an attempt that a limit of time has ended: neutral while a person was
+    /// asked.
+    pub(crate) fn timed_out_unless_held(&self, progress: Option<&AttemptProgress>) -> Verdict {
+        // EDGE-1: the time of a user is not the dependency's.
+        match AttemptProgress::is_held(progress) {
+            true => Verdict::from(Class::Cancelled),
+            false => self.timed_out(),
+        }
     }
 
     /// Notes what an attempt has shown of the dependency's load: a throttle begins a pause. `key`:

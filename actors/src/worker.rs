@@ -158,17 +158,22 @@ impl<D: Dependency> Responder<D> {
             return own.refuse(|shared| shared.not_executed(shared.absence(), None));
         }
         let after = replier.waited(now);
-        self.time_out(now, (limit, after), Executed::No);
+        let verdict = replier.shared().timed_out();
+        self.time_out(now, (limit, after), (Executed::No, verdict));
     }
 
     /// Ends a call that has run out of time.
-    pub(crate) fn time_out(self, now: Time, exceeded: (TimeLimit, Duration), executed: Executed) {
+    pub(crate) fn time_out(
+        self,
+        now: Time,
+        exceeded: (TimeLimit, Duration),
+        (executed, verdict): (Executed, Verdict),
+    ) {
         let Some(replier) = &self.replier else {
             return;
         };
         let shared = replier.shared();
         let error = CallError::timed_out(Arc::clone(&shared.name), exceeded, executed);
-        let verdict = shared.timed_out();
         self.answer(verdict, now, Err(FailedAttempt::failed(error, &verdict)));
     }
 

@@ -6,19 +6,71 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_actors::AttemptProgress;
+use breakerbox_policy::RoundedDuration;
 use tokio::sync::watch;
 
 use super::error::McpError;
-use super::json_text::JsonText;
-use super::message::{RawOutcome, RawReply};
+use super::json_text::{JsonText, MemberEdit, edited, joined};
+use super::message::{ParamsHead, RawOutcome, RawReply, RpcError, code};
+use super::request_meta::{self, SUBSCRIPTION};
+
+/// Maximum time for the answer of a user to a question of a server.
+pub(crate) const USER_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Returns the error of a question that no user has answered.
+pub(crate) fn unanswered() -> RpcError {
+    let patience = RoundedDuration(USER_PATIENCE);
+    let text = format!("its user has not answered within {patience}");
+    RpcError::new(code::INTERNAL_ERROR, text)
+}
 
 /// A notification of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerNotice {
     pub(crate) method: Arc<str>,
     pub(crate) params: Option<JsonText>,
+    /// The members of the parameters, read once for all callers.
+    pub(crate) head: Option<Arc<ParamsHead>>,
+}
+
+impl ServerNotice {
+    /// Reads the head of a notification, which takes as long as reading the message.
+    pub(crate) fn new(method: impl Into<Arc<str>>, params: Option<JsonText>) -> Self {
+        let head = params.as_ref().and_then(ParamsHead::read);
+        Self {
+            method: method.into(),
+            params,
+            head: head.map(Arc::new),
+        }
+    }
+
+    /// Returns the address of the resource that has changed.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn uri(&self) -> Option<&str> {
+        self.head.as_ref()?.uri.as_deref()
+    }
+
+    /// Removes the id of our own subscription at the server.
+    pub(super) fn without_subscription(self) -> Self {
+        let (Some(params), Some(head)) = (&self.params, &self.head) else {
+            return self;
+        };
+        let members = head.meta.as_ref().and_then(request_meta::members);
+        let Some(mut members) = members.filter(|own| own.contains_key(SUBSCRIPTION)) else {
+            return self;
+        };
+        members.remove(SUBSCRIPTION);
+        let edit = MemberEdit {
+            name: "_meta",
+            present: head.meta.as_ref(),
+            value: request_meta::written(&members),
+        };
+        let params = JsonText::checked(joined(&edited(params, vec![edit])));
+        Self::new(self.method, Some(params))
+    }
 }
 
 /// The answer to a server's request. Dropping it withdraws the request.
@@ -102,6 +154,8 @@ pub(crate) struct CallSide {
     pub(crate) progress: Option<AttemptProgress>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
+    /// The lowest level of log messages that the caller has set for its session.
+    pub(crate) level: Option<&'static str>,
     /// Headers of the caller that are passed on to a server over HTTP.
     pub(crate) headers: Option<Arc<http::HeaderMap>>,
     /// The session of the caller, if it has a process or a session at the server of its own.

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use breakerbox_actors::ProgressHold;
 use tokio::sync::oneshot;
 
 use super::audience::{CallListener, CallSide, ServerNotice};
 use super::error::McpError;
 use super::json_text::{JsonText, MemberEdit, edited, joined};
-use super::message::{ParamsHead, RawReply};
+use super::message::{MessageId, RawReply};
 use crate::lock::LockExt as _;
 
 /// Result of a request.
@@ -93,11 +94,11 @@ impl CallTable {
 
     /// Notes the progress of a call, and passes it on if its caller has a token for it.
     pub(super) fn progress(&self, notice: &ServerNotice) {
-        let Some(head) = notice.params.as_ref().and_then(ParamsHead::read) else {
+        let Some(head) = &notice.head else {
             return;
         };
         let token = head.progress_token.as_ref();
-        let id = token.and_then(|token| token.as_str().trim_matches('"').parse().ok());
+        let id = token.and_then(|token| MessageId::new(token.as_str())?.number());
         let found = id.and_then(|id: u64| {
             let calls = self.calls.acquire();
             let call = calls.get(&id)?;
@@ -119,6 +120,7 @@ impl CallTable {
             listener.heard(ServerNotice {
                 method: Arc::clone(&notice.method),
                 params: Some(JsonText::checked(joined(&edited(params, vec![edit])))),
+                head: None,
             });
         }
     }
@@ -134,6 +136,18 @@ impl CallTable {
         if let Some(progress) = calls.get(&id).and_then(|call| call.side.progress.as_ref()) {
             progress.note();
         }
+    }
+
+    /// Begins holds of the calls that a question concerns: those of its caller, or the one that it
+    /// belongs to.
+    pub(super) fn hold(&self, of: Option<u64>) -> Vec<ProgressHold> {
+        let calls = self.calls.acquire();
+        let concerned = calls
+            .iter()
+            .filter(|(id, _)| of.is_none_or(|of| of == **id));
+        concerned
+            .filter_map(|(_, call)| Some(call.side.progress.as_ref()?.hold()))
+            .collect()
     }
 
     /// Returns the caller to which a message without an address belongs.

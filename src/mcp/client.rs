@@ -15,12 +15,12 @@ use super::dependency::Mcp;
 use super::dialect::ServerDescription;
 use super::error::McpError;
 #[cfg(feature = "gateway")]
-use super::json_text::JsonText;
+use super::json_text::{JsonText, without_member};
 #[cfg(feature = "gateway")]
-use super::message::RawReply;
+use super::message::{LARGE, ParamsHead, RawReply};
 use super::server_state::ServerState;
 #[cfg(feature = "gateway")]
-use super::settings::McpSettings;
+use super::settings::{McpServer, McpSettings};
 #[cfg(feature = "gateway")]
 use super::tools::RawTool;
 use super::tools::Tool;
@@ -191,8 +191,45 @@ impl McpClient {
         options: CallOptions,
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::of_text(name, passed);
-        let options = self.with_time(self.complete(&mut request, options));
-        self.client.ask_with(request, options)
+        let own = self.clone();
+        async move {
+            let options = own.after_first_start(options).await;
+            let options = own.with_time(own.complete(&mut request, options));
+            own.client.ask_with(request, options).await
+        }
+    }
+
+    /// Waits for the first list of the tools while the server starts: without it no call is known to
+    /// be a reader. The time counts to the caller's own.
+    #[cfg(feature = "gateway")]
+    async fn after_first_start(&self, options: CallOptions) -> CallOptions {
+        let state = &self.server_state;
+        let is_listed = || state.is_listed.load(std::sync::atomic::Ordering::Acquire);
+        let settings = self.client.settings();
+        let is_known = is_listed() || options.write == Some(true);
+        if is_known || state.settings.per_caller || !self.is_starting() {
+            return options;
+        }
+        let began = tokio::time::Instant::now();
+        let limit = options.timeout.or(settings.timeout.total);
+        let started = state.start.wait(|| state.connector.load_full());
+        // MCP-1: the call itself tells what came of the start.
+        match limit {
+            Some(limit) => drop(tokio::time::timeout(limit, started).await),
+            None => drop(started.await),
+        }
+        let timeout = options
+            .timeout
+            .map(|limit| limit.saturating_sub(began.elapsed()));
+        CallOptions { timeout, ..options }
+    }
+
+    /// Returns true while the server is being started, and its last start did not fail.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn is_starting(&self) -> bool {
+        let state = &self.server_state;
+        let is_started = !self.client.settings().fallback_only;
+        is_started && state.connector.load().is_none() && !state.start.has_failed()
     }
 
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
@@ -212,15 +249,32 @@ impl McpClient {
             Err(McpError::StartFailed { .. }) => Class::Cancelled.into(),
             Err(error) => error.verdict(),
         };
+        let settings = &self.server_state.settings;
+        let is_process = matches!(settings.server, McpServer::Stdio { .. });
+        // SUP-6: a request of any kind may crash a process. Those of sessions crash for themselves.
+        let is_shared = is_process && !settings.per_caller;
+        let fingerprint = is_shared.then(|| fingerprint_of(method, params.as_ref()));
         let work = || async {
             // MCP-1: it waits for a server that is being started, as a call of a tool does.
             let started = || self.server_state.connector.load_full();
             let connector = self.server_state.start.wait(started).await?;
-            let asked = (method, params.clone());
-            let (method, params) = asked;
-            connector.0.send(method, params, side.clone()).await
+            let asked = connector.sender.send(method, params.clone(), side.clone());
+            let outcome = asked.await;
+            if is_process && outcome.as_ref().is_err_and(McpError::is_cut_off) {
+                if let Some(progress) = &side.progress {
+                    // CALL-7: it may be what ended the process.
+                    progress.forbid_repeats();
+                }
+                if let Some(own) = fingerprint.filter(|own| connector.is_first_suspect(*own)) {
+                    self.client.suspect(own);
+                }
+            }
+            outcome
         };
-        let options = self.with_time(options);
+        let options = CallOptions {
+            fingerprint,
+            ..self.with_time(options)
+        };
         self.client.run_with(options, verdict, work).await
     }
 
@@ -228,7 +282,7 @@ impl McpClient {
     #[cfg(feature = "gateway")]
     pub(crate) async fn tell(&self, method: &str, params: Option<JsonText>, side: CallSide) {
         if let Some(connector) = self.server_state.connector.load_full() {
-            connector.0.tell(method, params, side).await;
+            connector.sender.tell(method, params, side).await;
         }
     }
 
@@ -252,5 +306,45 @@ impl McpClient {
     #[must_use]
     pub fn client(&self) -> &Client<Mcp> {
         &self.client
+    }
+}
+
+/// Returns the fingerprint of a request that is no call of a tool. Metadata does not count.
+#[cfg(feature = "gateway")]
+fn fingerprint_of(method: &str, params: Option<&JsonText>) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    method.hash(&mut hasher);
+    if let Some(params) = params {
+        let meta = ParamsHead::read(params).and_then(|head| head.meta);
+        let plain = match &meta {
+            Some(meta) => without_member(params, meta),
+            None => params.clone(),
+        };
+        match plain.bytes().len() > LARGE {
+            // MCP-2: a large text is never read into a tree.
+            true => plain.as_str().hash(&mut hasher),
+            false => plain.to_value().to_string().hash(&mut hasher),
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(all(test, feature = "gateway"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sup_6_a3_requests_are_equal_by_their_method_and_params_without_metadata() {
+        let of = |method, text: &'static str| {
+            fingerprint_of(method, Some(&JsonText::checked(text.into())))
+        };
+        let one = of("prompts/get", r#"{"name":"a","_meta":{"progressToken":1}}"#);
+        assert_eq!(
+            one,
+            of("prompts/get", r#"{ "_meta":{"x":2}, "name": "a" }"#)
+        );
+        assert_ne!(one, of("prompts/get", r#"{"name":"b"}"#));
+        assert_ne!(one, of("resources/read", r#"{"name":"a"}"#));
     }
 }

@@ -8,19 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use breakerbox_actors::ProgressHold;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
-use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner};
+use super::audience::{
+    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, USER_PATIENCE, unanswered,
+};
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
 use super::error::McpError;
 use super::http::HttpLink;
+use super::incoming::IncomingMessage;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::message::{self, LARGE, MessageId, ParamsHead, RawMessage, RawReply, RpcError};
+use super::message::{self, LARGE, MessageId, RpcError};
 use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
 use super::tool_list;
@@ -89,6 +93,12 @@ impl Connection {
 
     /// Passes a notification on that belongs to no call.
     pub(super) fn tell_callers(&self, notice: ServerNotice) {
+        if &*notice.method == "notifications/subscriptions/acknowledged" {
+            // It answers our own subscription.
+            return;
+        }
+        // MCP-5: the subscription is ours, and so is its id.
+        let notice = notice.without_subscription();
         if !self.is_owned() {
             self.state.tell_audience(notice);
         } else if let Some(owner) = self.owner() {
@@ -307,6 +317,10 @@ impl Connection {
             IncomingMessage::Request { id, method, params } => {
                 self.asked_by_server(id, &method, params, of);
             }
+            IncomingMessage::Malformed { id, error } => {
+                // MCP-3: the server does not wait for the answer to what cannot be read.
+                self.respond(id, Box::pin(std::future::ready(Err(error))), Vec::new());
+            }
         }
     }
 
@@ -317,14 +331,16 @@ impl Connection {
         match &*notice.method {
             "notifications/progress" => self.calls.progress(&notice),
             "notifications/cancelled" => {
-                let head = notice.params.as_ref().and_then(ParamsHead::read);
-                let id = head.and_then(|head| head.request_id);
+                let id = notice.head.and_then(|head| head.request_id.clone());
                 let withdrawn = id.and_then(|id| self.asked.acquire().remove(&id));
                 if let Some(task) = withdrawn {
                     task.abort();
                 }
             }
-            "notifications/message" => {
+            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
+            method if is_of_server(method) => self.tell_callers(notice),
+            _ => {
+                // MCP-5: what belongs to one caller's call reaches that caller only.
                 let listener = match of.and_then(|id| self.calls.listener(id)) {
                     Some(listener) => Some(listener),
                     None => match self.calls.related() {
@@ -337,8 +353,6 @@ impl Connection {
                     None => self.tell_callers(notice),
                 }
             }
-            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
-            _ => self.tell_callers(notice),
         }
     }
 
@@ -370,11 +384,20 @@ impl Connection {
                 Box::pin(std::future::ready(Err(error)))
             }
         };
+        // EDGE-1: the time of a user is not the server's.
+        self.respond(id, answer, self.calls.hold(of));
+    }
+
+    /// Sends the answer to a request of the server, once it is there. `held`: the calls that stand
+    /// still until then.
+    fn respond(self: &Arc<Self>, id: MessageId, answer: AnswerFuture, held: Vec<ProgressHold>) {
         let connection = Arc::downgrade(self);
         let own_id = id.clone();
         let mut asked = self.asked.acquire();
         let task = tokio::spawn(async move {
-            let outcome = answer.await;
+            let outcome = timeout(USER_PATIENCE, answer).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(unanswered()));
+            drop(held);
             let Some(connection) = connection.upgrade() else {
                 return;
             };
@@ -386,6 +409,11 @@ impl Connection {
             }
         });
         asked.insert(id, task.abort_handle());
+    }
+
+    /// Returns true while a request of the server waits for an answer.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.acquire().is_empty()
     }
 
     fn asked_caller(&self, of: Option<u64>) -> Option<Arc<dyn CallListener>> {
@@ -465,39 +493,17 @@ impl Drop for RequestGuard {
     }
 }
 
+/// Returns true if a notification is about the server, and not about a call.
+fn is_of_server(method: &str) -> bool {
+    method.ends_with("/list_changed")
+        || method == "notifications/resources/updated"
+        || method.starts_with("notifications/subscriptions/")
+}
+
 /// The refusal of a question that could be for the users of several callers. They can be asked, so the
 /// method exists.
 fn several_callers() -> RpcError {
     let text = "calls of several callers are in flight, and the server does not say which one it asks \
                 for; sessions = \"per_caller\" gives each caller a server of its own";
     RpcError::new(message::code::INTERNAL_ERROR, text)
-}
-
-/// A message of the server, with all that was read of it.
-#[derive(Debug)]
-pub(super) enum IncomingMessage {
-    Answer(Option<MessageId>, RequestOutcome),
-    Notification(ServerNotice),
-    Request {
-        id: MessageId,
-        method: Box<str>,
-        params: Option<JsonText>,
-    },
-}
-
-impl From<RawMessage> for IncomingMessage {
-    /// Reads the head of a result too, which takes as long as reading the message.
-    fn from(message: RawMessage) -> Self {
-        match message {
-            RawMessage::Answer { id, outcome } => {
-                let outcome = outcome.map(RawReply::of).map_err(McpError::from);
-                Self::Answer(id, outcome)
-            }
-            RawMessage::Notification { method, params } => Self::Notification(ServerNotice {
-                method: method.into(),
-                params,
-            }),
-            RawMessage::Request { id, method, params } => Self::Request { id, method, params },
-        }
-    }
 }

@@ -105,7 +105,7 @@ impl Mcp {
 /// Lets callers find the connector.
 fn publish(server_state: &ServerState, connector: &Arc<McpConnector>) -> Arc<PublishedSender> {
     let own: Arc<dyn RequestSender> = Arc::clone(connector) as Arc<dyn RequestSender>;
-    let published = Arc::new(PublishedSender(own));
+    let published = Arc::new(PublishedSender::new(own));
     server_state.connector.store(Some(Arc::clone(&published)));
     published
 }

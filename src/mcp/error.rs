@@ -234,6 +234,12 @@ impl McpError {
         )
     }
 
+    /// Returns true if the server may have ended because of the call.
+    #[cfg(feature = "gateway")]
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(self, Self::TransportClosed { .. } | Self::Protocol { .. })
+    }
+
     /// Returns true if the server may speak the other dialect.
     pub(super) fn is_refused_method(&self) -> bool {
         match self {

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::id_scanner::IdScanner;
-use super::message::MessageId;
+use super::id_scanner::{IdScanner, ScannedId};
 
 /// An event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamEvent {
     Data(Bytes),
-    /// It is too long. The id that it answers.
-    TooLong(Option<MessageId>),
+    /// Its type is another one than that of messages.
+    Other(Bytes),
+    /// It is too long. The request that it is about.
+    TooLong(ScannedId),
 }
 
 /// Reader of an event stream.
@@ -26,6 +27,10 @@ pub(super) struct EventReader {
     max: usize,
     line: Vec<u8>,
     data: Option<Vec<u8>>,
+    /// True if the event has another type than that of messages.
+    is_other: bool,
+    /// True after the first line.
+    has_begun: bool,
     /// The scanner of an event that is too long.
     skipped: Option<IdScanner>,
     last_was_return: bool,
@@ -43,6 +48,8 @@ impl EventReader {
             max,
             line: Vec::new(),
             data: None,
+            is_other: false,
+            has_begun: false,
             skipped: None,
             last_was_return: false,
             events: VecDeque::new(),
@@ -99,22 +106,30 @@ impl EventReader {
         }
         let mut scanner = IdScanner::default();
         scanner.feed(&self.data.take().unwrap_or_default());
-        let line = std::mem::take(&mut self.line);
+        let line = self.take_line();
         scanner.feed(value(&line, b"data").unwrap_or_default());
         scanner.feed(part);
         self.line = b"skipped".to_vec();
         self.skipped = Some(scanner);
     }
 
+    /// Takes the present line, without the mark at the beginning of a stream.
+    fn take_line(&mut self) -> Vec<u8> {
+        let mut line = std::mem::take(&mut self.line);
+        if !std::mem::replace(&mut self.has_begun, true) && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        line
+    }
+
     fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let line = self.take_line();
         if line.is_empty() {
-            let event = match self.skipped.take() {
-                Some(scanner) => Some(StreamEvent::TooLong(scanner.answered())),
-                None => self
-                    .data
-                    .take()
-                    .map(|data| StreamEvent::Data(Bytes::from(data))),
+            let is_other = std::mem::take(&mut self.is_other);
+            let event = match (self.skipped.take(), self.data.take()) {
+                (Some(scanner), _) => Some(StreamEvent::TooLong(scanner.found())),
+                (None, Some(data)) if is_other => Some(StreamEvent::Other(Bytes::from(data))),
+                (None, data) => data.map(|data| StreamEvent::Data(Bytes::from(data))),
             };
             self.events.extend(event);
             return;
@@ -135,6 +150,8 @@ impl EventReader {
                     self.data = Some(data);
                 }
             }
+        } else if let Some(kind) = value(&line, b"event") {
+            self.is_other = !matches!(kind, b"" | b"message");
         } else if let Some(id) = value(&line, b"id") {
             self.last_id = String::from_utf8(id.to_vec()).ok();
         } else if let Some(wait) = value(&line, b"retry") {
@@ -167,6 +184,7 @@ fn value<'l>(line: &'l [u8], field: &[u8]) -> Option<&'l [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::MessageId;
     use super::*;
 
     fn events(text: &str, size: usize, max: usize) -> Vec<StreamEvent> {
@@ -192,11 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn mcp_3_a6_a_mark_is_skipped_and_events_of_other_types_are_told_apart() {
+        let text = "\u{feff}data: x\n\nevent: ping\ndata: now\n\ndata: y\n\n";
+        for size in 1..text.len() {
+            let ping = StreamEvent::Other(Bytes::from_static(b"now"));
+            assert_eq!(
+                events(text, size, 1000),
+                [data("x"), ping, data("y")],
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
     fn mcp_3_m6_an_event_that_is_too_long_is_skipped_and_named() {
         let long = "x".repeat(500);
         let text = format!("data: {{\"id\":5,\"result\":\"{long}\"}}\n\ndata: y\n\n");
         for size in [1, 7, 300, 1000] {
-            let expected = [StreamEvent::TooLong(MessageId::new("5")), data("y")];
+            let five = ScannedId::Answer(MessageId::new("5").unwrap());
+            let expected = [StreamEvent::TooLong(five), data("y")];
             assert_eq!(events(&text, size, 100), expected, "{size}");
         }
     }

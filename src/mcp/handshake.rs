@@ -67,7 +67,7 @@ async fn either(
     let mut discovering = Box::pin(discover(connection));
     match timeout(DISCOVERY, &mut discovering).await {
         Ok(Ok(found)) => return Ok(found),
-        Ok(Err(error)) if !error.is_refused_method() => return Err(error),
+        Ok(Err(error)) if !may_be_older(&error) => return Err(error),
         Ok(Err(_)) => return initialize(connection, capabilities).await,
         Err(_) => {}
     }
@@ -94,7 +94,9 @@ async fn discover(connection: &Arc<Connection>) -> Result<ServerDescription, Mcp
     let dialect = Dialect::SelfContained {
         version: version.to_owned(),
     };
-    let (found, fields) = described(&reply, dialect)?;
+    // A server that answers each method with something speaks another dialect.
+    let unusable = |_| McpError::unusable("its description of itself cannot be read");
+    let (found, fields) = described(&reply, dialect).map_err(unusable)?;
     let versions = fields.supported_versions;
     if !versions.is_empty() && !versions.iter().any(|one| one == version) {
         // It knows other versions only, perhaps those with a handshake.
@@ -107,18 +109,57 @@ async fn discover(connection: &Arc<Connection>) -> Result<ServerDescription, Mcp
     Ok(found)
 }
 
+/// Returns true if a server that failed at the first question may know the older dialect. Some fail
+/// at each method that they do not know.
+fn may_be_older(error: &McpError) -> bool {
+    error.is_refused_method() || matches!(error, McpError::Http { status: 500.., .. })
+}
+
 async fn initialize(
     connection: &Arc<Connection>,
     capabilities: &Value,
 ) -> Result<ServerDescription, McpError> {
     let [newest, ..] = HANDSHAKE_VERSIONS;
-    let params = json!({ "protocolVersion": newest, "capabilities": capabilities,
+    match initialize_as(connection, capabilities, newest).await {
+        Err(error) => match supported(&error) {
+            Some(version) => initialize_as(connection, capabilities, version).await,
+            None => Err(error),
+        },
+        found => found,
+    }
+}
+
+/// Returns the newest version that is known here of those that a refusal names.
+fn supported(error: &McpError) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        supported: Vec<String>,
+    }
+    let McpError::Server {
+        code: code::INVALID_PARAMS,
+        data: Some(data),
+        ..
+    } = error
+    else {
+        return None;
+    };
+    let Refusal { supported } = data.read()?;
+    let mut known = HANDSHAKE_VERSIONS.into_iter();
+    known.find(|known| supported.iter().any(|one| one == known))
+}
+
+async fn initialize_as(
+    connection: &Arc<Connection>,
+    capabilities: &Value,
+    asked: &'static str,
+) -> Result<ServerDescription, McpError> {
+    let params = json!({ "protocolVersion": asked, "capabilities": capabilities,
         "clientInfo": request_meta::client_info() });
     let params = Some(JsonText::of(&params));
-    let asked = connection.ask_plain("initialize", params, CallSide::default());
-    let reply = asked.await?;
+    let asking = connection.ask_plain("initialize", params, CallSide::default());
+    let reply = asking.await?;
     let dialect = |version: Option<String>| Dialect::Handshake {
-        version: version.unwrap_or_else(|| newest.to_owned()),
+        version: version.unwrap_or_else(|| asked.to_owned()),
     };
     let (mut found, fields) = described(&reply, dialect(None))?;
     found.dialect = dialect(fields.protocol_version);

@@ -15,13 +15,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::call_table::RequestOutcome;
-use super::connection::{Connection, IncomingMessage};
+use super::connection::Connection;
 use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
 use super::http_headers::{encoded, param_headers};
-use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
+use super::incoming::{IncomingMessage, IncomingText};
+use super::liveness::ConnectionEnd;
+use super::message::{LARGE, ParamsHead, code};
 use super::pieces_body::PiecesBody;
+use super::tool_list;
 use crate::retry_after;
 use crate::unpooled_http::{UnpooledClient, innermost, unpooled_client};
 use breakerbox_actors::redact;
@@ -220,21 +223,25 @@ impl HttpLink {
             return Err(McpError::UnexpectedContentType(media));
         }
         let body = self.sender.read(body).await?;
-        match read(body).await {
-            Ok(IncomingMessage::Answer(Some(of), outcome)) if of.number() == Some(id) => {
-                connection.liveness.heard();
-                outcome
+        let mut found = Err(McpError::unusable("its response is not a message"));
+        for message in read(body).await.into_messages() {
+            match message {
+                IncomingMessage::Answer(Some(of), outcome) if of.number() == Some(id) => {
+                    connection.liveness.heard();
+                    return outcome;
+                }
+                IncomingMessage::Answer(None, Err(error)) => {
+                    let reason = format!("an error without a call id: {error}");
+                    found = Err(McpError::unusable(redact(&reason)));
+                }
+                IncomingMessage::Answer(..) => {
+                    connection.liveness.heard();
+                    found = Err(McpError::unusable("it has the id of another call"));
+                }
+                _ => {}
             }
-            Ok(IncomingMessage::Answer(None, Err(error))) => {
-                let reason = format!("an error without a call id: {error}");
-                Err(McpError::unusable(redact(&reason)))
-            }
-            Ok(IncomingMessage::Answer(..)) => {
-                connection.liveness.heard();
-                Err(McpError::unusable("it has the id of another call"))
-            }
-            _ => Err(McpError::unusable("its response is not a message")),
         }
+        found
     }
 
     /// Waits for an answer that does not come by the response.
@@ -322,35 +329,37 @@ impl HttpLink {
         id: Option<u64>,
         event: StreamEvent,
     ) -> Option<RequestOutcome> {
-        let message = match event {
-            StreamEvent::TooLong(of) => {
-                let error = McpError::too_long(self.sender.max);
-                IncomingMessage::Answer(of, Err(error))
+        let messages = match event {
+            StreamEvent::TooLong(scanned) => {
+                vec![IncomingMessage::too_long(scanned, self.sender.max)]
             }
-            // An event without data keeps the stream open.
+            // An event without data keeps the stream open, and so does one of another type.
             StreamEvent::Data(data) if data.trim_ascii().is_empty() => return None,
-            StreamEvent::Data(data) => match read(data).await {
-                Ok(message) => message,
-                Err(MessageFault::Shape(of) | MessageFault::Request(of)) => {
-                    let error = McpError::unusable("it is no message of the protocol");
-                    IncomingMessage::Answer(of, Err(error))
+            StreamEvent::Other(data) => read(data).await.into_messages(),
+            StreamEvent::Data(data) => {
+                let is_json = data.trim_ascii().starts_with(b"{");
+                match read(data).await {
+                    IncomingText::Stray if !is_json => {
+                        let error = McpError::unusable("an event is not a message");
+                        return id.map(|_| Err(error));
+                    }
+                    read => read.into_messages(),
                 }
-                Err(MessageFault::Syntax) => {
-                    let error = McpError::unusable("an event is not a message");
-                    return id.map(|_| Err(error));
-                }
-            },
-        };
-        match (message, id) {
-            (IncomingMessage::Answer(Some(of), outcome), Some(id)) if of.number() == Some(id) => {
-                connection.liveness.heard();
-                Some(outcome)
             }
-            (message, _) => {
-                connection.take(message, id);
-                None
+        };
+        let mut answer = None;
+        for message in messages {
+            match (message, id) {
+                (IncomingMessage::Answer(Some(of), outcome), Some(id))
+                    if of.number() == Some(id) =>
+                {
+                    connection.liveness.heard();
+                    answer = answer.or(Some(outcome));
+                }
+                (message, _) => connection.take(message, id),
             }
         }
+        answer
     }
 
     /// Handles a response that is not a success.
@@ -370,7 +379,8 @@ impl HttpLink {
             status: number,
             retry_after: retry_after::read(number, &headers, None),
         };
-        if status == StatusCode::NOT_FOUND && self.has_session() {
+        let may_be_forgotten = status == StatusCode::NOT_FOUND && self.has_session();
+        if may_be_forgotten && !is_media(&headers, JSON) {
             connection.expire();
             return Err(by_status);
         }
@@ -378,9 +388,22 @@ impl HttpLink {
             return Err(by_status);
         }
         let body = self.sender.read(response.into_body()).await?;
-        let Ok(IncomingMessage::Answer(id, Err(error))) = read(body).await else {
+        let read = read(body).await;
+        let IncomingText::One(IncomingMessage::Answer(id, Err(error @ McpError::Server { .. }))) =
+            read
+        else {
+            if may_be_forgotten {
+                connection.expire();
+            }
             return Err(by_status);
         };
+        // MCP-3: a method or a resource that is not there says nothing of the session.
+        let is_of_call = matches!(&error, McpError::Server { code, .. }
+            if [code::METHOD_NOT_FOUND, code::RESOURCE_NOT_FOUND].contains(code));
+        if may_be_forgotten && !(is_of_call && id.is_some()) {
+            connection.expire();
+            return Err(by_status);
+        }
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
             // Some servers report a forgotten session so.
             connection.expire();
@@ -389,11 +412,13 @@ impl HttpLink {
         Err(error.with_status(number))
     }
 
-    /// Hears the messages of a session that belong to no request, as long as it lives.
+    /// Hears the messages of a session that belong to no request, as long as it lives. A server that
+    /// has no such stream says so by 405; every other end may pass.
     pub(super) async fn listen(&self, connection: &Arc<Connection>) {
         let mut events = EventReader::new(self.sender.max);
-        let mut failures = 0;
-        while failures < MAX_AGAIN {
+        let mut failures: u32 = 0;
+        let mut has_listened = false;
+        while connection.liveness.end() == ConnectionEnd::None {
             let mut headers = self.own_headers(connection.dialect());
             let last = events.last_id.as_deref();
             if let Some(Ok(last)) = last.map(HeaderValue::from_str) {
@@ -403,22 +428,29 @@ impl HttpLink {
                 Ok(response)
                     if response.status().is_success() && is_media(response.headers(), EVENTS) =>
                 {
-                    failures = 0;
+                    if has_listened && events.last_id.is_none() {
+                        // MCP-5: what was said in between is not said again.
+                        tool_list::catch_up(connection, failures > 0).await;
+                    }
+                    (failures, has_listened) = (0, true);
                     let body = response.into_body();
-                    if let StreamEnd::Broken(ended) =
-                        self.follow(connection, None, body, events).await
-                    {
-                        events = ended;
-                    } else {
-                        return;
+                    match self.follow(connection, None, body, events).await {
+                        StreamEnd::Broken(ended) => events = ended,
+                        StreamEnd::Answered(_) => return,
                     }
                 }
-                // It has no such stream.
-                Ok(_) => return,
-                Err(_) => failures += 1,
+                Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => return,
+                Ok(response)
+                    if response.status() == StatusCode::NOT_FOUND && self.has_session() =>
+                {
+                    // It has forgotten the session: the next call begins another one.
+                    return connection.expire();
+                }
+                _ => failures += 1,
             }
             let (least, most) = AGAIN;
-            sleep(events.retry.unwrap_or(USUAL_AGAIN).clamp(least, most)).await;
+            let pause = events.retry.unwrap_or(USUAL_AGAIN).max(least);
+            sleep(pause.saturating_mul(1 << failures.min(5)).min(most)).await;
         }
     }
 
@@ -435,13 +467,13 @@ impl HttpLink {
 }
 
 /// Reads a message, apart from this thread if it is large.
-async fn read(body: Bytes) -> Result<IncomingMessage, MessageFault> {
+async fn read(body: Bytes) -> IncomingText {
     if body.len() <= LARGE {
-        return RawMessage::read(&body).map(Into::into);
+        return IncomingText::read(&body);
     }
     // MCP-2: the thread is shared with breakers and supervisors.
-    let read = spawn_blocking(move || RawMessage::read(&body).map(Into::into)).await;
-    read.unwrap_or(Err(MessageFault::Syntax))
+    let read = spawn_blocking(move || IncomingText::read(&body)).await;
+    read.unwrap_or(IncomingText::Stray)
 }
 
 fn is_media(headers: &HeaderMap, media: &str) -> bool {

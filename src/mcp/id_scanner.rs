@@ -7,6 +7,17 @@ use super::message::MessageId;
 /// Maximum length of a name or an id that is looked at, in bytes.
 const MAX_KEPT: usize = 128;
 
+/// The request that a scanned message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ScannedId {
+    /// It answers one of ours.
+    Answer(MessageId),
+    /// It is a request of the other side.
+    Request(MessageId),
+    /// None was found.
+    None,
+}
+
 /// Scanner of a message's first level.
 #[derive(Debug, Default)]
 pub(super) struct IdScanner {
@@ -22,6 +33,8 @@ pub(super) struct IdScanner {
     has_method: bool,
     /// True if a member of an answer was seen.
     is_answer: bool,
+    /// True if a member of JSON-RPC was seen.
+    is_rpc: bool,
     has_begun: bool,
     is_object: bool,
 }
@@ -34,11 +47,14 @@ impl IdScanner {
         }
     }
 
-    /// Returns the id of the answer that was scanned; `None` if it is a message of another kind, or
-    /// has no id.
-    pub(super) fn answered(mut self) -> Option<MessageId> {
+    /// Returns the id that was found. A request without a member of JSON-RPC is none.
+    pub(super) fn found(mut self) -> ScannedId {
         self.end_value();
-        self.id.filter(|_| self.is_answer && !self.has_method)
+        match self.id {
+            Some(id) if self.has_method && self.is_rpc => ScannedId::Request(id),
+            Some(id) if self.is_answer && !self.has_method => ScannedId::Answer(id),
+            _ => ScannedId::None,
+        }
     }
 
     /// Returns true unless the message has begun as something else than an object.
@@ -69,10 +85,11 @@ impl IdScanner {
                 self.depth = self.depth.saturating_sub(1);
             }
             b':' if self.depth == 1 => {
-                self.name = std::mem::take(&mut self.kept);
+                self.name = unescaped(std::mem::take(&mut self.kept));
                 self.in_value = true;
                 self.has_method |= self.name == b"\"method\"";
                 self.is_answer |= self.name == b"\"result\"" || self.name == b"\"error\"";
+                self.is_rpc |= self.name == b"\"jsonrpc\"";
             }
             b',' if self.depth == 1 => self.end_value(),
             other => self.keep(other),
@@ -106,6 +123,17 @@ impl IdScanner {
     }
 }
 
+/// Returns a name without escapes.
+fn unescaped(name: Vec<u8>) -> Vec<u8> {
+    if !name.contains(&b'\\') {
+        return name;
+    }
+    match serde_json::from_slice::<String>(&name) {
+        Ok(plain) => format!("\"{plain}\"").into_bytes(),
+        Err(_) => name,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +143,10 @@ mod tests {
         for part in text.as_bytes().chunks(3) {
             scanner.feed(part);
         }
-        scanner.answered().and_then(|id| id.number())
+        match scanner.found() {
+            ScannedId::Answer(id) => id.number(),
+            _ => None,
+        }
     }
 
     #[test]
@@ -133,6 +164,7 @@ mod tests {
         assert_eq!(found(r#"{"id":null,"result":1}"#), None);
         assert_eq!(found(r#"{"error":"\\","id":5"#), Some(5));
         assert_eq!(found(r#"{"level":"info","id":5}"#), None);
+        assert_eq!(found(r#"{"\u0069d":7.0,"result":"#), Some(7));
     }
 
     #[test]

@@ -41,6 +41,12 @@ impl JsonText {
         serde_json::from_slice(&self.0).ok()
     }
 
+    /// Returns a text of its own, which keeps no other in memory.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn copied(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }
@@ -126,6 +132,26 @@ pub(crate) fn edited(object: &JsonText, edits: Vec<MemberEdit<'_>>) -> Vec<Bytes
     pieces
 }
 
+/// Returns the text of an object without one member. `present`: its value, a part of the text.
+#[cfg(any(test, feature = "gateway"))]
+pub(crate) fn without_member(object: &JsonText, present: &JsonText) -> JsonText {
+    let text = &object.0;
+    let place = place_of(text, present);
+    let quote = |until: usize| text[..until].iter().rposition(|byte| *byte == b'"');
+    // The name has no escaped quotes in it.
+    let Some(name) = quote(place.start).and_then(quote) else {
+        return object.clone();
+    };
+    let before = text[..name].trim_ascii_end();
+    let after = text[place.end..].trim_ascii_start();
+    let (before, after) = match (before.strip_suffix(b","), after.strip_prefix(b",")) {
+        (Some(before), _) => (before, after),
+        (None, Some(after)) => (before, after),
+        (None, None) => (before, after),
+    };
+    JsonText(Bytes::from([before, after].concat()))
+}
+
 /// Joins pieces into one text.
 pub(crate) fn joined(pieces: &[Bytes]) -> Bytes {
     match pieces {
@@ -189,6 +215,24 @@ mod tests {
             with_a("{\"x\":[{}], \"a\" : {\"a\":2}, \"y\":\"a\"}", "[3]"),
             json!({ "x": [{}], "a": [3], "y": "a", "b": 7 })
         );
+    }
+
+    #[test]
+    fn mcp_3_a10_a_member_is_taken_out_of_the_text() {
+        for (text, left) in [
+            (r#"{"a":"x"}"#, "{}"),
+            (r#"{ "a" : {"b":1} , "c":2}"#, r#"{ "c":2}"#),
+            (r#"{"c":"\"a\":", "a":[1,"a"]}"#, r#"{"c":"\"a\":"}"#),
+            (r#"{"c":1,"a":null , "d":3}"#, r#"{"c":1, "d":3}"#),
+        ] {
+            let text = text.replace(r#"\""#, r#"""#);
+            let left: Value = serde_json::from_str(&left.replace(r#"\""#, r#"""#)).unwrap();
+            let object = JsonText::checked(Bytes::from(text));
+            let all: std::collections::BTreeMap<String, &RawValue> =
+                serde_json::from_slice(object.bytes()).unwrap();
+            let present = part_of(object.bytes(), all["a"]);
+            assert_eq!(without_member(&object, &present).to_value(), left);
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl LaunchedServer {
             failed(format!("its program cannot be started: {error}"))
         })?;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let link = Link::Pipe(Mutex::new(Some(write_lines(stdin))));
+        let link = Link::Pipe(Mutex::new(Some(write_lines(stdin, Arc::clone(&liveness)))));
         let connection = Connection::new(link, Arc::clone(&liveness), server_state, owner);
         // It ends with the output of the process.
         drop(tokio::spawn(read_lines(stdout, Arc::clone(&connection))));
@@ -91,7 +91,11 @@ pub(super) async fn end_of(process: &ServerProcess, liveness: &Liveness) -> Stri
             Ok(status) => status,
             Err(_) => {
                 process.kill();
-                "it closed its output".to_owned()
+                let side = match liveness.has_closed_input() {
+                    true => "input",
+                    false => "output",
+                };
+                format!("it closed its {side}")
             }
         },
     };

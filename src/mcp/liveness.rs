@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -26,6 +27,8 @@ pub(super) struct Liveness {
     changed: Notify,
     /// The protocol violation that ended the connection, if any.
     violation: Mutex<Option<String>>,
+    /// True if the process reads its input no more.
+    closed_input: AtomicBool,
     end: watch::Sender<ConnectionEnd>,
     /// The reason for the end of the incarnation, once declared.
     over: watch::Sender<Option<String>>,
@@ -74,6 +77,7 @@ impl Liveness {
             }),
             changed: Notify::new(),
             violation: Mutex::default(),
+            closed_input: AtomicBool::new(false),
             end: watch::Sender::default(),
             over: watch::Sender::default(),
         }
@@ -162,6 +166,16 @@ impl Liveness {
             *self.violation.acquire() = Some(violation);
         }
         self.end_as(ConnectionEnd::Closed);
+    }
+
+    /// Ends the connection of a process that reads its input no more.
+    pub(super) fn close_input(&self) {
+        self.closed_input.store(true, Ordering::Release);
+        self.end_as(ConnectionEnd::Closed);
+    }
+
+    pub(super) fn has_closed_input(&self) -> bool {
+        self.closed_input.load(Ordering::Acquire)
     }
 
     /// Sets the end, unless one is set already.

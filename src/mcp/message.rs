@@ -48,9 +48,11 @@ impl MessageId {
         &self.0
     }
 
-    /// Returns the number, if it is one of ours. Some servers return it as a text.
+    /// Returns the number, if it is one of ours. Some servers return it as a text, or as `7.0`.
     pub(crate) fn number(&self) -> Option<u64> {
-        self.0.trim_matches('"').parse().ok()
+        let text = self.0.trim_matches('"');
+        let whole = text.strip_suffix(".0").unwrap_or(text);
+        whole.parse().ok()
     }
 }
 
@@ -232,7 +234,8 @@ fn read_error(text: &Bytes, raw: &RawValue) -> Option<RpcError> {
     })
 }
 
-/// The members of parameters that routing needs.
+/// The members of parameters that routing needs. `_meta` and the two of a call that goes on may be
+/// `null`: they are there then, and a change replaces them.
 #[derive(Debug, Default)]
 pub(crate) struct ParamsHead {
     pub(crate) name: Option<String>,
@@ -262,9 +265,9 @@ struct ParamsFields<'a> {
     // Also a `null`: it is replaced, and not joined by a second member of this name.
     #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     request_state: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     input_responses: Option<&'a RawValue>,
     #[serde(borrow, default)]
     progress_token: Option<&'a RawValue>,

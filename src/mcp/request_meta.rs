@@ -105,6 +105,8 @@ pub(super) fn outgoing(
         });
     };
     let mut meta = match &head.meta {
+        // Some callers write `null` for none.
+        Some(meta) if meta.as_str() == "null" => MetaMembers::new(),
         Some(meta) => {
             members(meta).ok_or_else(|| invalid("its _meta is no object of at most 256 KiB"))?
         }
@@ -128,8 +130,10 @@ pub(super) fn outgoing(
         let capabilities = own.get(CAPABILITIES).or(side.capabilities.as_ref());
         let none = || JsonText::of(&json!({}));
         add(CAPABILITIES, capabilities.cloned().unwrap_or_else(none));
-        if let Some(level) = own.get(LOG_LEVEL) {
-            add(LOG_LEVEL, level.clone());
+        // MCP-5: the newer dialect has no other way for the level of a session.
+        let of_session = side.level.map(|level| JsonText::of(&Value::from(level)));
+        if let Some(level) = own.get(LOG_LEVEL).cloned().or(of_session) {
+            add(LOG_LEVEL, level);
         }
     }
     let empty = JsonText::checked(Bytes::from_static(b"{}"));
@@ -184,6 +188,8 @@ mod tests {
         assert_eq!(got["_meta"][CAPABILITIES], json!({ "roots": {} }));
         assert_eq!(got["_meta"][LOG_LEVEL], "info");
         assert_eq!(got["_meta"][CLIENT_INFO]["name"], "breakerbox");
+        let (got, _) = sent(&new, &json!({ "name": "a", "_meta": null }));
+        assert_eq!(got["_meta"][PROTOCOL_VERSION], "2026-07-28");
         let (got, token) = sent(&old, &json!({ "name": "a" }));
         assert_eq!((got, token), (json!({ "name": "a" }), None));
     }

@@ -2,6 +2,8 @@
 //!
 //! Callers read it; only the current incarnation writes it.
 
+#[cfg(feature = "gateway")]
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -21,7 +23,28 @@ use super::tools::{RawTool, ToolTable};
 use crate::lock::LockExt as _;
 
 /// The way of requests to the present incarnation.
-pub(super) struct PublishedSender(pub(super) Arc<dyn RequestSender>);
+pub(super) struct PublishedSender {
+    pub(super) sender: Arc<dyn RequestSender>,
+    /// The calls that were in flight at the end of the incarnation.
+    #[cfg(feature = "gateway")]
+    suspects: Mutex<BTreeSet<u64>>,
+}
+
+impl PublishedSender {
+    pub(super) fn new(sender: Arc<dyn RequestSender>) -> Self {
+        Self {
+            sender,
+            #[cfg(feature = "gateway")]
+            suspects: Mutex::default(),
+        }
+    }
+
+    /// Notes a call that was in flight at the end. Returns true for the first of its fingerprint.
+    #[cfg(feature = "gateway")]
+    pub(super) fn is_first_suspect(&self, fingerprint: u64) -> bool {
+        self.suspects.acquire().insert(fingerprint)
+    }
+}
 
 /// Shared state of one server.
 pub(super) struct ServerState {
@@ -108,10 +131,7 @@ impl ServerState {
             self.learned.send_replace(());
             if is_first {
                 // Callers that came before it know nothing of its tools.
-                self.tell_audience(ServerNotice {
-                    method: "notifications/tools/list_changed".into(),
-                    params: None,
-                });
+                self.tell_audience(ServerNotice::new("notifications/tools/list_changed", None));
             }
         }
     }

@@ -211,6 +211,11 @@ async fn watch(
         let Some(connection) = connection.upgrade() else {
             return;
         };
+        if connection.is_asked() {
+            // EDGE-1: it waits for a user, and may read nothing else meanwhile.
+            liveness.heard();
+            continue;
+        }
         let ping = match connection.dialect() {
             Some(Dialect::SelfContained { .. }) => "server/discover",
             _ => "ping",

@@ -27,6 +27,12 @@ impl StartState {
             .send_modify(|(count, latest)| (*count, *latest) = (*count + 1, Some(error)));
     }
 
+    /// Returns true if the latest start has failed.
+    #[cfg(feature = "gateway")]
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures.borrow().1.is_some()
+    }
+
     /// Waits until an incarnation has started, which is when `started` returns something. The
     /// caller sets the time limit.
     ///

@@ -5,41 +5,55 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::connection::{Connection, IncomingMessage, LineSender};
-use super::error::McpError;
-use super::id_scanner::IdScanner;
+use super::connection::{Connection, LineSender};
+use super::id_scanner::{IdScanner, ScannedId};
+use super::incoming::{IncomingMessage, IncomingText};
 use super::json_text::in_one_line;
-use super::message::{LARGE, MessageFault, MessageId, RawMessage};
+use super::liveness::Liveness;
+use super::message::LARGE;
 
 /// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
 /// standard output; one that prints more does not speak the protocol.
 const MAX_STRAY: u32 = 16;
 /// Maximum number of messages that wait to be written.
 const MAX_WAITING: usize = 32;
+/// Time for which the end of a process is awaited after it has read no more.
+const EXIT: Duration = Duration::from_millis(200);
 /// Size of the reading buffer, in bytes: as much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
 
-/// Starts the task that writes messages. It ends when the sender is dropped.
-pub(super) fn write_lines<W>(mut writer: W) -> LineSender
+/// Starts the task that writes messages. It ends when the sender is dropped. A process that reads no
+/// more ends its connection.
+pub(super) fn write_lines<W>(mut writer: W, liveness: Arc<Liveness>) -> LineSender
 where
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, mut lines) = mpsc::channel::<Vec<Bytes>>(MAX_WAITING);
-    // The reader tells when the other side is gone.
     drop(tokio::spawn(async move {
         while let Some(line) = lines.recv().await {
             if write_line(&mut writer, line).await.is_err() {
-                return;
+                return end_unread(&liveness).await;
             }
         }
     }));
     sender
+}
+
+/// Ends the connection of a process that reads no more, unless its output tells the end.
+async fn end_unread(liveness: &Liveness) {
+    // Its exit status says more than its closed input.
+    if timeout(EXIT, liveness.ended()).await.is_err() {
+        // MCP-4: it can answer no call any more, and callers would wait for theirs.
+        liveness.close_input();
+    }
 }
 
 async fn write_line<W: AsyncWrite + Unpin>(writer: &mut W, line: Vec<Bytes>) -> io::Result<()> {
@@ -67,8 +81,8 @@ async fn write_line<W: AsyncWrite + Unpin>(writer: &mut W, line: Vec<Bytes>) -> 
 #[derive(Debug)]
 enum ReadLine {
     Whole(Bytes),
-    /// It is too long. The id that it answers.
-    TooLong(Option<MessageId>),
+    /// It is too long. The request that it is about.
+    TooLong(ScannedId),
 }
 
 /// Reader of lines with a limit on their size in memory.
@@ -141,44 +155,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             self.reader.consume(taken);
             is_end = end.is_some();
         }
-        Ok(ReadLine::TooLong(scanner.answered()))
-    }
-}
-
-/// Kind of a line.
-enum LineKind {
-    Message(IncomingMessage),
-    /// A message that cannot be read, and that no caller waits for.
-    Unknown,
-    /// Not a message.
-    Stray,
-    Nothing,
-}
-
-/// Reads a line as a message. A line that answers a call always answers it.
-fn read(line: &Bytes) -> LineKind {
-    let text = line.slice_ref(line.trim_ascii());
-    if text.is_empty() {
-        return LineKind::Nothing;
-    }
-    let unusable = |id| {
-        let error = McpError::unusable("it is no message of the protocol");
-        LineKind::Message(IncomingMessage::Answer(Some(id), Err(error)))
-    };
-    match RawMessage::read(&text) {
-        Ok(message) => LineKind::Message(message.into()),
-        Err(MessageFault::Shape(Some(id))) => unusable(id),
-        Err(MessageFault::Request(_)) => LineKind::Unknown,
-        // It is JSON: another program's log line may have an id too.
-        Err(MessageFault::Shape(None)) => LineKind::Stray,
-        Err(MessageFault::Syntax) => {
-            let mut scanner = IdScanner::default();
-            scanner.feed(&text);
-            if !scanner.is_object() {
-                return LineKind::Stray;
-            }
-            scanner.answered().map_or(LineKind::Stray, unusable)
-        }
+        Ok(ReadLine::TooLong(scanner.found()))
     }
 }
 
@@ -190,29 +167,37 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
     let end = loop {
         let line = match lines.next().await {
             Ok(ReadLine::Whole(line)) => line,
-            Ok(ReadLine::TooLong(id)) => {
-                let error = McpError::too_long(state.settings.max_line);
-                connection.take(IncomingMessage::Answer(id, Err(error)), None);
+            Ok(ReadLine::TooLong(scanned)) => {
+                let message = IncomingMessage::too_long(scanned, state.settings.max_line);
+                connection.take(message, None);
                 continue;
             }
             Err(end) => break end,
         };
-        let kind = if line.len() > LARGE {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let read = if line.len() > LARGE {
             // MCP-2: the thread is shared with breakers and supervisors.
             let own = line.clone();
-            let read = spawn_blocking(move || read(&own)).await;
-            read.unwrap_or(LineKind::Unknown)
+            let read = spawn_blocking(move || IncomingText::read(&own)).await;
+            read.unwrap_or(IncomingText::Unknown)
         } else {
-            read(&line)
+            IncomingText::read(&line)
         };
-        match kind {
-            LineKind::Nothing => {}
-            LineKind::Unknown => stray = 0,
-            LineKind::Message(message) => {
+        match read {
+            IncomingText::Unknown => stray = 0,
+            IncomingText::One(message) => {
                 stray = 0;
                 connection.take(message, None);
             }
-            LineKind::Stray => {
+            IncomingText::Several(messages) => {
+                stray = 0;
+                for message in messages {
+                    connection.take(message, None);
+                }
+            }
+            IncomingText::Stray => {
                 let shown = &line[..line.len().min(4096)];
                 state.stderr_tail.keep(&[b"stdout: ", shown].concat());
                 stray += 1;
@@ -268,38 +253,28 @@ mod tests {
         );
         let mut lines = LineReader::new(text.as_bytes(), 100_000);
         for number in [Some(7), Some(8), None] {
-            let Ok(ReadLine::TooLong(id)) = lines.next().await else {
+            let Ok(ReadLine::TooLong(found)) = lines.next().await else {
                 panic!("{number:?}");
             };
-            assert_eq!(id.and_then(|id| id.number()), number);
+            let id = match found {
+                ScannedId::Answer(id) => id.number(),
+                _ => None,
+            };
+            assert_eq!(id, number);
         }
         let short = lines.next().await;
         assert!(matches!(short, Ok(ReadLine::Whole(line)) if &line[..] == b"short\n"));
         assert!(matches!(lines.next().await, Err(None)));
     }
 
-    #[test]
-    fn mcp_3_m6_output_that_cannot_be_read_answers_its_call_if_it_has_one() {
-        let id_of = |text: &'static str| match read(&Bytes::from_static(text.as_bytes())) {
-            LineKind::Message(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
-            LineKind::Stray => Some(0),
-            _ => None,
-        };
-        for (text, expected) in [
-            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}", Some(7)),
-            (
-                "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"a\":}}",
-                Some(7),
-            ),
-            ("{\"jsonrpc\":\"2.0\",\"id\":\"9\"}", Some(9)),
-            ("hello", Some(0)),
-            // A log line of a program may have an id too.
-            ("{\"level\":\"info\",\"id\":7}", Some(0)),
-            ("{\"level\":\"info\",\"id\":7", Some(0)),
-            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":3}", None),
-            ("", None),
-        ] {
-            assert_eq!(id_of(text), expected, "{text}");
-        }
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_a7_a_process_that_reads_no_more_ends_its_connection() {
+        let liveness = Arc::new(Liveness::default());
+        let (writer, reader) = tokio::io::duplex(64);
+        let lines = write_lines(writer, Arc::clone(&liveness));
+        drop(reader);
+        lines.send(vec![Bytes::from_static(b"{}")]).await.unwrap();
+        liveness.ended().await;
+        assert!(liveness.has_closed_input());
     }
 }

@@ -1,27 +1,34 @@
 //! Listing of a server's tools: at its start, and when it says that they have changed.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::audience::{CallSide, ServerNotice};
 use super::connection::Connection;
 use super::error::McpError;
 use super::json_text::{JsonText, part_of};
+use super::message::LARGE;
 use super::tools::RawTool;
 
 /// Maximum number of pages of a list.
 const MAX_PAGES: usize = 1000;
+/// The message of a server whose tools have changed.
+const CHANGED: &str = "notifications/tools/list_changed";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ToolPage<'a> {
     #[serde(borrow, default)]
     tools: Vec<&'a RawValue>,
+    /// Some servers count their pages: it goes back as it came.
     #[serde(default)]
-    next_cursor: Option<String>,
+    next_cursor: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -30,35 +37,50 @@ struct ToolName<'a> {
     name: Cow<'a, str>,
 }
 
+/// Reads one page: its tools, and the cursor of the next one.
+fn read_page(text: &JsonText) -> Result<(Vec<RawTool>, Option<Value>), McpError> {
+    let page: ToolPage<'_> = serde_json::from_slice(text.bytes())
+        .map_err(|_| McpError::unusable("its list of tools cannot be read"))?;
+    let tools = page.tools.into_iter().filter_map(|raw| {
+        // A tool without a name cannot be called.
+        let ToolName { name } = serde_json::from_str(raw.get()).ok()?;
+        Some(RawTool {
+            name: name.into_owned(),
+            text: part_of(text.bytes(), raw),
+        })
+    });
+    Ok((tools.collect(), page.next_cursor))
+}
+
 /// Lists all tools of a server, on all pages.
 ///
 /// # Errors  The server does not list them, or they exceed its `max_line`.
 pub(super) async fn list_all(connection: &Arc<Connection>) -> Result<Vec<RawTool>, McpError> {
     let mut listed = Vec::new();
     let mut size = 0;
-    let mut cursor: Option<String> = None;
+    let mut cursor: Option<Value> = None;
+    let mut seen = BTreeSet::new();
     for _ in 0..MAX_PAGES {
         let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
         let reply = connection
             .ask("tools/list", params, CallSide::default())
             .await?;
-        size += reply.text.bytes().len();
+        let length = reply.text.bytes().len();
+        size += length;
         let max_line = connection.state.settings.max_line;
         if size > max_line {
             return Err(McpError::too_long(max_line));
         }
-        let page: ToolPage<'_> = serde_json::from_slice(reply.text.bytes())
-            .map_err(|_| McpError::unusable("its list of tools cannot be read"))?;
-        for raw in page.tools {
-            // A tool without a name cannot be called.
-            if let Ok(ToolName { name }) = serde_json::from_str(raw.get()) {
-                listed.push(RawTool {
-                    name: name.into_owned(),
-                    text: part_of(reply.text.bytes(), raw),
-                });
-            }
-        }
-        cursor = page.next_cursor;
+        let (tools, next) = if length > LARGE {
+            // MCP-2: the thread is shared with breakers and supervisors.
+            let read = spawn_blocking(move || read_page(&reply.text)).await;
+            read.unwrap_or_else(|_| Err(McpError::unusable("its list of tools was not read")))?
+        } else {
+            read_page(&reply.text)?
+        };
+        listed.extend(tools);
+        // A cursor that comes again would list the same tools for ever.
+        cursor = next.filter(|next| seen.insert(next.to_string()));
         if cursor.is_none() {
             break;
         }
@@ -76,7 +98,7 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
     let connection = Arc::clone(connection);
     drop(tokio::spawn(async move {
         match list_all(&connection).await {
-            Ok(listed) => connection.state.learn(None, Some(listed)),
+            Ok(listed) => learn(&connection, listed).await,
             Err(error) => tracing::warn!(
                 %error,
                 "a server's tools have changed, and cannot be listed"
@@ -84,4 +106,47 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
         }
         connection.state.tell_audience(notice);
     }));
+}
+
+/// Stores tools, apart from this thread if they are many.
+async fn learn(connection: &Arc<Connection>, listed: Vec<RawTool>) {
+    let size: usize = listed.iter().map(|tool| tool.text.bytes().len()).sum();
+    let state = Arc::clone(&connection.state);
+    if size <= LARGE {
+        return state.learn(None, Some(listed));
+    }
+    let learned = spawn_blocking(move || state.learn(None, Some(listed))).await;
+    if learned.is_err() {
+        tracing::warn!("a server's tools could not be stored");
+    }
+}
+
+/// Learns what a server may have said while it was not heard, and tells the callers. `was_away`: it
+/// could not be reached.
+pub(super) async fn catch_up(connection: &Arc<Connection>, was_away: bool) {
+    let state = &connection.state;
+    let description = state.description.load_full();
+    let Some(description) = description.filter(|_| !connection.is_owned()) else {
+        return;
+    };
+    if description.can("tools")
+        && let Ok(listed) = list_all(connection).await
+    {
+        let present = Arc::clone(&state.toolbox.load().listed);
+        let is_same = listed.len() == present.len()
+            && listed
+                .iter()
+                .zip(present.iter())
+                .all(|(one, other)| one.text == other.text);
+        if !is_same {
+            learn(connection, listed).await;
+            state.tell_audience(ServerNotice::new(CHANGED, None));
+        }
+    }
+    for list in ["prompts", "resources"] {
+        if was_away && description.has(list, "listChanged") {
+            let method = format!("notifications/{list}/list_changed");
+            connection.tell_callers(ServerNotice::new(method, None));
+        }
+    }
 }

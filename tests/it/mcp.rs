@@ -56,6 +56,8 @@ mod groups;
 #[cfg(feature = "cli")]
 mod import;
 #[cfg(feature = "cli")]
+mod oddities;
+
 mod ownership;
 #[cfg(feature = "cli")]
 mod resumption;

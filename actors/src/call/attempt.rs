@@ -113,7 +113,7 @@ pub(super) fn send<'a, D: Dependency>(
                     let executed = AttemptProgress::executed_at(plan.progress, too_late.executed);
                     // Its caller gives up at the deadline; the worker sees to the attempt's limit.
                     let error = AttemptError::TimedOut(plan.deadline_limit, executed);
-                    (Err(error), shared.timed_out())
+                    (Err(error), shared.timed_out_unless_held(plan.progress))
                 }
             },
             FirstPoll::Absent => {
@@ -147,9 +147,10 @@ fn begin<D: Dependency>(
     let Some(inline) = worker.inline_executor() else {
         let own_timer = !worker.is_here();
         let handed = make_responder(shared, permits, deadline, (own_timer, false));
-        let Some((responder, waiting)) = handed else {
+        let Some((responder, mut waiting)) = handed else {
             return FirstPoll::Absent;
         };
+        waiting.set_progress(job.progress.clone());
         worker.queue.push(QueuedJob { job, responder });
         return FirstPoll::Waits(waiting);
     };

@@ -125,14 +125,18 @@ impl<'a> CallPlan<'a> {
             (None, Some(_)) => false,
         };
         let is_callers = caller_deadline.is_some_and(|own| total.is_none_or(|total| own < total));
+        let deadline_limit = match is_callers {
+            true => TimeLimit::Caller,
+            false => TimeLimit::Total,
+        };
+        if let Some(progress) = progress {
+            progress.bound_holds(deadline_limit, caller_deadline);
+        }
         Self {
             started,
             deadline: earliest(total, caller_deadline),
             is_callers_deadline,
-            deadline_limit: match is_callers {
-                true => TimeLimit::Caller,
-                false => TimeLimit::Total,
-            },
+            deadline_limit,
             caller_deadline,
             max_attempts: max_attempts.map_or(settings.max_attempts, NonZeroU32::get),
             attempt_limit: attempt.or(settings.attempt_limit),

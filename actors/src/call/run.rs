@@ -13,6 +13,7 @@ use std::sync::Arc;
 use breakerbox_policy::{Class, Time};
 
 use super::admit::AttemptPermits;
+use super::attempt::check_quarantine;
 use super::drive::{
     EndedAttempt, FailedRound, count_attempt, drive, end_attempt, try_begin, wait_to_begin,
 };
@@ -208,6 +209,9 @@ where
     B: FnOnce() -> F,
 {
     async move {
+        if let Err(refused) = check_quarantine::<E>(shared, plan.fingerprint) {
+            return Err(FailedAttempt::refused(refused));
+        }
         let mut permits = AttemptPermits::none(shared);
         match try_begin(shared, plan, &mut member, asked_at, &mut permits) {
             Some(begun) => begun?,
@@ -256,12 +260,22 @@ where
             None => {
                 let executed = AttemptProgress::executed(plan.progress);
                 let error = AttemptError::TimedOut(plan.exceeded(times.1), executed);
-                (Err(error), shared.timed_out())
+                (Err(error), shared.timed_out_unless_held(plan.progress))
             }
         };
+        clear_suspicion(shared, plan, &verdict);
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => answer,
             EndedAttempt::Reported(attempt) => attempt.counted(shared),
         }
+    }
+}
+
+/// Forgets the suspicion against a call that was answered.
+fn clear_suspicion(shared: &Shared, plan: &CallPlan<'_>, verdict: &Verdict) {
+    if let (Some(fingerprint), Some(quarantine)) = (plan.fingerprint, &shared.quarantine)
+        && matches!(verdict.class, Class::Success | Class::Rejected)
+    {
+        quarantine.clear(fingerprint);
     }
 }

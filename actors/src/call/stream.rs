@@ -208,11 +208,14 @@ pub(super) async fn bounded_silence<T>(
         if left.is_some_and(|left| left.is_zero()) {
             return None;
         }
-        let until = earliest(left.map(|left| now.after(left)), deadline);
+        // EDGE-1: a user that is asked has time, which is not the dependency's.
+        let end = |now| deadline.map(|end| AttemptProgress::moved(Some(progress), end, now));
+        let until = earliest(left.map(|left| now.after(left)), end(now));
         if let Some(done) = bounded(&shared.clock, until, work.as_mut()).await {
             return Some(done);
         }
-        if deadline.is_some_and(|deadline| shared.clock.now() >= deadline) {
+        let now = shared.clock.now();
+        if end(now).is_some_and(|end| now >= end) {
             return None;
         }
     }

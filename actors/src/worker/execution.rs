@@ -82,14 +82,20 @@ impl ProlongedAttempt {
 
     /// Returns the end of the attempt by its progress, if that is later than now.
     fn later(&self, began: Time, now: Time) -> Option<Time> {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
+        // EDGE-1: a user that is asked has time, which is not the dependency's.
+        let moved = |end| AttemptProgress::moved(Some(&self.progress), end, now);
+        let end = self.deadline.map(moved);
+        if end.is_some_and(|end| end <= now) {
             return None;
         }
         let whole = now.since(began);
+        let Some(limit) = self.limit else {
+            return end;
+        };
         // A note may be of an earlier attempt.
         let silent = self.progress.silent_for()?.min(whole);
-        let left = self.limit?.checked_sub(silent)?;
-        let until = earliest(Some(now.after(left)), self.deadline);
+        let left = limit.checked_sub(silent)?;
+        let until = earliest(Some(now.after(left)), end);
         until.filter(|until| *until > now)
     }
 }
@@ -207,7 +213,10 @@ impl<D: Dependency> Execution<D> {
             let exceeded = (limit, now.since(self.began));
             let own = self.prolonged.as_deref();
             let executed = AttemptProgress::executed(own.map(|own| &own.progress));
-            responder.time_out(now, exceeded, executed);
+            let verdict = self
+                .shared
+                .timed_out_unless_held(own.map(|own| &own.progress));
+            responder.time_out(now, exceeded, (executed, verdict));
         }
     }
 

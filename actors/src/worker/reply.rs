@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{Executed, Pause, Time};
 
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::admission::{PermitGuard, Settled};
 use crate::breaker::judgement;
 use crate::deadline::Timer;
@@ -102,6 +103,8 @@ pub(crate) fn reply<T>(
     let waiting = ReplyReceiver {
         cell: Arc::clone(&cell),
         timer: Timer::new(deadline.filter(|_| own_timer)),
+        deadline: deadline.filter(|_| own_timer),
+        progress: None,
         polled: false,
         finished: false,
     };
@@ -231,6 +234,10 @@ impl<T> Drop for ReplyCell<T> {
 pub(crate) struct ReplyReceiver<T> {
     cell: Arc<ReplyCell<T>>,
     timer: Timer,
+    /// The deadline without holds.
+    deadline: Option<Time>,
+    /// Progress whose holds move the deadline.
+    progress: Option<AttemptProgress>,
     polled: bool,
     finished: bool,
 }
@@ -259,9 +266,9 @@ impl<T> Future for ReplyReceiver<T> {
                 waker => *waker = Some(cx.waker().clone()),
             }
         }
-        if this.timer.deadline.is_none() {
+        let Some(deadline) = this.deadline else {
             return Poll::Pending;
-        }
+        };
         if !this.polled {
             // Most calls have their answer by the next poll. They get no timer, which would cost as
             // much as the call.
@@ -269,14 +276,24 @@ impl<T> Future for ReplyReceiver<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match this.timer.poll(&this.cell.shared.clock, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(this.give_up()),
+        while this.timer.poll(&this.cell.shared.clock, cx).is_ready() {
+            let now = this.cell.shared.clock.now();
+            let end = AttemptProgress::moved(this.progress.as_ref(), deadline, now);
+            if end <= now {
+                return Poll::Ready(this.give_up());
+            }
+            this.timer = Timer::new(Some(end));
         }
+        Poll::Pending
     }
 }
 
 impl<T> ReplyReceiver<T> {
+    /// Sets the progress whose holds move the deadline.
+    pub(crate) fn set_progress(&mut self, progress: Option<AttemptProgress>) {
+        self.progress = progress;
+    }
+
     fn give_up(&mut self) -> Result<T, TooLate> {
         self.finished = true;
         let (executed, permit, worker) = {

@@ -222,7 +222,12 @@ impl RouteDirectory {
             Some(settings) => {
                 let made_of = (config, settings);
                 let front = (self.front(name, config), &self.budget);
-                let endpoint = McpEndpoint::open(runtime, name, made_of, front, replaces);
+                let former = match former {
+                    Some(RouteKind::Mcp(former)) => Some(&**former),
+                    _ => None,
+                };
+                let place = (replaces, former);
+                let endpoint = McpEndpoint::open(runtime, name, made_of, front, place);
                 RouteKind::Mcp(Arc::new(endpoint.await?))
             }
             None => {

@@ -30,6 +30,8 @@ mod sessions;
 
 mod caller_session;
 
+mod session_facts;
+
 mod session_stream;
 
 mod kept_call;

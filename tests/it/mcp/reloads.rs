@@ -171,3 +171,28 @@ async fn edge_6_e4b_another_kind_goes_on_with_state_counters_and_an_operators_wo
     served.runtime.shutdown().await;
     gone(&processes(folder.path()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edge_6_a18_callers_keep_their_sessions_when_a_shared_server_is_started_anew() {
+    let folder = folder();
+    let Some(first) = table(folder.path(), "", "") else {
+        return;
+    };
+    let served = Served::start(&first).await;
+    let url = format!("http://{}/kg/mcp", served.gateway.address());
+    let post = |method: &str, params: Value| {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let asked = http().post(&url).json(&message);
+        asked.header("accept", "application/json, text/event-stream")
+    };
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": { "name": "test", "version": "1" } });
+    let begun = post("initialize", params).send().await.unwrap();
+    let session = begun.headers()["mcp-session-id"].clone();
+    let second = table(folder.path(), ", \"again\"", "").unwrap();
+    assert_eq!(served.put(&second).await, AddOutcome::Restarted);
+    let listed = post("tools/list", json!({})).header("mcp-session-id", session);
+    assert_eq!(listed.send().await.unwrap().status(), 200);
+    served.gateway.shutdown().await;
+    served.runtime.shutdown().await;
+}

@@ -2,22 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::caller_message::{CallerMessage, LEVELS, rank_of};
-use super::caller_session::{CallerSession, MAX_RESOURCES};
+use super::caller_session::CallerSession;
+use super::session_facts::{MAX_RESOURCES, MAX_URI};
 use super::sessions::{SessionLimits, SessionTable};
-use crate::buffer_budget::BufferBudget;
+use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
 use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
-use crate::mcp::message::{MessageId, ParamsHead, notification};
+use crate::mcp::message::{MessageId, notification};
 use crate::mcp::request_meta::{self, SUBSCRIPTION};
 
 /// Maximum number of subscriptions of callers to a server.
@@ -74,16 +75,12 @@ impl WantedChanges {
             "notifications/resources/list_changed" => self.resources_list_changed,
             "notifications/resources/updated" => {
                 let resources = self.resource_subscriptions.as_ref();
-                let uri = uri_of(notice);
-                uri.is_some_and(|uri| resources.is_some_and(|all| all.contains(&uri)))
+                let uri = notice.uri();
+                uri.is_some_and(|uri| resources.is_some_and(|all| all.contains(uri)))
             }
             _ => false,
         }
     }
-}
-
-fn uri_of(notice: &ServerNotice) -> Option<String> {
-    ParamsHead::read(notice.params.as_ref()?)?.uri
 }
 
 struct ChangeSubscription {
@@ -91,6 +88,7 @@ struct ChangeSubscription {
     id: MessageId,
     wanted: WantedChanges,
     sender: mpsc::Sender<CallerMessage>,
+    _room: BufferShare,
 }
 
 /// The callers of a server.
@@ -98,7 +96,8 @@ pub(super) struct McpAudience {
     pub(super) sessions: SessionTable,
     subscriptions: Mutex<Vec<ChangeSubscription>>,
     last: AtomicU64,
-    client: OnceLock<McpClient>,
+    client: Mutex<Option<McpClient>>,
+    budget: BufferBudget,
 }
 
 impl McpAudience {
@@ -107,20 +106,25 @@ impl McpAudience {
             sessions: SessionTable::new(limits, budget),
             subscriptions: Mutex::default(),
             last: AtomicU64::new(0),
-            client: OnceLock::new(),
+            client: Mutex::default(),
+            budget: budget.clone(),
         })
     }
 
-    /// Sets the client of the server, once it is started.
+    /// Sets the client of the server, once it is started. One that takes its place is told what the
+    /// callers want.
     pub(super) fn attach(&self, client: McpClient) {
-        // It is set once.
-        let _ = self.client.set(client);
+        *self.client.acquire() = Some(client);
         self.wish();
+    }
+
+    fn client(&self) -> Option<McpClient> {
+        self.client.acquire().clone()
     }
 
     /// Tells the server what the callers want together.
     pub(super) fn wish(&self) {
-        let Some(client) = self.client.get() else {
+        let Some(client) = self.client() else {
             return;
         };
         let sessions = self.sessions.all();
@@ -131,7 +135,7 @@ impl McpAudience {
                 session.wish();
                 continue;
             }
-            resources.extend(session.resources.acquire().iter().cloned());
+            resources.extend(session.resources.acquire().uris().iter().cloned());
             let level = session.rank_of_level();
             lowest = lowest.into_iter().chain(level).min();
         }
@@ -158,15 +162,18 @@ impl McpAudience {
         wanted: Option<&JsonText>,
     ) -> Option<(CallerMessage, SubscriptionStream)> {
         let wanted: WantedChanges = wanted.and_then(JsonText::read).unwrap_or_default();
-        let description = self.client.get().and_then(McpClient::description);
+        let description = self.client().and_then(|client| client.description());
         let mut accepted = wanted.told_by(description.as_deref());
         if let Some(resources) = &mut accepted.resource_subscriptions {
             // CALL-6: nothing is unbounded.
-            *resources = std::mem::take(resources)
-                .into_iter()
-                .take(MAX_RESOURCES)
-                .collect();
+            let all = std::mem::take(resources).into_iter();
+            let short = all.filter(|uri| uri.len() <= MAX_URI);
+            *resources = short.take(MAX_RESOURCES).collect();
         }
+        let resources = accepted.resource_subscriptions.iter().flatten();
+        let size = id.as_json().len() + resources.map(String::len).sum::<usize>();
+        // EDGE-4: an id may be as long as a message.
+        let room = self.budget.try_take(size)?;
         let subscription: Value = serde_json::from_str(id.as_json()).unwrap_or_default();
         let params = json!({ "_meta": { SUBSCRIPTION: subscription },
             "notifications": accepted.to_value() });
@@ -186,6 +193,7 @@ impl McpAudience {
                 id: id.clone(),
                 wanted: accepted,
                 sender,
+                _room: room,
             });
         }
         self.wish();
@@ -213,11 +221,11 @@ impl McpAudience {
     pub(super) fn roots_changed(&self, session: &Arc<CallerSession>, params: Option<JsonText>) {
         let only = self.only_session();
         let is_alone = only.is_some_and(|only| only.caller() == session.number);
-        let Some(client) = self.client.get().filter(|_| session.is_own || is_alone) else {
+        let Some(client) = self.client().filter(|_| session.is_own || is_alone) else {
             // MCP-5: a server must not take the roots of one caller for those of all.
             return;
         };
-        let (client, side) = (client.clone(), session.side());
+        let side = session.side();
         tokio::spawn(async move {
             let method = "notifications/roots/list_changed";
             client.tell(method, params, side).await;
@@ -251,13 +259,10 @@ impl Drop for SubscriptionStream {
 
 impl ServerAudience for McpAudience {
     fn heard(&self, notice: ServerNotice) {
-        if &*notice.method == "notifications/subscriptions/acknowledged" {
-            // It answers our own subscription.
-            return;
-        }
-        let params = notice.params.clone().map(without_subscription);
-        let message = notification(&notice.method, params);
-        let uri = uri_of(&notice);
+        let params = notice.params.clone();
+        let message = notification(&notice.method, params.map(|own| vec![own.into_bytes()]));
+        // MCP-2: they are read once, however many callers there are.
+        let (uri, rank) = (notice.uri(), rank_of(&notice));
         let is_log = &*notice.method == "notifications/message";
         let is_update = &*notice.method == "notifications/resources/updated";
         for session in self.sessions.all() {
@@ -265,10 +270,10 @@ impl ServerAudience for McpAudience {
                 // Its own process says the rest.
                 notice.method.ends_with("/list_changed")
             } else if is_log {
-                rank_of(&notice) >= session.lowest_rank()
+                rank >= session.lowest_rank()
             } else if is_update {
                 let resources = session.resources.acquire();
-                uri.as_ref().is_some_and(|uri| resources.contains(uri))
+                uri.is_some_and(|uri| resources.uris().contains(uri))
             } else {
                 true
             };
@@ -281,7 +286,7 @@ impl ServerAudience for McpAudience {
                 continue;
             }
             let id = subscription.id.as_json();
-            let params = with_subscription(notice.params.as_ref(), id);
+            let params = with_subscription(&notice, id);
             let message = notification(&notice.method, Some(params));
             if subscription.sender.try_send(message).is_err() {
                 tracing::debug!("a change was not taken by a caller");
@@ -300,11 +305,10 @@ impl ServerAudience for McpAudience {
 }
 
 /// Returns parameters with the id of a subscription of the caller.
-fn with_subscription(params: Option<&JsonText>, id: &str) -> CallerMessage {
+fn with_subscription(notice: &ServerNotice, id: &str) -> CallerMessage {
     let empty = JsonText::of(&json!({}));
-    let params = params.unwrap_or(&empty);
-    let head = ParamsHead::read(params).unwrap_or_default();
-    let meta = head.meta.as_ref();
+    let params = notice.params.as_ref().unwrap_or(&empty);
+    let meta = notice.head.as_ref().and_then(|head| head.meta.as_ref());
     let mut members = meta.and_then(request_meta::members).unwrap_or_default();
     let id = JsonText::checked(bytes::Bytes::copy_from_slice(id.as_bytes()));
     members.insert(SUBSCRIPTION.to_owned(), id);
@@ -314,20 +318,4 @@ fn with_subscription(params: Option<&JsonText>, id: &str) -> CallerMessage {
         value: request_meta::written(&members),
     };
     edited(params, vec![edit])
-}
-
-/// Returns parameters without the id of our own subscription at the server.
-fn without_subscription(params: JsonText) -> CallerMessage {
-    let head = ParamsHead::read(&params).unwrap_or_default();
-    let members = head.meta.as_ref().and_then(request_meta::members);
-    let mut members = members.unwrap_or_default();
-    if members.remove(SUBSCRIPTION).is_none() {
-        return vec![params.into_bytes()];
-    }
-    let edit = MemberEdit {
-        name: "_meta",
-        present: head.meta.as_ref(),
-        value: request_meta::written(&members),
-    };
-    edited(&params, vec![edit])
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use crate::mcp::audience::ServerNotice;
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::ParamsHead;
 use crate::mcp::request_meta;
 
 /// A message on its way to a caller, in pieces.
@@ -39,9 +38,8 @@ pub(super) fn rank(level: &str) -> Option<usize> {
 
 /// Returns the rank of a log message.
 pub(super) fn rank_of(notice: &ServerNotice) -> usize {
-    let head = notice.params.as_ref().and_then(ParamsHead::read);
-    let level = head.and_then(|head| head.level);
-    level.and_then(|level| rank(&level)).unwrap_or(LEVELS.len())
+    let level = notice.head.as_ref().and_then(|head| head.level.as_deref());
+    level.and_then(rank).unwrap_or(LEVELS.len())
 }
 
 /// Returns true if capabilities have what a question needs; `None` for a request that is no

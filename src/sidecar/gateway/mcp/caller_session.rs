@@ -3,7 +3,7 @@
 //! It holds the capabilities and the wishes of its caller. It is the owner of a process, or
 //! of a session at the server, where each session has one of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::caller_message::{CallerMessage, LEVELS, is_capable, next_caller, rank, rank_of};
 use super::kept_call::KeptCall;
 use super::questions::{self, QuestionWay};
+use super::session_facts::WatchedResources;
 use super::session_stream::{OpenedStream, SessionStream};
 use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
@@ -23,9 +24,6 @@ use crate::mcp::audience::{
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{MessageId, RawOutcome, RpcError, notification};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
-
-/// Maximum number of resources that a session may watch.
-pub(super) const MAX_RESOURCES: usize = 256;
 
 /// Maximum number of calls of a session with streams that can be taken up again.
 const MAX_KEPT_CALLS: usize = 8;
@@ -55,7 +53,7 @@ pub(super) struct CallerSession {
     last_kept: AtomicU64,
     /// The lowest level of log messages, if the caller has set one.
     level: Mutex<Option<String>>,
-    pub(super) resources: Mutex<BTreeSet<String>>,
+    pub(super) resources: Mutex<WatchedResources>,
     /// The wishes that the server of this session alone is told.
     wishes: watch::Sender<StandingWishes>,
     has_ended: watch::Sender<bool>,
@@ -79,6 +77,13 @@ impl CallerSession {
             is_own,
             group,
         } = new;
+        // A part of a group's session has the capabilities of the whole.
+        let size = if group.is_some() {
+            0
+        } else {
+            capabilities.bytes().len()
+        };
+        let resources = WatchedResources::new(size, budget);
         Arc::new_cyclic(|own| Self {
             id,
             number: next_caller(),
@@ -97,7 +102,7 @@ impl CallerSession {
             kept: Mutex::default(),
             last_kept: AtomicU64::new(0),
             level: Mutex::default(),
-            resources: Mutex::default(),
+            resources: Mutex::new(resources),
             wishes: watch::Sender::default(),
             has_ended: watch::Sender::default(),
         })
@@ -262,6 +267,9 @@ impl CallerSession {
         let owner = self.is_own.then(|| Arc::clone(self));
         CallSide {
             capabilities: Some(self.capabilities.clone()),
+            level: self
+                .rank_of_level()
+                .and_then(|rank| LEVELS.get(rank).copied()),
             owner: owner.map(|own| own as Arc<dyn SessionOwner>),
             ..CallSide::default()
         }
@@ -272,7 +280,7 @@ impl CallerSession {
         let level = self.rank_of_level().and_then(|rank| LEVELS.get(rank));
         let wanted = StandingWishes {
             level: level.map(|level| (*level).to_owned()),
-            resources: self.resources.acquire().clone(),
+            resources: self.resources.acquire().uris().clone(),
         };
         self.wishes.send_if_modified(|wishes| {
             let is_changed = *wishes != wanted;

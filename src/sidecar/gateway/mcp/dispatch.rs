@@ -8,21 +8,22 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::body_reader::MessageRoom;
 use super::caller_message::{LEVELS, rank};
-use super::caller_session::{CallerSession, MAX_RESOURCES};
+use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::{CallerDialect, refuse_cursor};
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
+use super::session_facts::kept_capabilities;
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{CallListener as _, CallSide};
+use crate::mcp::audience::{CallListener as _, CallSide, USER_PATIENCE, unanswered};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
-use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted, without_member};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
@@ -248,7 +249,10 @@ impl McpEndpoint {
             let params = question
                 .params
                 .map(|raw| crate::mcp::json_text::part_of(text, raw));
-            let answer = stream.ask(&question.method, params).await?;
+            // The call at the server is over: its limits bound no user.
+            let asking = stream.ask(&question.method, params);
+            let answer = timeout(USER_PATIENCE, asking).await;
+            let answer = answer.unwrap_or_else(|_| Err(unanswered()))?;
             if responses.len() > 1 {
                 responses.push(',');
             }
@@ -257,21 +261,27 @@ impl McpEndpoint {
             responses.push_str(answer.as_str());
         }
         responses.push('}');
+        let empty = JsonText::of(&json!({}));
+        let mut params = request.params.clone().unwrap_or(empty);
+        let former = request.head.request_state.as_ref();
+        if let (None, Some(former)) = (wanted.request_state, former) {
+            // MCP-5: a state is of one round.
+            params = without_member(&params, former);
+        }
+        let head = ParamsHead::read(&params).unwrap_or_default();
         let mut edits = vec![MemberEdit {
             name: "inputResponses",
-            present: request.head.input_responses.as_ref(),
+            present: head.input_responses.as_ref(),
             value: Bytes::from(responses),
         }];
         if let Some(state) = wanted.request_state {
             edits.push(MemberEdit {
                 name: "requestState",
-                present: request.head.request_state.as_ref(),
+                present: head.request_state.as_ref(),
                 value: Bytes::copy_from_slice(state.get().as_bytes()),
             });
         }
-        let empty = JsonText::of(&json!({}));
-        let params = request.params.as_ref().unwrap_or(&empty);
-        Ok(JsonText::checked(joined(&edited(params, edits))))
+        Ok(JsonText::checked(joined(&edited(&params, edits))))
     }
 
     /// Lists the tools as they were listed last: callers need them while the server is restarted.
@@ -340,8 +350,7 @@ impl McpEndpoint {
         if let Some(instructions) = instructions {
             result["instructions"] = instructions.to_value();
         }
-        let none = || JsonText::of(&json!({}));
-        let told = head.capabilities.clone().unwrap_or_else(none);
+        let told = kept_capabilities(head.capabilities.as_ref());
         let result = vec![JsonText::of(&result).into_bytes()];
         Ok((result, self.begin_session((told, caller), None)?))
     }
@@ -421,16 +430,19 @@ impl McpEndpoint {
         if !description.as_deref().is_some_and(can) {
             return Err(RpcError::method_not_found(&request.method));
         }
-        if session.resources.acquire().len() >= MAX_RESOURCES {
-            let text = format!("a session may watch {MAX_RESOURCES} resources");
-            return Err(RpcError::new(code::INVALID_PARAMS, text));
-        }
+        let is_watched = session.resources.acquire().uris().contains(&uri);
+        session.resources.acquire().watch(uri.clone())?;
         let is_newer = description.is_some_and(|known| known.dialect.is_self_contained());
         if !is_newer {
             // The caller learns at once if the server does not take it.
-            self.ask_server(&request, stream).await?;
+            let asked = self.ask_server(&request, stream).await;
+            if let Err(error) = asked {
+                if !is_watched {
+                    session.resources.acquire().unwatch(&uri);
+                }
+                return Err(error);
+            }
         }
-        session.resources.acquire().insert(uri);
         self.audience.wish();
         Ok(vec![Bytes::from_static(b"{}")])
     }
@@ -438,7 +450,7 @@ impl McpEndpoint {
     fn unwatch(&self, request: &CallerRequest) -> RequestAnswer {
         let uri = request.uri()?;
         if let Some(session) = &request.session {
-            session.resources.acquire().remove(&uri);
+            session.resources.acquire().unwatch(&uri);
             self.audience.wish();
         }
         Ok(vec![Bytes::from_static(b"{}")])

@@ -54,16 +54,24 @@ struct McpEndpointSpec {
 }
 
 impl McpEndpoint {
-    /// Starts the server. `replaces`: in the place of a running dependency.
+    /// Starts the server. `replaces`: in the place of a running dependency; `former`: its endpoint, if
+    /// it is one.
     pub(crate) async fn open(
         runtime: &Runtime,
         name: &str,
         (config, settings): (&DependencyConfig, McpSettings),
         (front, budget): (Arc<EndpointFront>, &BufferBudget),
-        replaces: bool,
+        (replaces, former): (bool, Option<&Self>),
     ) -> Result<Self, AddError> {
         let policy = config.settings.clone();
-        let audience = McpAudience::new(SessionLimits::of(config), budget);
+        let limits = SessionLimits::of(config);
+        // EDGE-6: callers that share a server keep their sessions when it is started anew.
+        let former =
+            former.filter(|former| !limits.are_own && !former.audience.sessions.limits().are_own);
+        let audience = match former {
+            Some(former) => Arc::clone(&former.audience),
+            None => McpAudience::new(limits, budget),
+        };
         let heard: Arc<dyn ServerAudience> = Arc::clone(&audience) as Arc<dyn ServerAudience>;
         let new = mcp::dependency(runtime, name, &settings).configure(|own| *own = policy);
         let new = new.heard_by(Arc::downgrade(&heard));
@@ -83,7 +91,9 @@ impl McpEndpoint {
         let builder = rules.fold(new, |builder, rule| builder.fallback_rule(rule));
         let client = builder.start().await?;
         audience.attach(client.clone());
-        drop(tokio::spawn(McpAudience::sweep(Arc::downgrade(&audience))));
+        if former.is_none() {
+            drop(tokio::spawn(McpAudience::sweep(Arc::downgrade(&audience))));
+        }
         Ok(Self {
             name: Arc::from(name),
             client,

@@ -303,7 +303,7 @@ impl McpEndpoint {
             return not_allowed();
         };
         let servers: Vec<_> = self.client.description().into_iter().collect();
-        let watched = session.resources.acquire().clone();
+        let watched = session.resources.acquire().uris().clone();
         open_session(&session, &head.headers, |missed| {
             missed_notices(&servers, &watched, missed)
         })

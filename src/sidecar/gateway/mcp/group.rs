@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body_reader::{self, MessageLimits, MessageRoom};
@@ -35,7 +36,9 @@ use crate::Health;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{GatewayConfig, GroupMember};
 use crate::mcp::json_text::joined;
-use crate::mcp::message::{MessageId, ParamsHead, RawMessage, RawReply, RpcError, answer, code};
+use crate::mcp::message::{
+    LARGE, MessageId, ParamsHead, RawMessage, RawReply, RpcError, answer, code,
+};
 use crate::mcp::{GroupStatus, JsonText, MemberStatus};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use description::MemberDescriptions;
@@ -122,7 +125,15 @@ impl McpGroup {
             Ok(read) => read,
             Err(fault) => return (unread(fault, limits, (&self.name, max_line)), false),
         };
-        let (message, params) = match read_message(&read.text) {
+        let body_reader::ReadMessage { text, room } = read;
+        let outcome = if text.len() > LARGE {
+            // MCP-2: a thread of the gateway serves other callers too.
+            let read = spawn_blocking(move || read_message(&text)).await;
+            read.unwrap_or_else(|_| Err((None, RpcError::new(code::INTERNAL_ERROR, "not read"))))
+        } else {
+            read_message(&text)
+        };
+        let (message, params) = match outcome {
             Ok(read) => read,
             Err((id, error)) => {
                 let id = id.as_ref().map(MessageId::as_json);
@@ -158,7 +169,7 @@ impl McpGroup {
             is_newer,
             session,
         };
-        (self.respond(request, read.room).await, true)
+        (self.respond(request, room).await, true)
     }
 
     async fn respond(&self, request: GroupRequest<'_>, room: MessageRoom) -> Response<ReplyBody> {
@@ -365,13 +376,16 @@ impl PresentMember<'_> {
         let status = self.endpoint.client.client().status();
         let is_down = matches!(status.health, Health::Down { .. });
         let mut workers = status.workers.iter();
-        !is_down && workers.any(|worker| worker.running || worker.last_exit.is_none())
+        // MCP-6: one that starts may be there within the wait.
+        self.endpoint.client.is_starting()
+            || !is_down && workers.any(|worker| worker.running || worker.last_exit.is_none())
     }
 
     /// Lists what the member has, page by page; `None` if it does not answer.
     async fn list(&self, kind: ListKind, head: &Parts) -> Option<Vec<JsonText>> {
         let mut pages = Vec::new();
-        let mut cursor: Option<String> = None;
+        let mut cursor: Option<serde_json::Value> = None;
+        let mut seen = std::collections::BTreeSet::new();
         for _ in 0..MAX_PAGES {
             let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
             let (stream, _) = CallerStream::new(None, None, false);
@@ -396,7 +410,8 @@ impl PresentMember<'_> {
                 return (!pages.is_empty()).then_some(pages);
             };
             let page = JsonText::checked(joined(&answered));
-            cursor = lists::next_cursor(&page);
+            // A cursor that comes again would list the same for ever.
+            cursor = lists::next_cursor(&page).filter(|next| seen.insert(next.to_string()));
             pages.push(page);
             if cursor.is_none() {
                 break;

@@ -9,24 +9,23 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use super::caller_stream::{CallerStream, HeldQuestion};
 use super::rpc_reply::RequestAnswer;
 use crate::lock::LockExt as _;
+use crate::mcp::audience::USER_PATIENCE;
 use crate::mcp::json_text::{JsonText, part_of, quoted};
 use crate::mcp::message::{ParamsHead, RawOutcome, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of calls of a server that wait for answers.
 const MAX_HELD: usize = 64;
-/// Time for which a call waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Key of the question in a result, and of its answer.
 const QUESTION: &str = "question";
 const PREFIX: &str = "breakerbox-";
@@ -46,12 +45,13 @@ pub(super) struct AskingCall {
 struct HeldCall {
     asking: AskingCall,
     reply: oneshot::Sender<RawOutcome>,
-    since: Instant,
+    /// The task that ends it without an answer.
+    expiry: AbortHandle,
 }
 
 /// The calls of a server that wait for answers.
 pub(super) struct HeldCalls {
-    calls: Mutex<HashMap<String, HeldCall>>,
+    calls: Arc<Mutex<HashMap<String, HeldCall>>>,
     secret: RandomState,
     last: AtomicU64,
 }
@@ -59,7 +59,7 @@ pub(super) struct HeldCalls {
 impl HeldCalls {
     pub(super) fn new() -> Self {
         Self {
-            calls: Mutex::default(),
+            calls: Arc::default(),
             secret: RandomState::new(),
             last: AtomicU64::new(0),
         }
@@ -79,7 +79,6 @@ impl HeldCalls {
                 reply,
             } = question;
             let mut calls = self.calls.acquire();
-            calls.retain(|_, held| held.since.elapsed() < PATIENCE);
             // CALL-6: nothing is unbounded.
             if calls.len() >= MAX_HELD {
                 let text = format!("{MAX_HELD} calls wait for their users, which is the limit");
@@ -93,11 +92,26 @@ impl HeldCalls {
             let held = HeldCall {
                 asking,
                 reply,
-                since: Instant::now(),
+                expiry: self.expire(token.clone()),
             };
             calls.insert(token, held);
             return Ok(result);
         }
+    }
+
+    /// Ends a call without the answer of its user, after a while.
+    fn expire(&self, token: String) -> AbortHandle {
+        let calls = Arc::downgrade(&self.calls);
+        let task = tokio::spawn(async move {
+            sleep(USER_PATIENCE).await;
+            let Some(calls) = calls.upgrade() else {
+                return;
+            };
+            // EDGE-1: its end is cancelled, which says nothing of the server.
+            let ended = calls.acquire().remove(&token);
+            drop(ended);
+        });
+        task.abort_handle()
     }
 
     /// Takes up the call that a request of this caller goes on with. Returns `None` if the request is
@@ -125,9 +139,15 @@ impl HeldCalls {
                 .then(|| calls.remove(&token))
                 .flatten()
         };
-        let Some(HeldCall { asking, reply, .. }) = held else {
+        let Some(held) = held else {
             return invalid("the call that asked is not held any more; it may be made again");
         };
+        let HeldCall {
+            asking,
+            reply,
+            expiry,
+        } = held;
+        expiry.abort();
         // The call may have ended meanwhile: then its answer is there.
         let _ = reply.send(Ok(answer));
         Some(Ok(asking))

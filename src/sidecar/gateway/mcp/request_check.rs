@@ -134,7 +134,7 @@ pub(super) fn check_request(
 ) -> Result<CallerDialect, CheckFailure> {
     let told = single(headers, VERSION).map_err(mismatch)?;
     let meta = params.meta.as_ref();
-    let members = match meta {
+    let members = match meta.filter(|meta| meta.as_str() != "null") {
         Some(meta) => request_meta::members(meta).ok_or_else(|| {
             let text = "_meta is no object of at most 256 KiB";
             (

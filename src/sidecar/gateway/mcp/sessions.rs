@@ -130,7 +130,7 @@ impl SessionTable {
         let mut sessions = self.sessions.acquire();
         // CALL-6: nothing is unbounded.
         if sessions.len() >= limits.max {
-            let leaving = first_to_leave(&sessions).filter(|_| limits.are_own);
+            let leaving = first_to_leave(&sessions);
             let leaving = leaving.and_then(|id| sessions.remove(&id));
             let Some(leaving) = leaving else {
                 return Err(SessionsFull(limits.max));
@@ -243,4 +243,28 @@ fn first_to_leave(sessions: &HashMap<Box<str>, Arc<CallerSession>>) -> Option<Bo
     });
     let first = idle.max_by_key(|(yielding, _)| *yielding);
     first.map(|(_, session)| session.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_5_a13_the_session_that_was_unused_for_longest_gives_way() {
+        let limits = SessionLimits {
+            max: 2,
+            ..SessionLimits::SHARED
+        };
+        let table = SessionTable::new(limits, &BufferBudget::new(1 << 20));
+        let told = || (JsonText::checked(bytes::Bytes::from_static(b"{}")), None);
+        let mut begun = Vec::new();
+        for _ in 0..3 {
+            let (session, _) = table.begin(told(), None).unwrap();
+            begun.push(session);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let is_there = |session: &Arc<CallerSession>| table.find(&session.id, None).is_some();
+        let present: Vec<bool> = begun.iter().map(is_there).collect();
+        assert_eq!(present, [false, true, true]);
+    }
 }

@@ -107,8 +107,13 @@ pub(super) fn merged(kind: ListKind, lists: &[MemberList<'_>]) -> String {
 }
 
 /// Returns the cursor of the page after this one.
-pub(super) fn next_cursor(page: &JsonText) -> Option<String> {
-    RawObject::read(page.as_str())?.string("nextCursor")
+pub(super) fn next_cursor(page: &JsonText) -> Option<serde_json::Value> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct PageEnd {
+        next_cursor: Option<serde_json::Value>,
+    }
+    page.read::<PageEnd>()?.next_cursor
 }
 
 #[cfg(test)]
@@ -139,7 +144,8 @@ mod tests {
         let expected =
             r#"{"tools":[{"name":"a_x","n":1.0},{"inputSchema":{},"name":"a_y"},{"name":"b_x"}]}"#;
         assert_eq!(merged(ListKind::Tools, &lists), expected);
-        assert_eq!(next_cursor(&lists[0].pages[0]).as_deref(), Some("2"));
+        let next = next_cursor(&lists[0].pages[0]);
+        assert_eq!(next, Some(serde_json::Value::from("2")));
         assert_eq!(next_cursor(&lists[0].pages[1]), None);
         assert_eq!(merged(ListKind::Tools, &[]), r#"{"tools":[]}"#);
     }

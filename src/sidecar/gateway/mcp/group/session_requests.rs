@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use serde_json::json;
 
 use super::{GroupRequest, McpGroup, description};
 use crate::lock::LockExt as _;
-use crate::mcp::JsonText;
 use crate::mcp::message::{ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
@@ -17,6 +15,7 @@ use crate::sidecar::gateway::mcp::caller_session::CallerSession;
 use crate::sidecar::gateway::mcp::exchange::{not_allowed, options};
 use crate::sidecar::gateway::mcp::request_check::{SESSION, check_version};
 use crate::sidecar::gateway::mcp::rpc_reply::{empty_response, error_response};
+use crate::sidecar::gateway::mcp::session_facts::kept_capabilities;
 use crate::sidecar::gateway::mcp::session_response::{
     begun, missed_notices, open_session, session_of,
 };
@@ -49,7 +48,7 @@ impl McpGroup {
             let parts = self.sessions.parts_of(&session);
             let watched = parts
                 .iter()
-                .flat_map(|(_, part)| part.resources.acquire().clone());
+                .flat_map(|(_, part)| part.resources.acquire().uris().clone());
             missed_notices(&servers.collect::<Vec<_>>(), &watched.collect(), missed)
         })
     }
@@ -71,8 +70,7 @@ impl McpGroup {
         let members = self.descriptions().await;
         let asked = request.read.protocol_version.as_deref();
         let result = description::initialized(&members, asked, &self.name);
-        let none = || JsonText::of(&json!({}));
-        let told = request.read.capabilities.clone().unwrap_or_else(none);
+        let told = kept_capabilities(request.read.capabilities.as_ref());
         let session = self
             .sessions
             .begin(told, CallerIdentity::of_request(request.head));

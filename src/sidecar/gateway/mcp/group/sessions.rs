@@ -82,13 +82,16 @@ impl GroupSessions {
         let place = parts.iter().position(|part| part.name == endpoint.name);
         let former = place.map(|place| parts[place].clone());
         if let Some(part) = &former
-            && std::ptr::eq(part.endpoint.as_ptr(), Arc::as_ptr(endpoint))
             && endpoint
                 .audience
                 .sessions
                 .find(&part.session.id, session.owner)
                 .is_some()
         {
+            if let Some(place) = place {
+                // EDGE-6: a member that was replaced has kept its sessions.
+                parts[place].endpoint = Arc::downgrade(endpoint);
+            }
             return Ok(Some(Arc::clone(&part.session)));
         }
         let told = (session.capabilities.clone(), session.owner);
@@ -98,8 +101,8 @@ impl GroupSessions {
         };
         if let Some(former) = former {
             // EDGE-6: the member was replaced. The resources that the caller watches stay.
-            let watched = former.session.resources.acquire().clone();
-            *begun.resources.acquire() = watched;
+            let watched = former.session.resources.acquire().uris().clone();
+            begun.resources.acquire().inherit(watched);
         }
         let part = SessionPart {
             endpoint: Arc::downgrade(endpoint),

@@ -1,0 +1,270 @@
+//! Messages of a server as they come, and the faults of those that cannot be read.
+//!
+//! MCP-3: a message that cannot be read costs the call that it answers, or the question that it asks,
+//! and no other. It is never guessed what its content might be.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::audience::ServerNotice;
+use super::call_table::RequestOutcome;
+use super::error::McpError;
+use super::id_scanner::{IdScanner, ScannedId};
+use super::json_text::JsonText;
+use super::message::{MessageFault, MessageId, RawMessage, RawReply, RpcError, code};
+
+/// Maximum number of messages in a list that are read.
+const MAX_LIST: usize = 1000;
+/// Mark of the byte order, with which some programs begin their output.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A message of the server, with all that was read of it.
+#[derive(Debug)]
+pub(super) enum IncomingMessage {
+    Answer(Option<MessageId>, RequestOutcome),
+    Notification(ServerNotice),
+    Request {
+        id: MessageId,
+        method: Box<str>,
+        params: Option<JsonText>,
+    },
+    /// A request that cannot be read, with its answer.
+    Malformed {
+        id: MessageId,
+        error: RpcError,
+    },
+}
+
+impl IncomingMessage {
+    /// The answer to a call that cannot be used, or to no call.
+    fn unusable(id: Option<MessageId>) -> Self {
+        let error = McpError::unusable("it is no message of the protocol");
+        Self::Answer(id, Err(error))
+    }
+
+    /// The message that is left of one that is longer than `max_line`.
+    pub(super) fn too_long(scanned: ScannedId, max_line: usize) -> Self {
+        let id = match scanned {
+            ScannedId::Request(id) => {
+                let text = format!("the request is longer than max_line = {max_line} bytes");
+                let error = RpcError::new(code::INVALID_REQUEST, text);
+                return Self::Malformed { id, error };
+            }
+            ScannedId::Answer(id) => Some(id),
+            ScannedId::None => None,
+        };
+        Self::Answer(id, Err(McpError::too_long(max_line)))
+    }
+}
+
+impl From<RawMessage> for IncomingMessage {
+    /// Reads the head of a result too, which takes as long as reading the message.
+    fn from(message: RawMessage) -> Self {
+        match message {
+            RawMessage::Answer { id, outcome } => {
+                let outcome = outcome.map(RawReply::of).map_err(McpError::from);
+                Self::Answer(id, outcome)
+            }
+            RawMessage::Notification { method, params } => {
+                Self::Notification(ServerNotice::new(method, params))
+            }
+            RawMessage::Request { id, method, params } => Self::Request { id, method, params },
+        }
+    }
+}
+
+/// The content of a text.
+#[derive(Debug)]
+pub(super) enum IncomingText {
+    One(IncomingMessage),
+    /// The messages of a list, which servers of old versions send.
+    Several(Vec<IncomingMessage>),
+    /// A message that cannot be read, and that nothing waits for.
+    Unknown,
+    /// Not a message.
+    Stray,
+}
+
+impl IncomingText {
+    /// Reads a text. One that answers a call always answers it, and one that asks is answered.
+    pub(super) fn read(text: &Bytes) -> Self {
+        let plain = text.trim_ascii();
+        let plain = plain.strip_prefix(MARK).unwrap_or(plain);
+        let text = text.slice_ref(plain);
+        match RawMessage::read(&text) {
+            Ok(message) => Self::One(message.into()),
+            Err(MessageFault::Shape(Some(id))) => Self::One(IncomingMessage::unusable(Some(id))),
+            Err(_) if text.first() == Some(&b'[') => Self::read_list(&text),
+            Err(fault) => Self::scanned(&text, &fault),
+        }
+    }
+
+    /// Searches a text that is no message for the id of the call or of the question that it is about.
+    fn scanned(text: &[u8], fault: &MessageFault) -> Self {
+        let mut scanner = IdScanner::default();
+        scanner.feed(text);
+        if !scanner.is_object() {
+            return Self::Stray;
+        }
+        match (scanner.found(), fault) {
+            (ScannedId::Answer(id), _) => Self::One(IncomingMessage::unusable(Some(id))),
+            (ScannedId::Request(id), fault) => {
+                let error = match fault {
+                    MessageFault::Syntax => RpcError::new(code::PARSE_ERROR, "it is no JSON"),
+                    _ => RpcError::new(code::INVALID_REQUEST, "it is no request of JSON-RPC 2.0"),
+                };
+                Self::One(IncomingMessage::Malformed { id, error })
+            }
+            (ScannedId::None, MessageFault::Request(_)) => Self::Unknown,
+            // Another program's log line may have an id too.
+            (ScannedId::None, _) => Self::Stray,
+        }
+    }
+
+    fn read_list(text: &Bytes) -> Self {
+        let Ok(ObjectList(objects)) = serde_json::from_slice(text) else {
+            return Self::Stray;
+        };
+        let objects = objects.into_iter();
+        let read = objects.filter_map(|object| match Self::read(&text.slice_ref(object)) {
+            Self::One(message) => Some(message),
+            _ => None,
+        });
+        let messages: Vec<IncomingMessage> = read.collect();
+        match messages.is_empty() {
+            true => Self::Stray,
+            false => Self::Several(messages),
+        }
+    }
+
+    /// Returns the messages.
+    pub(super) fn into_messages(self) -> Vec<IncomingMessage> {
+        match self {
+            Self::One(message) => vec![message],
+            Self::Several(messages) => messages,
+            Self::Unknown | Self::Stray => Vec::new(),
+        }
+    }
+}
+
+/// The objects of a list. CALL-6: those beyond the limit are not kept.
+struct ObjectList<'a>(Vec<&'a [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ObjectList<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = Vec<&'de [u8]>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut objects = Vec::new();
+                while objects.len() < MAX_LIST {
+                    let Some(raw) = list.next_element::<&'de RawValue>()? else {
+                        return Ok(objects);
+                    };
+                    if raw.get().starts_with('{') {
+                        objects.push(raw.get().as_bytes());
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(objects)
+            }
+        }
+        from.deserialize_seq(ListVisitor).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> IncomingText {
+        IncomingText::read(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// The id that a text answers, 0 for a stray one, and the result's or the error's text.
+    fn id_of(text: &str) -> Option<u64> {
+        match read(text) {
+            IncomingText::One(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
+            IncomingText::Stray => Some(0),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn mcp_3_m6_output_that_cannot_be_read_answers_its_call_if_it_has_one() {
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","id":7,"error":3}"#, Some(7)),
+            (r#"{"jsonrpc":"2.0","id":7,"result":{"a":}}"#, Some(7)),
+            (r#"{"jsonrpc":"2.0","id":"9"}"#, Some(9)),
+            ("hello", Some(0)),
+            // A log line of a program may have an id too.
+            (r#"{"level":"info","id":7}"#, Some(0)),
+            (r#"{"level":"info","id":7"#, Some(0)),
+            (r#"{"level":"info","id":7,"method":"GET"}"#, None),
+            // A5: a member that is there twice, and a name with an escape.
+            (r#"{"jsonrpc":"2.0","id":7,"id":7,"result":{}}"#, Some(7)),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"result":{},"result":{}}"#,
+                Some(7),
+            ),
+            (r#"{"jsonrpc":"2.0","\u0069d":7,"result":{"a":}}"#, Some(7)),
+            ("[INFO] it runs", Some(0)),
+            (r#"[1,"x",{"level":"info"}]"#, Some(0)),
+        ] {
+            assert_eq!(id_of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn mcp_3_a5_an_answer_behind_a_mark_in_a_list_or_with_another_form_of_its_id_is_one() {
+        for text in [
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\r\n",
+            r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#,
+            r#"[{"jsonrpc":"2.0","method":"x"},{"jsonrpc":"2.0","id":7,"result":{}}]"#,
+        ] {
+            let answer = read(text).into_messages().pop();
+            let Some(IncomingMessage::Answer(Some(id), Ok(_))) = answer else {
+                panic!("{text}: {answer:?}");
+            };
+            assert_eq!(id.number(), Some(7), "{text}");
+        }
+        let long = format!(
+            "[{}]",
+            "{\"jsonrpc\":\"2.0\",\"method\":\"x\"},".repeat(3000) + "1"
+        );
+        assert_eq!(read(&long).into_messages().len(), MAX_LIST);
+    }
+
+    #[test]
+    fn mcp_5_a6_a_question_that_cannot_be_read_is_answered() {
+        for (text, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":"s","method":"x","params":[1]}"#,
+                code::INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"s","method":"x","params":{"a":1,}}"#,
+                code::PARSE_ERROR,
+            ),
+        ] {
+            let IncomingText::One(IncomingMessage::Malformed { id, error }) = read(text) else {
+                panic!("{text}");
+            };
+            assert_eq!((id.as_json(), error.code), ("\"s\"", expected));
+        }
+        let mut scanner = IdScanner::default();
+        scanner.feed(br#"{"jsonrpc":"2.0","id":"s","method":"x","params":{"#);
+        let long = IncomingMessage::too_long(scanner.found(), 9);
+        assert!(matches!(long, IncomingMessage::Malformed { error, .. }
+            if error.code == code::INVALID_REQUEST));
+    }
+}

@@ -1,0 +1,216 @@
+//! Servers and users with odd habits: what they cost, and whom.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::TcpListener;
+
+use super::fake_server::FrontBed;
+use super::front_bed::{Front, next_event, said};
+use super::*;
+
+/// Limits that a user who thinks exceeds.
+const HURRIED: &str = "[dependencies.s.timeout]\nattempt = \"500ms\"\ntotal = \"500ms\"\n";
+/// Time that the user takes.
+const THOUGHT: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn edge_1_a2_the_time_of_a_user_is_not_the_servers() {
+    let Some(front) = Front::open("older", HURRIED).await else {
+        return;
+    };
+    let arguments = json!({ "method": "elicitation/create" });
+    let params = json!({ "name": "question", "arguments": arguments });
+    let session = front.session(json!({ "elicitation": {} })).await;
+    let mut response = session.send("tools/call", params.clone()).await;
+    let mut read = String::new();
+    let asked = next_event(&mut response, &mut read).await;
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    tokio::time::sleep(THOUGHT).await;
+    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "action": "accept" } });
+    assert_eq!(session.tell(answer).await, 202);
+    let answered = next_event(&mut response, &mut read).await;
+    assert!(said(&answered).contains("accept"), "{answered}");
+    // A caller of the newer dialect answers by another request.
+    let newer = front.newer(json!({ "elicitation": {} }));
+    let asked = newer.ask("tools/call", params.clone()).await;
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    tokio::time::sleep(THOUGHT).await;
+    let mut again = params;
+    again["requestState"] = asked["result"]["requestState"].clone();
+    again["inputResponses"] = json!({ "question": { "action": "accept" } });
+    let answered = newer.ask("tools/call", again).await;
+    assert!(said(&answered).contains("accept"), "{answered}");
+    let totals = front.server().client().status().totals;
+    assert_eq!(totals.failed, 0, "{totals:?}");
+    // The limits are those of the server again.
+    let late = session.call("slow", json!({ "seconds": 5 })).await;
+    assert!(late["error"].is_object(), "{late}");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let result = "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"ok\"}]}";
+    let caller = front.caller();
+    for (line, is_result) in [
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID.0,{result}}}"),
+            true,
+        ),
+        (
+            format!("[{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}]"),
+            true,
+        ),
+        (
+            format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}"),
+            true,
+        ),
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"id\":ID,{result}}}"),
+            false,
+        ),
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,{result},{result}}}"),
+            false,
+        ),
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"\\u0069d\":ID,{result},}}"),
+            false,
+        ),
+    ] {
+        let asking = caller.call("lines", json!({ "line": line }));
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{line}"));
+        assert_eq!(answer["result"].is_object(), is_result, "{line}: {answer}");
+    }
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_a8_what_belongs_to_one_callers_call_is_told_to_no_other() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let (one, other) = (
+        front.session(json!({})).await,
+        front.session(json!({})).await,
+    );
+    let mut heard = other.listen(None).await;
+    let line = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/own\"}\n\
+                {\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[]}}";
+    let params = json!({ "name": "lines", "arguments": { "line": line } });
+    let told = one.all("tools/call", params).await;
+    assert_eq!(told[0]["method"], "notifications/own", "{told:?}");
+    one.call("touch", json!({ "uri": "x:1" })).await;
+    let first = next_event(&mut heard, &mut String::new()).await;
+    assert_eq!(first["method"], "notifications/tools/list_changed");
+    drop(heard);
+    front.end().await;
+}
+
+#[tokio::test]
+async fn sup_6_a3_a_request_of_any_kind_that_crashes_its_server_twice_is_refused() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let caller = front.caller();
+    for _ in 0..2 {
+        let crashed = caller.ask("extension/end", json!({ "x": 1 })).await;
+        assert!(crashed["error"].is_object(), "{crashed}");
+    }
+    let refused = caller.ask("extension/end", json!({ "x": 1 })).await;
+    let kind = &refused["error"]["data"]["type"];
+    assert_eq!(kind, "urn:breakerbox:quarantined", "{refused}");
+    let notes = front.notes();
+    let made = notes.iter().filter(|line| *line == "extension/end");
+    assert_eq!(made.count(), 2, "none was repeated");
+    let other = caller.call("echo", json!({ "text": "well" })).await;
+    assert_eq!(said(&other), "well");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_3_a20_a_server_that_counts_its_pages_or_wants_an_old_version_serves() {
+    let Some(front) = Front::open("older strict numbered", "").await else {
+        return;
+    };
+    let answer = front.caller().call("echo", json!({ "text": "well" })).await;
+    assert_eq!(said(&answer), "well");
+    assert_eq!(
+        front.server().protocol_version().as_deref(),
+        Some("2025-06-18")
+    );
+    let listed = front.caller().ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    let echoes = tools.iter().filter(|tool| tool["name"] == "echo").count();
+    assert_eq!(
+        echoes, 2,
+        "the page before the repeated cursor, and the one with it"
+    );
+    front.end().await;
+}
+
+/// A server over HTTP whose own stream is asked for the first time in vain, ends once, and stays then.
+/// It has one tool more after each try.
+async fn interrupted(
+    State(asked): State<Arc<AtomicUsize>>,
+    method: Method,
+    body: axum::body::Bytes,
+) -> Response {
+    if method == Method::GET {
+        let events = [("content-type", "text/event-stream")];
+        return match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            1 => (events, ": hello\n\n").into_response(),
+            _ => {
+                let open = futures_util::stream::pending::<Result<String, std::io::Error>>();
+                (events, axum::body::Body::from_stream(open)).into_response()
+            }
+        };
+    }
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let result = match message["method"].as_str() {
+        Some("initialize") => json!({ "protocolVersion": "2025-11-25",
+            "capabilities": { "tools": {} }, "serverInfo": { "name": "i", "version": "1" } }),
+        Some("tools/list") => {
+            let name = format!("tool{}", asked.load(Ordering::SeqCst).min(3));
+            json!({ "tools": [{ "name": name, "inputSchema": { "type": "object" } }] })
+        }
+        Some("server/discover") => return StatusCode::BAD_GATEWAY.into_response(),
+        _ => return StatusCode::ACCEPTED.into_response(),
+    };
+    axum::Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result })).into_response()
+}
+
+#[tokio::test]
+async fn mcp_5_a11_a_servers_own_stream_comes_back_and_its_tools_are_listed_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let app = Router::new()
+        .fallback(interrupted)
+        .with_state(Arc::clone(&asked));
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let table = format!("[dependencies.s]\nkind = \"mcp_http\"\nurl = \"http://{address}/mcp\"\n");
+    let bed = FrontBed::of(&table).await;
+    let server = bed.gateway.servers().get("s").unwrap();
+    let look = async {
+        while !server.tools().iter().any(|tool| tool.name == "tool3") {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    bed.gateway.shutdown().await;
+    bed.runtime.shutdown().await;
+    serving.abort();
+}
