@@ -161,12 +161,12 @@ pub use breakerbox_actors::{
     GroupRef, Health, IntoFactory, Job, JobConsumer, KeyStatus, LatencyView, LeavingDependency,
     Limit, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
     MeteredCall, MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer,
-    OutcomeRecorder, OutgoingMessage, ProgressHold, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers,
-    RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime,
-    RuntimeSettings, ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture, StaleCache,
-    StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView,
-    TreeNode, UnknownName, Verdict, WorkAnswer, WorkEnd, WorkFuture, WorkerRestart, WorkerStatus,
-    dead_letter_text, end_with,
+    OutcomeRecorder, OutgoingMessage, ProgressHold, QueueMessage, Readiness, ReadinessObstacle,
+    RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal,
+    Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture,
+    StaleCache, StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded,
+    TotalsView, TreeNode, UnknownName, Verdict, WorkAnswer, WorkEnd, WorkFuture, WorkerRestart,
+    WorkerStatus, dead_letter_text, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]

@@ -92,7 +92,7 @@ impl AttemptProgress {
         });
     }
 
-    /// Returns the end of a call whose limits end at `deadline`, moved by its holds; later than `now`
+    /// Returns the end of a call with limits that end at `deadline`, moved by its holds; later than `now`
     /// while one lasts.
     pub(crate) fn moved(progress: Option<&Self>, deadline: Time, now: Time) -> Time {
         let Some(progress) = progress else {

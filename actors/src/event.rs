@@ -521,12 +521,10 @@ impl fmt::Display for EventKind {
             Self::FallbackServing { fallback, why } => {
                 write!(out, "falling back to {fallback}: {why}")
             }
-            Self::FallbackOver { served } => {
-                write!(
-                    out,
-                    "answering by itself again after {served} fallback answers"
-                )
-            }
+            Self::FallbackOver { served } => write!(
+                out,
+                "answering by itself again after {served} fallback answers"
+            ),
             Self::Quarantined { fingerprint, ttl } => write!(
                 out,
                 "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
@@ -562,12 +560,10 @@ impl fmt::Display for EventKind {
             Self::ReloadApplied { by, report } => {
                 write!(out, "configuration of {by} applied: {report}")
             }
-            Self::ReloadRefused { by, problems } => {
-                write!(
-                    out,
-                    "settings of {by} are refused, the old ones stay in force: {problems}"
-                )
-            }
+            Self::ReloadRefused { by, problems } => write!(
+                out,
+                "settings of {by} are refused, the old ones stay in force: {problems}"
+            ),
             Self::Chaos { .. } | Self::Operated { .. } | Self::OrderRestored { .. } => {
                 self.write_command(out)
             }

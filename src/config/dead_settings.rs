@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use breakerbox_actors::nearest_word;
-use breakerbox_policy::OverrideMode;
+use breakerbox_policy::{OverrideMode, TimeoutSettings};
 
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
@@ -88,9 +88,14 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
 /// Warns of the parts of dependencies in a fleet, where there is none.
 pub(super) fn check_fleet_parts(table: &Section<'_>) {
     for name in table.names() {
-        for key in ["trips", "probes", "pauses"] {
+        // A file that names each default, as the one that ships does, says nothing.
+        for (key, usual) in [
+            ("trips", "confirm"),
+            ("probes", "one"),
+            ("pauses", "hinted"),
+        ] {
             let key = format!("{name}.fleet.{key}");
-            if table.is_given(&key) {
+            if table.given_word(&key).is_some_and(|word| word != usual) {
                 let text = "it has no effect without a section [fleet]";
                 table.warn(&key, text.to_owned());
             }
@@ -276,13 +281,19 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
 /// Warns of a limit that another one always ends first.
 fn check_timeouts(section: &Section<'_>, config: &DependencyConfig) {
     let timeout = &config.settings.timeout;
+    let whole = [("total", timeout.total)];
+    // The attempt ends with the head of an answer; what flows has `idle` and `total`.
+    let each = [("attempt", timeout.attempt), ("total", timeout.total)];
+    // A file that names the default, as the one that ships does, says nothing.
+    let idle = timeout
+        .idle
+        .filter(|_| timeout.idle != TimeoutSettings::default().idle);
     let inner = [
-        ("connect", timeout.connect),
-        ("first_byte", timeout.first_byte),
-        ("idle", timeout.idle),
+        ("connect", timeout.connect, &each[..]),
+        ("first_byte", timeout.first_byte, &each),
+        ("idle", idle, &whole),
     ];
-    let outer = [("attempt", timeout.attempt), ("total", timeout.total)];
-    for (key, limit) in inner {
+    for (key, limit, outer) in inner {
         let path = format!("timeout.{key}");
         let Some(limit) = limit.filter(|_| section.is_given(&path)) else {
             continue;

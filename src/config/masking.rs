@@ -151,7 +151,7 @@ fn names_secret(argument: &str) -> bool {
     let Some(name) = argument.strip_prefix('-') else {
         return argument.ends_with(':') && is_sensitive(argument);
     };
-    if argument.contains('=') {
+    if argument.contains('=') || attached(argument).is_some() {
         return false;
     }
     match name.as_bytes() {

@@ -357,6 +357,13 @@ impl<'a> Section<'a> {
         self.report.borrow().given.contains_key(&path)
     }
 
+    /// Returns the text of a word below this section, if it was given and is valid.
+    pub(super) fn given_word(&self, key: &str) -> Option<String> {
+        let report = self.report.borrow();
+        let (shown, _) = report.given.get(&self.path_of(key))?;
+        Some(shown.trim_matches('"').to_owned())
+    }
+
     /// Returns the number of entries of a list that was given.
     pub(super) fn list_len(&self, key: &str) -> usize {
         match self.values.get(key).map(|value| &value.kind) {

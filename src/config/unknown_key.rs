@@ -47,7 +47,8 @@ pub(super) fn advice(
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));
     }
-    let in_number = |own: &&&str| is_plural(own, key) || is_plural(key, own);
+    let is_foreign = !path.is_empty() && foreign_names::meant(key, true).is_some();
+    let in_number = |own: &&&str| !is_foreign && (is_plural(own, key) || is_plural(key, own));
     if let Some(own) = known.iter().find(in_number) {
         let mut advice = KeyAdvice::here(own, "");
         if path.is_empty() {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::event_stream::{EventReader, StreamEvent};
 use super::http_headers::{decoded, encoded};
-use super::id_scanner::IdScanner;
+use super::id_scanner::{IdScanner, ScannedId};
 use super::json_text::{JsonText, MemberEdit, edited, in_one_line, joined};
 use super::message::{MessageId, ParamsHead, RawMessage, RawReply, answer, notification, request};
 use super::request_meta;
@@ -30,7 +30,7 @@ pub(crate) fn mcp_events(data: &[u8]) {
         }
     }
     let is_short = |event: &StreamEvent| match event {
-        StreamEvent::Data(data) => data.len() + 64 < MAX_EVENT,
+        StreamEvent::Data(data) | StreamEvent::Other(data) => data.len() + 64 < MAX_EVENT,
         StreamEvent::TooLong(_) => false,
     };
     let lines_are_short = stream
@@ -141,7 +141,8 @@ fn check_scanned(text: &Bytes, id: Option<&MessageId>) {
         scanner.feed(piece);
     }
     assert!(scanner.is_object());
-    assert_eq!(scanner.answered().as_ref(), id, "{text:?}");
+    let expected = id.cloned().map_or(ScannedId::None, ScannedId::Answer);
+    assert_eq!(scanner.found(), expected, "{text:?}");
 }
 
 /// Checks that parameters with other metadata are the same otherwise.

@@ -225,8 +225,7 @@ mod tests {
             (r#"{"c":"\"a\":", "a":[1,"a"]}"#, r#"{"c":"\"a\":"}"#),
             (r#"{"c":1,"a":null , "d":3}"#, r#"{"c":1, "d":3}"#),
         ] {
-            let text = text.replace(r#"\""#, r#"""#);
-            let left: Value = serde_json::from_str(&left.replace(r#"\""#, r#"""#)).unwrap();
+            let left: Value = serde_json::from_str(left).unwrap();
             let object = JsonText::checked(Bytes::from(text));
             let all: std::collections::BTreeMap<String, &RawValue> =
                 serde_json::from_slice(object.bytes()).unwrap();

@@ -330,7 +330,7 @@ pub(crate) struct ResultHead {
     pub(crate) is_error: bool,
     /// The kind of the result, in the newer dialect.
     pub(crate) kind: Option<String>,
-    /// True if there is a member for the kind, of whatever type.
+    /// True if there is a member for the kind, of any type.
     pub(crate) has_kind: bool,
     pub(crate) meta: Option<JsonText>,
     /// True if there is a content that is no list.

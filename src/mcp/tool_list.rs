@@ -18,7 +18,7 @@ use super::tools::RawTool;
 
 /// Maximum number of pages of a list.
 const MAX_PAGES: usize = 1000;
-/// The message of a server whose tools have changed.
+/// The message by which a server tells that its tools have changed.
 const CHANGED: &str = "notifications/tools/list_changed";
 
 #[derive(Deserialize)]

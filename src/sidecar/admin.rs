@@ -23,6 +23,7 @@ mod groups;
 mod health;
 mod history;
 mod kept_history;
+mod kept_notes;
 mod memory;
 mod models;
 mod notes;
@@ -64,6 +65,7 @@ use crate::sidecar::observe::metrics::{
     AdminFigures, BufferedFigures, MetricsReader, ToolSeries, encode,
 };
 
+use crate::sidecar::state_file::StateFile;
 pub use crate::sidecar::state_file::StateFileError;
 pub use orders::OrderFile;
 pub use server::{ServeError, Server, ServerLimits};
@@ -150,6 +152,13 @@ struct AdminState {
     streams: stream::EventStreams,
     /// Number of events that slow readers of the stream missed.
     missed: AtomicU64,
+}
+
+impl AdminState {
+    /// The file of `admin.state`, if there is one.
+    fn state_file(&self) -> Option<StateFile> {
+        self.orders.get().map(OrderFile::file)
+    }
 }
 
 fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {

@@ -34,7 +34,6 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the figures are the report")]
 async fn faults_come_and_go_and_nothing_stays() {
     let span = Duration::from_secs(number("BREAKERBOX_CHAOS_SECONDS").unwrap_or(1));
     let first = number("BREAKERBOX_CHAOS_FAULT").unwrap_or(0);

@@ -236,7 +236,7 @@ pub(crate) struct ReplyReceiver<T> {
     timer: Timer,
     /// The deadline without holds.
     deadline: Option<Time>,
-    /// Progress whose holds move the deadline.
+    /// Progress with the holds that move the deadline.
     progress: Option<AttemptProgress>,
     polled: bool,
     finished: bool,
@@ -289,11 +289,15 @@ impl<T> Future for ReplyReceiver<T> {
 }
 
 impl<T> ReplyReceiver<T> {
-    /// Sets the progress whose holds move the deadline.
+    /// Sets the progress with the holds that move the deadline.
     pub(crate) fn set_progress(&mut self, progress: Option<AttemptProgress>) {
         self.progress = progress;
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "made once, at the end of a call; in a box it would be allocated there"
+    )]
     fn give_up(&mut self) -> Result<T, TooLate> {
         self.finished = true;
         let (executed, permit, worker) = {

@@ -154,7 +154,7 @@ fn half(width: Duration) -> SignedDuration {
 
 /// Writes the days of all dependencies into the file, if there is one.
 pub(super) async fn write(inner: &Arc<AdminState>) {
-    let Some(file) = inner.orders.get().map(super::OrderFile::file) else {
+    let Some(file) = inner.state_file() else {
         return;
     };
     let days = inner.history.days(inner).into_iter().take(MAX_DEPENDENCIES);

@@ -4,58 +4,27 @@
 //! (rule HLT-3).
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::auth::{MAX_BODY, PeerAddress, author};
+use super::kept_notes::{OperatorNote, SECTION};
 use super::operate::ChangeBody;
 use super::problem::AdminProblem;
-use super::{Admin, AdminState, OrderFile, timestamps};
+use super::{Admin, AdminState, timestamps};
 use crate::lock::LockExt as _;
-use crate::sidecar::state_file::StateFileError;
 use breakerbox_actors::redact;
-
-/// Name of the section in the file of `admin.state`.
-pub(super) const SECTION: &str = "notes";
 
 /// Maximum number of notes; a further one displaces the oldest.
 const MAX_NOTES: usize = 200;
 /// Maximum length of a note, in letters: it is shown beside a mark.
 const MAX_TEXT: usize = 200;
-
-/// A note, as the file has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct OperatorNote {
-    id: u64,
-    at: Timestamp,
-    /// Without what looks like a secret.
-    text: String,
-    dependency: Option<String>,
-    by: String,
-}
-
-/// Reads the section.
-///
-/// # Errors  It is not as this version writes it.
-pub(super) fn records(
-    section: Option<Value>,
-    path: &Path,
-) -> Result<VecDeque<OperatorNote>, StateFileError> {
-    let Some(section) = section else {
-        return Ok(VecDeque::new());
-    };
-    serde_json::from_value(section).map_err(|error| StateFileError::Unreadable {
-        path: path.display().to_string(),
-        reason: format!("its section \"{SECTION}\" cannot be used: {error}"),
-    })
-}
 
 /// The latest notes.
 #[derive(Debug)]
@@ -146,7 +115,7 @@ pub(super) fn all(inner: &AdminState) -> Vec<NoteView> {
 
 /// Writes the notes into the file, if there is one.
 async fn write(inner: &Arc<AdminState>) {
-    let Some(file) = inner.orders.get().map(OrderFile::file) else {
+    let Some(file) = inner.state_file() else {
         return;
     };
     let written = {
@@ -246,6 +215,9 @@ fn read(body: ChangeBody) -> Result<NoteRequest, AdminProblem> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::kept_notes::records;
     use super::*;
 
     #[test]
@@ -277,7 +249,7 @@ mod tests {
         };
         let earlier = NoteBook::default();
         add(&earlier, "deploy 1.1");
-        add(&earlier, "password=hunter2");
+        add(&earlier, "see http://me:hunter2@host/");
         let section = serde_json::to_value(&*earlier.notes.acquire()).unwrap();
         assert!(!section.to_string().contains("hunter2"), "{section}");
         let book = NoteBook::default();

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::Admin;
 use super::kept_history::{self, KeptMinutes};
-use super::notes::{self, OperatorNote};
+use super::kept_notes::{self, OperatorNote};
 use super::outage_book;
 use super::outage_record::OutageRecord;
 use crate::lock::LockExt as _;
@@ -113,7 +113,7 @@ impl OrderFile {
         let orders = records(file.section(SECTION), path)?;
         let outages = outage_book::records(file.section(outage_book::SECTION), path)?;
         let minutes = kept_history::minutes(file.section(kept_history::SECTION), path)?;
-        let notes = notes::records(file.section(notes::SECTION), path)?;
+        let notes = kept_notes::records(file.section(kept_notes::SECTION), path)?;
         let wall = runtime.clock().wall();
         let mut standing = BTreeMap::new();
         for (name, order) in orders {
@@ -146,7 +146,7 @@ impl OrderFile {
             outage_book::records(outages, path)?;
             let minutes = sections.get(kept_history::SECTION).cloned();
             kept_history::minutes(minutes, path)?;
-            notes::records(sections.get(notes::SECTION).cloned(), path)?;
+            kept_notes::records(sections.get(kept_notes::SECTION).cloned(), path)?;
             records(sections.get(SECTION).cloned(), path).map(drop)
         })
     }

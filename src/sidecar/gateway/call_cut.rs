@@ -49,7 +49,8 @@ mod tests {
     async fn call_1_f16_a_call_that_waits_is_cut_and_a_finished_one_is_not() {
         let cuts = CallCut::default();
         assert_eq!(cuts.unless_cut(pin!(async { 1 })).await, Some(1));
-        let waiting = cuts.unless_cut(pin!(std::future::pending::<()>()));
+        let mut call = pin!(std::future::pending::<()>());
+        let waiting = cuts.unless_cut(call.as_mut());
         let cutting = async {
             tokio::task::yield_now().await;
             cuts.cut();

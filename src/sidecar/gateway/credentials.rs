@@ -74,7 +74,7 @@ pub(super) fn without_secrets(target: &str) -> String {
     let plain: Vec<String> = query
         .split('&')
         .filter_map(|pairs| {
-            let plain: Vec<&str> = pairs.split(';').filter(|pair| is_plain(pair)).collect();
+            let plain: Vec<&str> = pairs.split(';').filter(is_plain).collect();
             (!plain.is_empty()).then(|| plain.join(";"))
         })
         .collect();

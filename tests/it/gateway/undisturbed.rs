@@ -10,11 +10,11 @@ use super::*;
 /// Calls of one round: a success, an answer from a fallback, a failure.
 const PATHS: [&str; 3] = ["/good/a", "/stale/a", "/bad/a"];
 
-/// Three services: one answers; one answers its first request only; one always fails.
+/// Three services: one answers; one answers a request with a referer only; one always fails.
 async fn services() -> (Upstream, String) {
     let upstream = Upstream::of(async |request: Request| {
         let path = request.uri().path().to_owned();
-        let first = request.headers().contains_key("x-first");
+        let first = request.headers().contains_key("referer");
         match path.starts_with("/good") || first {
             true => path.into_response(),
             false => answer(500, "broken"),
@@ -55,7 +55,7 @@ async fn answers(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
 /// The answers without any disturbance.
 async fn usual(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
     let fill = http().get(format!("{gateway}/stale/a"));
-    let filled = fill.header("x-first", "1").send().await.unwrap();
+    let filled = fill.header("referer", "1").send().await.unwrap();
     assert_eq!(header(&filled, "breakerbox-source"), "primary");
     let usual = answers(gateway, rounds).await;
     let sources: Vec<&str> = usual[..3].iter().map(|(_, source, _)| &**source).collect();
