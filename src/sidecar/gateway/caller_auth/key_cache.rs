@@ -197,6 +197,7 @@ impl KeyPlace {
 /// Checks a file of keys, as the first token would find it.
 ///
 /// # Errors  It cannot be read, or has no key that can be used.
+#[cfg(feature = "cli")]
 pub(crate) fn check_file(path: &Path) -> Result<(), String> {
     keys_of(&read_file(path)?).map(|_| ())
 }
