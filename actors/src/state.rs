@@ -388,10 +388,11 @@ impl Shared {
         let _ = self.drains_with.set(others);
     }
 
-    /// Returns true once it drains together with others, at the end of the runtime.
+    /// Returns true once it drains together with all others, at the end of the runtime.
     #[inline]
     pub(crate) fn drains_with_others(&self) -> bool {
-        self.drains_with.get().is_some()
+        let together = self.drains_with.get();
+        together.is_some_and(|together| together.has_begun())
     }
 
     /// Returns true if a call is pending, which a drain waits for.

@@ -25,6 +25,7 @@ pub(super) trait AnyDependency: Send + Sync {
     fn settings(&self) -> Arc<DependencySettings>;
     fn latency(&self) -> LatencyBuckets;
     fn drain(&self);
+    fn wake_workers(&self);
     fn stop(&self);
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
     /// Returns this dependency as a type-erased fallback, for callers that know its request and
@@ -74,7 +75,9 @@ impl<D: Dependency> AnyDependency for Client<D> {
         // SUP-7: new calls are refused, and calls that were accepted go on.
         shared.set_route(Route::Draining);
         shared.events.emit(&shared.name, EventKind::Draining);
-        // At the end of the runtime, each worker closes its value once nothing is pending.
+    }
+
+    fn wake_workers(&self) {
         for worker in &self.core.workers {
             worker.queue.wake_worker();
         }

@@ -56,6 +56,10 @@ impl Runtime {
             // SUP-7: no new calls from here on.
             one.drain();
         }
+        together.begin();
+        for one in &all {
+            one.wake_workers();
+        }
         // A root that is gone has ended already.
         if let Some(commands) = &*self.inner.commands.acquire() {
             let _ = commands.unbounded_send(DriverCommand::Stop { incarnation: 1 });

@@ -18,6 +18,8 @@ pub(crate) struct SharedDrain {
     /// worker of each member asks, so that without it a shutdown would cost the square of their
     /// number.
     is_over: AtomicBool,
+    /// True once all members drain: before that, the calls of some are not known to be accepted.
+    has_begun: AtomicBool,
 }
 
 impl SharedDrain {
@@ -27,7 +29,17 @@ impl SharedDrain {
             members: members.collect(),
             last: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
         }
+    }
+
+    /// Begins the drain, once each member refuses new calls.
+    pub(crate) fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
     }
 
     /// Returns a member with calls that the drain waits for; `None` if there is none, or the drain
