@@ -101,7 +101,7 @@ struct Counts {
 
 struct Fleet {
     now: Time,
-    random: fastrand::Rng,
+    random: u64,
     number: u64,
     events: BinaryHeap<Reverse<Planned>>,
     replicas: Vec<Replica>,
@@ -157,7 +157,7 @@ impl Fleet {
         };
         let mut fleet = Self {
             now: Time::ZERO,
-            random: fastrand::Rng::with_seed(7),
+            random: 7,
             number: 0,
             events: BinaryHeap::new(),
             replicas: (0..size).map(replica).collect(),
@@ -181,9 +181,12 @@ impl Fleet {
         fleet
     }
 
-    /// A number in [0, 1).
     fn unit(&mut self) -> f64 {
-        self.random.f64()
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn plan(&mut self, after: Duration, event: Happening) {

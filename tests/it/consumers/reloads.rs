@@ -51,9 +51,13 @@ async fn edge_6_a_changed_consumer_takes_over_and_no_message_is_interrupted() {
             "ack_wait = \"20s\"",
         ] {
             let before = service.calls();
-            while service.calls() < before + 30 && service.calls() < 300 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let more = async {
+                while service.calls() < before + 30 && service.calls() < 300 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let more = tokio::time::timeout(super::nats::PATIENCE, more).await;
+            more.expect("the consumer makes calls");
             configure(folder.path(), &nats, &url, &format!("{own}\n{other}"));
             sidecar.signal("HUP");
         }

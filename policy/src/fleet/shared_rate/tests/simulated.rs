@@ -56,7 +56,7 @@ impl SimulatedReplica {
 
 /// Replicas, their board, and what they let out.
 pub(super) struct SimulatedFleet {
-    random: fastrand::Rng,
+    random: u64,
     settings: SharedRateSettings,
     latency: u64,
     /// True if some requests find no answer.
@@ -74,7 +74,7 @@ pub(super) struct SimulatedFleet {
 impl SimulatedFleet {
     pub(super) fn new(seed: u64, settings: SharedRateSettings, latency: u64) -> Self {
         Self {
-            random: fastrand::Rng::with_seed(seed),
+            random: seed,
             settings,
             latency,
             loses: false,
@@ -101,8 +101,13 @@ impl SimulatedFleet {
     }
 
     /// A number in [0, 1).
+    #[expect(clippy::cast_precision_loss)]
     fn unit(&mut self) -> f64 {
-        self.random.f64()
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     #[expect(
