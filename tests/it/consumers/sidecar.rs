@@ -232,18 +232,22 @@ pub(super) async fn until_books(
     sidecar: &Sidecar,
     holds: impl Fn(&serde_json::Value) -> bool,
 ) -> serde_json::Value {
+    let mut last = serde_json::Value::Null;
     let asked = async {
         loop {
             let books = reqwest::get(sidecar.admin("/api/consumers")).await.unwrap();
             let books: serde_json::Value = books.json().await.unwrap();
-            if holds(&books[0]) {
+            last = books[0].clone();
+            if holds(&last) {
                 return books;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let books = tokio::time::timeout(PATIENCE, asked).await;
-    books.expect("the books come to this")
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(books) => books,
+        Err(_) => panic!("the books never came to this, and are at last {last}"),
+    }
 }
 
 /// Waits until the durable consumer has nothing to deliver and waits for no word. Then all messages that
