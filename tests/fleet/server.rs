@@ -192,6 +192,25 @@ impl NatsCluster {
         number
     }
 
+    /// Returns a future of the moment at which a bucket takes words again, for another client than the replicas.
+    pub(crate) async fn takes_words(
+        &self,
+        bucket: &str,
+    ) -> impl Future<Output = tokio::time::Instant> + use<> {
+        let context = self.context().await;
+        let subject = format!("$KV.{bucket}.of_the_test");
+        async move {
+            loop {
+                if let Ok(sent) = context.publish(subject.clone(), "1".into()).await
+                    && let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(100), sent).await
+                {
+                    return tokio::time::Instant::now();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
     /// Starts a node again.
     pub(crate) async fn begin(&mut self, number: usize) {
         self.nodes[number].begin().await;

@@ -31,7 +31,8 @@ use breakerbox_actors::{
     QueueMessage, RuntimeSettings,
 };
 use breakerbox_policy::{
-    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, ReturnReason, WindowKind,
+    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, RetryJitter,
+    ReturnReason, WindowKind,
 };
 
 use crate::scripted::{ms, nonzero};

@@ -28,6 +28,26 @@ struct ServiceState {
     keys: Mutex<(BTreeSet<String>, Vec<String>)>,
 }
 
+/// A key with a call under way.
+struct KeyUnderWay<'s>(&'s ServiceState, String);
+
+impl<'s> KeyUnderWay<'s> {
+    fn of(state: &'s ServiceState, key: String) -> Self {
+        let mut keys = state.keys.lock().unwrap();
+        if !keys.0.insert(key.clone()) {
+            keys.1.push(key.clone());
+        }
+        drop(keys);
+        Self(state, key)
+    }
+}
+
+impl Drop for KeyUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.keys.lock().unwrap().0.remove(&self.1);
+    }
+}
+
 impl Service {
     /// Starts it; returns it and its address.
     pub(super) async fn start() -> (Self, String) {
@@ -51,18 +71,12 @@ impl Service {
         let seen = (request.method().clone(), request.uri().to_string());
         let is_down = self.state.is_down.load(Ordering::SeqCst);
         self.state.calls.lock().unwrap().push((id, is_down));
-        let key = request.headers().get("x-key").cloned();
+        let key = request.headers().get("x-key");
         let key = key.map(|key| key.to_str().unwrap().to_owned());
-        if let Some(key) = &key {
-            let mut keys = self.state.keys.lock().unwrap();
-            if !keys.0.insert(key.clone()) {
-                keys.1.push(key.clone());
-            }
-        }
+        // Given back by its drop: a caller that is killed ends its call here too.
+        let held = key.map(|key| KeyUnderWay::of(&self.state, key));
         tokio::time::sleep(Duration::from_millis(5)).await;
-        if let Some(key) = &key {
-            self.state.keys.lock().unwrap().0.remove(key);
-        }
+        drop(held);
         if is_down || is_poison {
             return (StatusCode::INTERNAL_SERVER_ERROR, "broken").into_response();
         }
