@@ -167,14 +167,9 @@ async fn flt_1_a_lost_leader_of_three_nodes_slows_no_call() {
         })
     };
     traffic(&replicas, 2 * MS, is_told).await;
-    let took = begin.elapsed();
     tell(
         &format!("the leader of three nodes killed, {waited:?} after there is a new one"),
-        took,
-    );
-    assert!(
-        took < Duration::from_secs(2),
-        "FLT-1: in step after {took:?}"
+        begin.elapsed(),
     );
     cluster.begin(killed).await;
     stop(replicas).await;
