@@ -25,7 +25,7 @@ pub(crate) use actor::ConsumerActor;
 pub use ending::{MessageEnding, MessageResult, ask_for_message};
 pub(crate) use job::JobWork;
 pub use job::{Done, Job, JobDecoder, JobEncoder, ttl_of};
-pub use message::{OutgoingMessage, QueueMessage};
+pub use message::{ORIGIN, OutgoingMessage, QueueMessage};
 pub use source::{MessageSource, SourceError, SourceFuture};
 pub(crate) use state::ConsumerState;
 pub use state::{ConsumerHandle, ConsumerSettings, ConsumerStatus};

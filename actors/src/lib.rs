@@ -85,8 +85,8 @@ pub use clock::Clock;
 pub use consumer::{
     BrokenMessage, ConsumerHandle, ConsumerSettings, ConsumerStatus, DeadLetterFacts, Done, Job,
     JobDecoder, JobEncoder, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
-    OutgoingMessage, QueueMessage, SourceError, SourceFuture, WorkAnswer, WorkEnd, WorkFuture,
-    ask_for_message, dead_letter_text, ttl_of,
+    ORIGIN, OutgoingMessage, QueueMessage, SourceError, SourceFuture, WorkAnswer, WorkEnd,
+    WorkFuture, ask_for_message, dead_letter_text, ttl_of,
 };
 pub use consumer_pause::ConsumerPause;
 pub use dependency::{CallContext, Dependency, TimeLimitExceeded};

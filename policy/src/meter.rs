@@ -16,6 +16,9 @@ use std::time::Duration;
 use crate::Time;
 use crate::time::nanos;
 
+/// Longest wait that a debt causes.
+const MAX_DEBT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Maximum number of spans with a room of their own.
 const MAX_SPANS: usize = 64;
 
@@ -184,7 +187,10 @@ impl Meter {
         let difference = self.parts_in(amount) - self.parts_in(used);
         // LLM-19: a debt delays later calls; this one is over.
         self.balance = if difference < 0 {
-            self.balance.saturating_add(difference)
+            // LIM-1: an absurd usage is believed for a day, and not for centuries.
+            let day = i128::from(nanos(MAX_DEBT)).saturating_mul(self.settings.rate.get().into());
+            let owed = self.balance.saturating_add(difference);
+            owed.max(self.balance.min(-day))
         } else {
             self.balance + self.room.take(sequence, difference)
         };

@@ -71,6 +71,8 @@ pub enum StopReason {
     Overloaded,
     /// The wait would exceed the deadline.
     DeadlineTooClose,
+    /// The dependency asks for a longer wait than a call without a deadline has patience for.
+    WaitTooLong,
     /// The callers of the dependency have used up their retry budget.
     BudgetUsedUp,
 }
@@ -82,13 +84,28 @@ pub enum StopReason {
 pub struct Retry<'a> {
     settings: &'a RetrySettings,
     deadline: Option<Time>,
+    patience: Duration,
 }
+
+/// Longest pause or hint that a call without a deadline waits for, unless the settings allow more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl<'a> Retry<'a> {
     /// Returns the rules for a call that must end by `deadline`.
     #[must_use]
     pub const fn new(settings: &'a RetrySettings, deadline: Option<Time>) -> Self {
-        Self { settings, deadline }
+        Self {
+            settings,
+            deadline,
+            patience: PATIENCE,
+        }
+    }
+
+    /// Lets a call without a deadline wait for longer pauses and hints than 10 s.
+    #[must_use]
+    pub fn patient(mut self, wait: Duration) -> Self {
+        self.patience = self.patience.max(wait);
+        self
     }
 
     /// Decides whether to retry after an attempt. Only a retry that is made costs a token of the
@@ -105,7 +122,13 @@ impl<'a> Retry<'a> {
         if let Some(reason) = self.forbidden(attempt) {
             return RetryDecision::Stop(reason);
         }
-        let after = self.wait(attempt, random);
+        let asked = self.asked_wait(attempt);
+        let longest = self.patience.max(self.settings.backoff.max);
+        if self.deadline.is_none() && asked > Some(longest) {
+            // LIM-2: without a deadline, a hint of a day would hold the call for a day.
+            return RetryDecision::Stop(StopReason::WaitTooLong);
+        }
+        let after = self.wait(attempt, asked, random);
         if self
             .deadline
             .is_some_and(|deadline| now.after(after) >= deadline)
@@ -148,16 +171,26 @@ impl<'a> Retry<'a> {
         on.is_none_or(|on| attempt.symptom.is_some_and(|symptom| on.contains(symptom)))
     }
 
-    fn wait(&self, attempt: &Attempt, random: &mut dyn RandomSource) -> Duration {
-        let n = attempt.number.saturating_sub(1);
-        let backoff = &self.settings.backoff;
+    /// Returns the wait that the dependency or its pause asks for.
+    fn asked_wait(&self, attempt: &Attempt) -> Option<Duration> {
         // A breaker's hint says when asking is useful again; `on_open` chooses to poll more often.
         let respected =
             self.settings.respect_retry_after && attempt.end != AttemptEnd::RefusedByBreaker;
         let hint = attempt.retry_after.filter(|_| respected);
+        hint.max(attempt.paused)
+    }
+
+    fn wait(
+        &self,
+        attempt: &Attempt,
+        asked: Option<Duration>,
+        random: &mut dyn RandomSource,
+    ) -> Duration {
+        let n = attempt.number.saturating_sub(1);
+        let backoff = &self.settings.backoff;
         // Callers that wait for the same pause must not all return at its end.
-        match hint.max(attempt.paused) {
-            Some(hint) => backoff::delay_with_hint(backoff, n, hint, random),
+        match asked {
+            Some(asked) => backoff::delay_with_hint(backoff, n, asked, random),
             None => backoff::delay_after(backoff, n, attempt.waited, random),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use breakerbox_actors::OutgoingMessage;
+use breakerbox_actors::{ORIGIN, OutgoingMessage};
 use serde_json::Value;
 
 use super::nats_queue::headers_of;
@@ -15,8 +15,10 @@ use crate::config::FleetConfig;
 use crate::nats::{NatsConnection, NatsError};
 
 /// Headers that a dead letter has beside those of its message.
-const SUBJECT: &str = "breakerbox-subject";
-const PROBLEM: &str = "breakerbox-problem";
+pub(super) const SUBJECT: &str = "breakerbox-subject";
+pub(super) const PROBLEM: &str = "breakerbox-problem";
+/// Says how long the message was, where it was too long to be kept whole.
+pub(super) const CUT: &str = "breakerbox-cut";
 
 /// The reason why dead letters cannot be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,11 @@ pub enum DeadLetterError {
     /// It does not say which subject its message came from.
     #[error("dead letter {0} does not say which subject it came from")]
     WithoutSubject(u64),
+    /// Its message was too long to be kept whole.
+    #[error(
+        "dead letter {0} is cut off, it was too long for the servers; publish its message again from its source"
+    )]
+    Cut(u64),
 }
 
 impl From<NatsError> for DeadLetterError {
@@ -65,7 +72,7 @@ impl DeadLetter {
             let value = message.headers.get(name);
             value.map(|value| value.as_str().to_owned())
         };
-        let own = [SUBJECT, PROBLEM, "nats-msg-id"];
+        let own = [SUBJECT, PROBLEM, ORIGIN, "nats-msg-id"];
         let mut headers: Vec<(String, String)> = HeaderMap::iter(&message.headers)
             .flat_map(|(name, values)| {
                 let name = name.to_string();
@@ -166,6 +173,13 @@ impl DeadLetters {
         let letter = self.get(number).await?;
         if letter.subject.is_empty() {
             return Err(DeadLetterError::WithoutSubject(number));
+        }
+        if letter
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(CUT))
+        {
+            return Err(DeadLetterError::Cut(number));
         }
         let message = OutgoingMessage::new(
             // Its former id may be in the duplicate window still.

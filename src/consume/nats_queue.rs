@@ -8,11 +8,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use breakerbox_actors::{MessageSource, OutgoingMessage, QueueMessage, SourceError, SourceFuture};
+use async_nats::{HeaderMap, HeaderValue};
+use breakerbox_actors::{
+    MessageSource, ORIGIN, OutgoingMessage, QueueMessage, SourceError, SourceFuture,
+};
 use breakerbox_policy::MessageNotes;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -182,6 +184,43 @@ impl NatsQueue {
         Some(read)
     }
 
+    /// Publishes a message, unless the stream has it already.
+    async fn publish_once(
+        &self,
+        message: &OutgoingMessage,
+        mut headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), SourceError> {
+        let subject = &message.subject;
+        let origin = headers.get(ORIGIN).map(|known| {
+            // Another program may have a consumer of the same name.
+            format!("{}/{}", self.server.settings.stream, known.as_str())
+        });
+        if let Some(origin) = &origin {
+            headers.insert(ORIGIN, origin.as_str());
+        }
+        let sent = Some(headers.clone());
+        let ack = self.server.put(subject.clone(), sent, payload.clone());
+        let ack = ack.await?;
+        let Some(origin) = origin.filter(|_| ack.duplicate) else {
+            return Ok(());
+        };
+        let known = self.server.origin_at(&ack.stream, ack.sequence).await?;
+        if known.is_none_or(|known| known == origin) {
+            return Ok(());
+        }
+        // MSG-3: another queue's message has the same id, which is no reason to lose this one.
+        let id = format!("{}:{origin}", message.id);
+        let id: HeaderValue = id
+            .parse()
+            .map_err(|_| SourceError::Refused("the id of a message is none of NATS".to_owned()))?;
+        headers.insert(ID, id);
+        self.server
+            .put(subject.clone(), Some(headers), payload)
+            .await
+            .map(drop)
+    }
+
     async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
         let parts = self.server.parts().await?;
         let subject = self.server.note_subject(parts.1.epoch, message);
@@ -197,8 +236,7 @@ impl NatsQueue {
                 Err(error) => Err(error),
             }
         };
-        let note = self.server.connection.within(QUESTION, asked).await;
-        let note = note.map_err(unavailable)?;
+        let note = self.server.ask(asked).await?;
         Ok(note
             .and_then(|note| notes::read(&note.payload))
             .unwrap_or_default())
@@ -266,6 +304,7 @@ impl MessageSource for NatsQueue {
             self.server
                 .put(subject, None, Bytes::from(notes::write(notes)))
                 .await
+                .map(drop)
         })
     }
 
@@ -280,9 +319,11 @@ impl MessageSource for NatsQueue {
                 return Err(SourceError::Refused(problem.to_owned()));
             };
             let payload = Bytes::copy_from_slice(&message.payload);
-            self.server
-                .put(message.subject.clone(), Some(headers), payload)
-                .await
+            let (headers, payload) = match message.subject == self.server.settings.dead_letters {
+                true => self.server.fitted(headers, payload),
+                false => (headers, payload),
+            };
+            self.publish_once(message, headers, payload).await
         })
     }
 

@@ -1,5 +1,7 @@
 //! The streams and the durable consumer of a queue: made where they are missing.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -95,7 +97,8 @@ pub(super) async fn provide(
     let config = consumer_config(settings, &settings.durable, &settings.subject, outstanding);
     let consumer = connection
         .within(QUESTION, messages.create_consumer(config))
-        .await?;
+        .await
+        .map_err(|error| of_durable(error, settings))?;
     let order = match settings.partitions {
         Some(partitions) => Some(provide_order(connection, settings, partitions.get()).await?),
         None => None,
@@ -107,6 +110,21 @@ pub(super) async fn provide(
         epoch: read.cached_info().created.unix_timestamp(),
         order,
     })
+}
+
+/// Names the durable consumer that a server refuses, and the cure.
+fn of_durable(error: NatsError, settings: &QueueSettings) -> NatsError {
+    let QueueSettings {
+        durable, stream, ..
+    } = settings;
+    match error {
+        NatsError::Refused(why) => NatsError::Refused(format!(
+            "the server refuses the durable consumer {durable} of the stream {stream}: {why}; a work \
+             queue has one consumer for a subject, so set `durable` to the name of the one that is \
+             there, or remove that one"
+        )),
+        other => other,
+    }
 }
 
 /// Makes the missing partitions.
@@ -144,7 +162,15 @@ async fn provide_order(
     let own: Vec<String> = (0..partitions).map(name).collect();
     let names = order.stream.consumer_names();
     let names = connection.within(QUESTION, names.try_collect::<Vec<String>>());
-    for other in names.await? {
+    let names = names.await?;
+    for (name, subject) in deserted(connection, &order.stream, &prefix).await? {
+        if !own.contains(&name) && !names.contains(&name) {
+            let config = consumer_config(settings, &name, &subject, 1);
+            let made = connection.within(QUESTION, order.stream.create_consumer(config));
+            order.former.push(made.await?);
+        }
+    }
+    for other in names {
         if !own.contains(&other) {
             let found = order.stream.get_consumer::<PullConfig>(&other);
             let found = connection.within(QUESTION, found).await?;
@@ -152,6 +178,32 @@ async fn provide_order(
         }
     }
     Ok(order)
+}
+
+/// Returns the names and the subjects of the consumers of all partitions that have messages.
+///
+/// MSG-3: another process with another number of partitions may have moved messages into some after
+/// their consumers were removed.
+async fn deserted(
+    connection: &NatsConnection,
+    stream: &Stream,
+    prefix: &str,
+) -> Result<BTreeSet<(String, String)>, NatsError> {
+    let all = format!("{prefix}.>");
+    let subjects = connection
+        .within(QUESTION, stream.info_with_subjects(all))
+        .await?;
+    let subjects = subjects.try_collect::<Vec<(String, usize)>>();
+    let subjects = connection.within(QUESTION, subjects).await?;
+    let consumer = |subject: &str| {
+        let mut words = subject.strip_prefix(prefix)?.split('.').skip(1);
+        let partitions: u32 = words.next()?.parse().ok()?;
+        let partition: u32 = words.next()?.parse().ok()?;
+        let name = format!("p{partition}_of_{partitions}");
+        Some((name, format!("{prefix}.{partitions}.{partition}.>")))
+    };
+    let named = subjects.iter().filter_map(|(subject, _)| consumer(subject));
+    Ok(named.collect())
 }
 
 /// Returns the settings of a durable consumer. `outstanding`: number of its messages that were
@@ -184,7 +236,7 @@ pub(super) async fn provide_dead_letters(
     }
     let context = connection.jetstream()?;
     // Of kind limits: the messages of a work queue cannot be looked at.
-    let config = Config {
+    let mut config = Config {
         name: dead_stream(&settings.dead_letters),
         subjects: vec![settings.dead_letters.clone()],
         retention: RetentionPolicy::Limits,
@@ -193,7 +245,14 @@ pub(super) async fn provide_dead_letters(
         num_replicas: settings.copies,
         ..Config::default()
     };
-    stream(connection, &context, config).await.map(drop)
+    stream(connection, &context, config.clone()).await?;
+    if !takes(connection, &settings.dead_letters).await? {
+        // The stream of that name is for another subject: `dead.a_b` beside `dead.a.b`.
+        let mark = breakerbox_policy::partition_of(&settings.dead_letters, NonZeroU32::MAX);
+        config.name = format!("{}_{mark:08x}", config.name);
+        stream(connection, &context, config).await?;
+    }
+    Ok(())
 }
 
 /// Returns true if a stream takes this subject.

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
 use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderMap, RequestErrorKind};
-use breakerbox_actors::{QueueMessage, SourceError};
+use breakerbox_actors::{ORIGIN, QueueMessage, SourceError};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::dead_letters;
 use super::provision::{self, QUESTION, QueueParts};
-use super::queue_settings::QueueSettings;
+use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
 use crate::lock::LockExt as _;
 use crate::nats::{NatsConnection, NatsError};
@@ -98,12 +101,14 @@ impl QueueServer {
     }
 
     /// Publishes a message and waits for the word of the stream that took it.
+    ///
+    /// # Errors  [`SourceError::Refused`] if no stream will ever take it.
     pub(super) async fn put(
         &self,
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-    ) -> Result<(), SourceError> {
+    ) -> Result<PublishAck, SourceError> {
         let context = self.connection.jetstream().map_err(unavailable)?;
         let published = async {
             let sent =
@@ -112,7 +117,7 @@ impl QueueServer {
         };
         match tokio::time::timeout(QUESTION, published).await {
             Err(_) => Err(unavailable(NatsError::TimedOut(QUESTION))),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(ack)) => Ok(ack),
             Ok(Err(error)) => match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => Err(SourceError::Refused(
                     "it is too long for the server".to_owned(),
@@ -120,9 +125,12 @@ impl QueueServer {
                 PublishErrorKind::StreamNotFound => {
                     // Without a leader there is no answer either: only a list of streams is certain.
                     match provision::takes(&self.connection, &subject).await {
-                        Ok(false) => Err(SourceError::Refused(format!(
-                            "no stream takes the subject {subject}"
-                        ))),
+                        Ok(false) => {
+                            // It may be one of ours that somebody has deleted.
+                            self.forget();
+                            let problem = format!("no stream takes the subject {subject}");
+                            Err(SourceError::Refused(problem))
+                        }
                         Ok(true) | Err(_) => Err(unavailable(NatsError::of(error))),
                     }
                 }
@@ -133,6 +141,39 @@ impl QueueServer {
                 _ => Err(unavailable(NatsError::of(full_text(&error)))),
             },
         }
+    }
+
+    /// Returns the origin of a message that stands in a stream, empty if it has none; `None` if it does
+    /// not stand there any more.
+    pub(super) async fn origin_at(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<String>, SourceError> {
+        let context = self.connection.jetstream().map_err(unavailable)?;
+        let stream = self.ask(context.get_stream_no_info(stream)).await?;
+        let asked = async {
+            match stream.get_raw_message(sequence).await {
+                Ok(found) => Ok(Some(found)),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let found = self.connection.within(QUESTION, asked).await;
+        let found = found.map_err(unavailable)?;
+        Ok(found.map(|found| {
+            let origin = found.headers.get(ORIGIN);
+            origin.map_or_else(String::new, |origin| origin.as_str().to_owned())
+        }))
+    }
+
+    /// Returns a dead letter that the servers take. What makes it too long is left out: first the
+    /// headers of the message, then the end of its payload.
+    pub(super) fn fitted(&self, headers: HeaderMap, payload: Bytes) -> (HeaderMap, Bytes) {
+        let Ok(client) = self.connection.client() else {
+            return (headers, payload);
+        };
+        fitted(headers, payload, client.server_info().max_payload)
     }
 
     /// Sends a word about a delivery, and waits for the server to confirm it if asked to.
@@ -164,6 +205,42 @@ impl QueueServer {
     }
 }
 
+/// Returns the length of headers on their way.
+fn length(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name = name.to_string().len();
+        values
+            .iter()
+            .map(move |value| name + value.as_str().len() + ": \r\n".len())
+    });
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+fn fitted(mut headers: HeaderMap, mut payload: Bytes, most: usize) -> (HeaderMap, Bytes) {
+    if length(&headers) + payload.len() <= most {
+        return (headers, payload);
+    }
+    // MSG-6: a message that cannot be buried whole would be called again for ever.
+    let whole = (headers.len(), payload.len());
+    let mut kept = HeaderMap::new();
+    for name in [ID, ORIGIN, dead_letters::SUBJECT, dead_letters::PROBLEM] {
+        if let Some(value) = headers.get(name) {
+            kept.insert(name, value.clone());
+        }
+    }
+    headers = kept;
+    let cut = format!(
+        "{} headers and {} bytes of payload in all",
+        whole.0, whole.1
+    );
+    headers.insert(dead_letters::CUT, cut);
+    if length(&headers) > most / 2 {
+        headers.insert(dead_letters::PROBLEM, "{\"reason\":\"too long\"}");
+    }
+    payload.truncate(most.saturating_sub(length(&headers)));
+    (headers, payload)
+}
+
 /// Returns true if the stream itself refuses the message.
 fn says_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     let text = full_text(error);
@@ -189,4 +266,30 @@ fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
 
 pub(super) fn unavailable(error: NatsError) -> SourceError {
     SourceError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn msg_6_a_dead_letter_that_is_too_long_is_buried_without_what_makes_it_so() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, "dead:7");
+        headers.insert(dead_letters::SUBJECT, "calls.find");
+        headers.insert(dead_letters::PROBLEM, "{\"reason\":\"failures\"}");
+        let plain = length(&headers);
+        let payload = Bytes::from(vec![b'x'; 500]);
+        let (same, whole) = fitted(headers.clone(), payload.clone(), plain + 500);
+        assert_eq!((&same, whole.len()), (&headers, 500));
+        headers.insert("x-trace", "y".repeat(100));
+        let (less, whole) = fitted(headers.clone(), payload.clone(), plain + 580);
+        assert!(less.get("x-trace").is_none() && less.get(dead_letters::CUT).is_some());
+        assert_eq!(whole.len(), 500, "the payload has room");
+        for most in [plain + 499, plain + 100, 200] {
+            let (less, part) = fitted(headers.clone(), payload.clone(), most);
+            assert!(length(&less) + part.len() <= most, "{most}: {less:?}");
+            assert_eq!(less.get(ID).unwrap().as_str(), "dead:7");
+        }
+    }
 }

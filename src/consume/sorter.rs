@@ -193,13 +193,16 @@ async fn send_dead_letter(
     headers.insert("breakerbox-subject", message.subject.as_str());
     headers.insert("breakerbox-problem", problem.to_string());
     let subject = &server.settings.dead_letters;
-    insist(|| server.put(subject.clone(), Some(headers.clone()), payload.clone())).await
+    let (headers, payload) = server.fitted(headers, payload);
+    insist(|| server.put(subject.clone(), Some(headers.clone()), payload.clone()))
+        .await
+        .map(drop)
 }
 
 /// Asks the servers until they have done it, or refuse it.
-async fn insist<F: Future<Output = Result<(), SourceError>>>(
+async fn insist<T, F: Future<Output = Result<T, SourceError>>>(
     ask: impl Fn() -> F,
-) -> Result<(), SourceError> {
+) -> Result<T, SourceError> {
     loop {
         match ask().await {
             Err(SourceError::Unavailable(_)) => tokio::time::sleep(AGAIN).await,

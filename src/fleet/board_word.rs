@@ -110,11 +110,35 @@ pub(crate) struct FleetPause {
     pub(crate) account: String,
 }
 
+/// Kinds of overrides that stand on the board. FLT-17: another one is an unknown word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OrderCommand {
+    Open,
+    Disable,
+    Shadow,
+}
+
+impl OrderCommand {
+    /// Returns the kind of an operator's command, if it is an override.
+    pub(crate) fn of(command: &str) -> Option<Self> {
+        let all = [Self::Open, Self::Disable, Self::Shadow];
+        all.into_iter().find(|one| one.as_str() == command)
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Disable => "disable",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 /// An operator's override that stands on the board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FleetOrder {
-    /// `open`, `disable` or `shadow`.
-    pub(crate) command: String,
+    pub(crate) command: OrderCommand,
     pub(crate) reason: String,
     /// The operator.
     pub(crate) by: String,
@@ -325,7 +349,7 @@ mod tests {
         );
         assert_eq!(read(&text), Ok(word));
         let order = BoardWord::Order(FleetOrder {
-            command: "open".to_owned(),
+            command: OrderCommand::Open,
             reason: "a release".to_owned(),
             by: "ann".to_owned(),
             for_ms: None,
@@ -353,6 +377,10 @@ mod tests {
             (
                 r#"{"v":2,"kind":"lease","by":"7","name":"a"}"#,
                 "version 2, kind lease",
+            ),
+            (
+                r#"{"v":1,"kind":"order","command":"drain","reason":"","by":"ann","for_ms":null}"#,
+                "version 1, kind order",
             ),
             (r#"{"v":1,"kind":"gossip"}"#, "version 1, kind gossip"),
             (r#"{"v":1,"kind":"lease"}"#, "version 1, kind lease"),

@@ -142,7 +142,10 @@ impl FleetModel {
                     false => "failed",
                 },
             }),
-            order: member.order.as_ref().map(|order| order.command.clone()),
+            order: member
+                .order
+                .as_ref()
+                .map(|order| order.command.as_str().to_owned()),
         }
     }
 

@@ -57,7 +57,11 @@ pub fn without_key_in_query(target: &str) -> Cow<'_, str> {
     let Some((path, query)) = target.split_once('?') else {
         return Cow::Borrowed(target);
     };
-    let is_key = |part: &&str| part.split('=').next() == Some("key");
+    // LLM-14: the provider decodes a name before it reads it.
+    let is_key = |part: &&str| {
+        let mut named = form_urlencoded::parse(part.as_bytes());
+        named.next().is_some_and(|(name, _)| name == "key")
+    };
     if !query.split('&').any(|part| is_key(&part)) {
         return Cow::Borrowed(target);
     }
@@ -103,6 +107,8 @@ mod tests {
             ("/v1/m:generateContent?key=k", "/v1/m:generateContent"),
             ("/m?alt=sse&key=k&a=key", "/m?alt=sse&a=key"),
             ("/m?monkey=1", "/m?monkey=1"),
+            ("/m?%6bey=k&alt=sse", "/m?alt=sse"),
+            ("/m?%6Bey", "/m"),
         ] {
             assert_eq!(without_key_in_query(given), left);
         }

@@ -227,6 +227,7 @@ impl Gateway {
                 tls: Arc::clone(&gateway.tls),
                 budget: gateway.directory.budget.clone(),
                 figures: gateway.directory.figures.clone(),
+                awaited: Arc::clone(&gateway.directory.awaited),
                 callers: Arc::clone(&callers),
                 stopping: gateway.stopping.subscribe(),
                 access: access.clone(),
@@ -258,6 +259,14 @@ impl Gateway {
     #[cfg(feature = "cli")]
     pub(crate) fn budget(&self) -> BufferBudget {
         self.directory.budget.clone()
+    }
+
+    /// Sets the names of dependencies that are about to be put: until then, their callers are asked to
+    /// come again.
+    #[cfg(feature = "cli")]
+    pub(crate) fn await_start(&self, names: impl IntoIterator<Item = String>) {
+        let names = names.into_iter().collect();
+        self.directory.awaited.store(Arc::new(names));
     }
 
     /// Applies new limits to later connections. The address, the threads and the maximum number of

@@ -280,12 +280,16 @@ async fn open(
     admin.show_models(gateway.servers());
     admin.show_tools(move |name| tools.tools(name));
     admin.show_groups(move || groups.groups());
+    let wanted = plan.wanted(settings).into_iter();
+    let wanted = wanted.map(|(name, ..)| name.to_owned());
+    gateway.await_start(wanted);
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;
             return Err(error.into());
         }
     }
+    gateway.await_start([]);
     if let Some(orders) = &orders {
         tell_of_absent(orders, settings);
     }

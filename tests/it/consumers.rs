@@ -31,8 +31,7 @@ use breakerbox_actors::{
     QueueMessage, RuntimeSettings,
 };
 use breakerbox_policy::{
-    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, RetryJitter,
-    ReturnReason, WindowKind,
+    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, ReturnReason, WindowKind,
 };
 
 use crate::scripted::{ms, nonzero};

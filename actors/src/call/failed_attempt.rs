@@ -6,7 +6,7 @@ use std::time::Duration;
 use breakerbox_policy::{AttemptEnd, Class, Symptom, Time};
 
 use super::plan::CallPlan;
-use crate::error::{CallError, Fault, NotExecutedReason, Refused};
+use crate::error::{CallError, Fault, Limit, NotExecutedReason, Refused};
 use crate::state::Shared;
 use crate::state::call_hold::{self, FindOpenAnswer};
 use crate::verdict::Verdict;
@@ -101,8 +101,16 @@ impl<T, E> FailedAttempt<T, E> {
 
     /// Returns true if a fallback may answer.
     pub(super) fn may_fall_back(&self) -> bool {
+        // LLM-20: the limit is this dependency's own, and another one may have room.
+        let is_too_much_here = matches!(
+            self.error,
+            CallError::RateLimited {
+                limit: Limit::TooManyTokens { .. },
+                ..
+            }
+        );
         // FBK-2: a fallback never covers the caller's own mistakes.
-        self.error.fault() != Fault::Caller && !self.is_word_to_caller()
+        (self.error.fault() != Fault::Caller || is_too_much_here) && !self.is_word_to_caller()
     }
 
     /// Returns true if the dependency has answered this caller with an error that nothing replaces.

@@ -127,8 +127,8 @@ fn wait_before_next<T, E>(
     if plan.max_attempts == 1 || !plan.may_repeat() {
         return RetryStep::Stop;
     }
-    let settings = shared.settings();
-    let settings = &settings.retry;
+    let all = shared.settings();
+    let settings = &all.retry;
     let now = shared.clock.now();
     let pause = shared.pauses_of(plan.key.as_deref()).current(now);
     if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
@@ -144,7 +144,7 @@ fn wait_before_next<T, E>(
         waited,
         paused: pause.map(|pause| pause.until.since(now)),
     };
-    let retry = Retry::new(settings, plan.deadline);
+    let retry = Retry::new(settings, plan.deadline).patient(all.throttle.max_wait);
     // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
     let decision = with_budget(shared, now, |budget| {
         retry.decide(now, &attempt, budget, &mut random())

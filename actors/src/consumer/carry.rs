@@ -10,7 +10,7 @@ use breakerbox_policy::{
     MessageFate, MessageNotes, MessageStart, ReturnReason,
 };
 
-use super::message::{OutgoingMessage, QueueMessage};
+use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
 use super::source::{SourceError, SourceFuture};
 use super::state::ConsumerState;
 use super::work::{DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
@@ -141,8 +141,10 @@ impl MessageCarrier {
                 return self.send_dead_letter(&arrival, dead, detail, None).await;
             }
         };
+        let may_repeat = terms.is_idempotent || self.state.settings.rules.repeats_maybe;
         let notes = match self.message.deliveries {
-            0 | 1 => MessageNotes::default(),
+            // MSG-7: a queue that was restored counts from one again, and only the mark is certain.
+            0 | 1 if may_repeat => MessageNotes::default(),
             _ => match self
                 .insist(|own| own.state.source.notes(&own.message))
                 .await
@@ -156,7 +158,6 @@ impl MessageCarrier {
         let must_mark = match rules.begin(&arrival) {
             MessageStart::Work { mark } => mark,
             MessageStart::Dead(reason) => {
-                let may_repeat = terms.is_idempotent || rules.repeats_maybe;
                 let executed = match reason {
                     DeadReason::Maybe => Executed::Maybe,
                     // An earlier delivery may have come that far; only marks would tell.
@@ -228,7 +229,7 @@ impl MessageCarrier {
             let answer = OutgoingMessage {
                 id: format!("answer:{}", self.message.id),
                 subject: subject.clone(),
-                headers: answer.headers,
+                headers: self.with_origin(answer.headers),
                 payload: answer.payload,
             };
             // MSG-2: first the answer, then the acknowledgement, both confirmed.
@@ -241,6 +242,14 @@ impl MessageCarrier {
         if self.acknowledge().await {
             self.fate.close(breakerbox_policy::MessageTally::answer);
         }
+    }
+
+    /// Adds the header that tells the message apart from one of another queue with the same id.
+    fn with_origin(&self, mut headers: Vec<(String, String)>) -> Vec<(String, String)> {
+        headers.retain(|(name, _)| !name.eq_ignore_ascii_case(ORIGIN));
+        let origin = format!("{}/{}", self.state.name, self.message.place);
+        headers.push((ORIGIN.to_owned(), origin));
+        headers
     }
 
     /// Buries the message as a dead letter, then acknowledges it.
@@ -263,7 +272,7 @@ impl MessageCarrier {
             crashes: arrival.crashes(),
         };
         let problem = state.work.problem(&facts, last.as_deref());
-        let mut headers = self.message.headers.clone();
+        let mut headers = self.with_origin(self.message.headers.clone());
         headers.push((
             "breakerbox-subject".to_owned(),
             self.message.subject.clone(),

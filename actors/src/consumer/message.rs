@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Header of an answer or a dead letter with the consumer and the place of its message. It tells
+/// messages of two queues apart that have one id.
+pub const ORIGIN: &str = "breakerbox-origin";
+
 /// A delivery of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]

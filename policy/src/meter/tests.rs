@@ -46,6 +46,24 @@ fn llm_19_a_debt_delays_later_calls() {
 }
 
 #[test]
+fn llm_19_an_absurd_usage_is_owed_for_a_day_at_most() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut meter = Meter::new(settings(10, 1, 100), at(0));
+    for _ in 0..2 {
+        let free = meter.try_reserve(at(0), 0).unwrap();
+        meter.settle(at(0), free, u64::MAX);
+        assert_eq!(meter.wait_for(at(0), 0), day);
+    }
+    let free = meter.try_reserve(at(0), 0).unwrap();
+    meter.settle(at(0), free, 1);
+    assert_eq!(
+        meter.wait_for(at(0), 0),
+        day,
+        "and no debt is forgiven by another one"
+    );
+}
+
+#[test]
 fn llm_19_what_was_not_executed_is_given_back_whole() {
     let mut meter = Meter::new(settings(1, 1, 10), at(0));
     let reservation = meter.try_reserve(at(0), 10).unwrap();

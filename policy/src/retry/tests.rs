@@ -158,6 +158,28 @@ fn lim_2_no_wait_reaches_the_deadline() {
 }
 
 #[test]
+fn lim_2_a_call_without_a_deadline_waits_for_no_hint_of_a_day() {
+    let settings = settings();
+    let after = |hint: Duration, retry: Retry<'_>| {
+        let throttled = Attempt {
+            retry_after: Some(hint),
+            ..attempt(1, AttemptEnd::Ended(Class::Throttled))
+        };
+        retry.decide(Time::ZERO, &throttled, None, &mut || 0.0)
+    };
+    let endless = Retry::new(&settings, None);
+    let seconds = Duration::from_secs;
+    let (soon, late) = (seconds(10), seconds(11));
+    assert_eq!(after(soon, endless), RetryDecision::Again { after: soon });
+    let too_long = RetryDecision::Stop(StopReason::WaitTooLong);
+    assert_eq!(after(late, endless), too_long);
+    let again = RetryDecision::Again { after: late };
+    assert_eq!(after(late, endless.patient(late)), again);
+    let in_a_day = Time::from_millis(86_400_000);
+    assert_eq!(after(late, Retry::new(&settings, Some(in_a_day))), again);
+}
+
+#[test]
 fn lim_4_a_retry_takes_a_token_and_a_stop_takes_none() {
     let one = BudgetSettings {
         ratio: 0.0,

@@ -5,17 +5,17 @@ use std::time::Duration;
 use breakerbox_policy::{BreakerCommand, CommandSource, Override, OverrideMode, Time};
 
 use super::super::board_word::{
-    self as word, BoardKey, BoardWord, FleetOrder, ReplicaMessage, short,
+    self as word, BoardKey, BoardWord, FleetOrder, OrderCommand, ReplicaMessage, short,
 };
 use super::{Effect, FleetModel};
 use crate::{EventKind, Runtime};
 
 /// Returns the effect of an order: the fleet's override of a breaker.
 pub(super) fn set(name: &str, order: &FleetOrder, until: Option<Time>) -> Effect {
-    let mode = match &*order.command {
-        "disable" => OverrideMode::Disabled,
-        "shadow" => OverrideMode::Shadow,
-        _ => OverrideMode::ForcedOpen,
+    let mode = match order.command {
+        OrderCommand::Open => OverrideMode::ForcedOpen,
+        OrderCommand::Disable => OverrideMode::Disabled,
+        OrderCommand::Shadow => OverrideMode::Shadow,
     };
     let set = Override {
         mode,
@@ -63,16 +63,16 @@ impl FleetModel {
                 from: word::id_text(self.me),
             })
         };
+        if let Some(command) = OrderCommand::of(command) {
+            let order = FleetOrder {
+                command,
+                reason,
+                by,
+                for_ms: for_.map(word::millis),
+            };
+            return Some(vec![Effect::Put(key, BoardWord::Order(order))]);
+        }
         Some(match command {
-            "open" | "disable" | "shadow" => vec![Effect::Put(
-                key,
-                BoardWord::Order(FleetOrder {
-                    command: command.to_owned(),
-                    reason,
-                    by: by.clone(),
-                    for_ms: for_.map(word::millis),
-                }),
-            )],
             // FLT-12: an override stands until its end, or until it is closed.
             "close" => {
                 if let Some(member) = self.members.get_mut(name) {
@@ -128,13 +128,8 @@ impl FleetModel {
             Some(order) => {
                 let until = left.flatten().map(|left| now.after(left));
                 effects.push(set(name, &order, until));
-                let command = match &*order.command {
-                    "disable" => "disable",
-                    "shadow" => "shadow",
-                    _ => "open",
-                };
                 let kind = EventKind::Operated {
-                    command,
+                    command: order.command.as_str(),
                     by: format!("{} for the fleet", short(&order.by)),
                     reason: short(&order.reason),
                     until,

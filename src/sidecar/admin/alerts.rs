@@ -278,8 +278,21 @@ impl AlertLog {
         };
         let text = redact(&event.kind.to_string()).into_owned();
         if let Some(alert) = self.all.iter_mut().find(is_same) {
-            alert.count += 1;
-            alert.message = format!("{} dead letters; the last: {text}", alert.count);
+            // A letter that its stream refuses is tried again, and counts once it is there.
+            let is_refused = matches!(
+                &event.kind,
+                EventKind::DeadLettered {
+                    refused: Some(_),
+                    ..
+                }
+            );
+            alert.message = match is_refused {
+                true => text,
+                false => {
+                    alert.count += 1;
+                    format!("{} dead letters; the last: {text}", alert.count)
+                }
+            };
             return;
         }
         let mut event = event.clone();

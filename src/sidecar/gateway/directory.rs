@@ -3,7 +3,7 @@
 //! Each change is made by a task of its own, so that a caller that stops waiting leaves nothing half
 //! done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
@@ -35,6 +35,8 @@ pub(super) struct RouteDirectory {
     pub(super) tracing: Tracing,
     pub(super) budget: BufferBudget,
     pub(super) figures: ModelFigureTable,
+    /// Names of dependencies that the start has not come to yet.
+    pub(super) awaited: Arc<ArcSwap<BTreeSet<String>>>,
     /// Number of the gateway's threads.
     threads: usize,
     /// The parts that outlive the servers, by name.
@@ -62,6 +64,7 @@ impl RouteDirectory {
             tracing,
             budget: BufferBudget::new(config.max_buffered),
             figures: ModelFigureTable::default(),
+            awaited: Arc::default(),
             threads,
             fronts: Arc::default(),
             probers: Arc::default(),

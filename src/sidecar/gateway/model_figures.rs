@@ -15,6 +15,9 @@ use crate::model::AnswerFigures;
 /// Maximum number of models that are counted by name; all further ones are `other`.
 const MAX_MODELS: usize = 100;
 
+/// Maximum number of characters of a model's name.
+const MAX_NAME: usize = 128;
+
 /// Upper bounds of the buckets of times.
 const BOUNDS: [Duration; 12] = [
     Duration::from_millis(50),
@@ -149,16 +152,24 @@ impl ModelFigureTable {
     ) {
         let mut table = self.0.acquire();
         let model = answer.model.as_deref().unwrap_or("unknown");
-        let mut key = (Arc::clone(dependency), model.to_owned());
+        // LLM-24: nor for the length of a label.
+        let model = model.chars().take(MAX_NAME).collect();
+        let mut key = (Arc::clone(dependency), model);
         // LLM-24: a provider's names are no limit for the number of series.
         if table.len() >= MAX_MODELS && !table.contains_key(&key) {
             key.1 = "other".to_owned();
         }
         let new = || ModelFigures::of(dependency, &key.1);
         let figures = table.entry(key.clone()).or_insert_with(new);
-        figures.input += answer.usage.input.unwrap_or_default();
-        figures.cached_input += answer.usage.cached_input;
-        figures.output += answer.usage.output.unwrap_or_default();
+        let usage = &answer.usage;
+        // A provider may say any number.
+        figures.input = figures
+            .input
+            .saturating_add(usage.input.unwrap_or_default());
+        figures.cached_input = figures.cached_input.saturating_add(usage.cached_input);
+        figures.output = figures
+            .output
+            .saturating_add(usage.output.unwrap_or_default());
         let Some(times) = stream else {
             return;
         };

@@ -347,6 +347,13 @@ impl<'a> GatewayProblem<'a> {
         Self::new(kind, Some(dependency), detail, no, wait)
     }
 
+    /// A call of a dependency that the start of the process has not come to yet.
+    pub(super) fn starting(dependency: &'a str) -> Self {
+        let detail = "the process is starting; ask again after the wait".to_owned();
+        let (kind, no) = (ProblemKind::UNAVAILABLE, Executed::No);
+        Self::new(kind, Some(dependency), detail, no, Some(WAIT))
+    }
+
     /// A request that was refused because there is no room for it. `key`: the setting that says so.
     pub(super) fn of_room(key: &'static str, dependency: &'a str, detail: String) -> Self {
         let (kind, no) = (ProblemKind::OVERLOADED, Executed::No);

@@ -24,7 +24,7 @@ use breakerbox_policy::{Class, Symptom};
 
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{cut_off, list, own, signed, trailers_only, unknown};
+use self::replies::{cut_off, list, not_there, own, signed, trailers_only};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
@@ -169,8 +169,7 @@ async fn answer_plainly(
     }
     let Some((kind, length)) = found else {
         let asked = path.split('/').nth(1);
-        let detail = unknown(lane, asked.unwrap_or_default());
-        let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
+        let problem = not_there(lane, asked);
         return (own(problem.into_response(), 0), is_empty);
     };
     let peer = caller.address;

@@ -1,6 +1,6 @@
 //! The dependencies that callers can reach, by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -171,6 +171,8 @@ pub(super) struct ThreadContext {
     pub(super) budget: BufferBudget,
     /// The figures of all models.
     pub(super) figures: ModelFigureTable,
+    /// Names of dependencies that the start has not come to yet.
+    pub(super) awaited: Arc<ArcSwap<BTreeSet<String>>>,
     pub(super) callers: Arc<CallerTable>,
     /// True once the gateway ends.
     pub(super) stopping: watch::Receiver<bool>,

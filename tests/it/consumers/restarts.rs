@@ -5,31 +5,34 @@ use breakerbox_actors::{OutgoingMessage, SourceFuture};
 
 #[test]
 fn msg_7_work_that_may_have_been_done_is_not_done_again() {
-    run_paused(async || {
-        let bed = Bed::new().await;
-        let marked = MessageNotes {
-            is_marked: true,
-            ..MessageNotes::default()
-        };
-        for (id, key) in [("once", None), ("twice", Some("k"))] {
-            let mut message = QueueMessage::new(id, *b"work");
-            message.deliveries = 2;
-            if let Some(key) = key {
-                message = message.with_header("idempotency-key", key);
+    // A server that was killed, or a durable that was made anew, counts from one again.
+    for deliveries in [1, 2] {
+        run_paused(async move || {
+            let bed = Bed::new().await;
+            let marked = MessageNotes {
+                is_marked: true,
+                ..MessageNotes::default()
+            };
+            for (id, key) in [("once", None), ("twice", Some("k"))] {
+                let mut message = QueueMessage::new(id, *b"work");
+                message.deliveries = deliveries;
+                if let Some(key) = key {
+                    message = message.with_header("idempotency-key", key);
+                }
+                bed.queue.keep_notes(&message, marked).await.unwrap();
+                bed.queue.push(message);
             }
-            bed.queue.keep_notes(&message, marked).await.unwrap();
-            bed.queue.push(message);
-        }
-        let consumer = bed.start(bed.jobs(consumer())).await;
-        bed.until("both have ended", || bed.queue.waiting() == 0)
-            .await;
-        let tally = consumer.status().tally;
-        assert_eq!(tally.dead(DeadReason::Maybe), 1);
-        assert_eq!((tally.answered, bed.script.calls()), (1, 1));
-        assert_eq!(bed.queue.published("dead.jobs")[0].id, "dead:once");
-        assert_eq!(tally.redelivered, 2);
-        bed.runtime.finish().await;
-    });
+            let consumer = bed.start(bed.jobs(consumer())).await;
+            bed.until("both have ended", || bed.queue.waiting() == 0)
+                .await;
+            let tally = consumer.status().tally;
+            assert_eq!(tally.dead(DeadReason::Maybe), 1);
+            assert_eq!((tally.answered, bed.script.calls()), (1, 1));
+            assert_eq!(bed.queue.published("dead.jobs")[0].id, "dead:once");
+            assert_eq!(tally.redelivered, 2 * u64::from(deliveries - 1));
+            bed.runtime.finish().await;
+        });
+    }
 }
 
 #[test]

@@ -386,3 +386,28 @@ async fn msg_6_operators_look_at_dead_letters_and_put_them_back() {
     assert_eq!(code, 2);
     assert!(err.contains("did you mean jobs?"), "{err}");
 }
+
+#[tokio::test]
+async fn msg_3_nothing_is_lost_to_a_message_of_another_queue_with_the_same_id() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (_service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "max_failures = 1");
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    stream(&context, "dead_web", "dead.web").await;
+    let taken = [("Nats-Msg-Id", "answer:5")];
+    publish(&context, "answers.others", &taken, "another's answer").await;
+    let taken = [("Nats-Msg-Id", "dead:77")];
+    publish(&context, "dead.web", &taken, "another's dead letter").await;
+    let _sidecar = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS").await;
+    let idempotent = [("idempotency-key", "k")];
+    publish_calls(&context, 5..6, &idempotent).await;
+    publish_calls(&context, 77..78, &idempotent).await;
+    until_count(&context, "CALLS", 0).await;
+    assert_eq!(count(&context, "ANSWERS").await, 2);
+    assert_eq!(count(&context, "dead_web").await, 2);
+}

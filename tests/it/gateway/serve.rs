@@ -470,3 +470,33 @@ async fn item_98_a_full_cycle_through_the_gateway_is_told_in_the_log() {
         assert!(told(text), "{text}: {log}");
     }
 }
+
+#[tokio::test]
+async fn edge_6_a_configured_name_is_known_while_the_process_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    let one = |name: u32| format!("[dependencies.d{name:03}]\nurl = \"http://127.0.0.1:1\"\n");
+    configured(folder.path(), &(0..300).map(one).collect::<String>());
+    let mut command = command(folder.path());
+    command.env("BREAKERBOX__GATEWAY__BIND", address.to_string());
+    drop(port);
+    let starting = tokio::task::spawn_blocking(move || Sidecar::start(command, 1));
+    let (http, url) = (http(), format!("http://{address}/d299/x"));
+    let asked = async {
+        loop {
+            let Ok(response) = http.get(&url).send().await else {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            };
+            match response.status().as_u16() {
+                // It is there, and what it stands for is not.
+                502 => return,
+                503 => assert!(response.headers().contains_key("retry-after")),
+                other => panic!("{other}: {}", response.text().await.unwrap()),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap();
+    drop(starting.await.unwrap());
+}

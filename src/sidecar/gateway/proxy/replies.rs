@@ -11,7 +11,7 @@ use crate::sidecar::gateway::http::error_body::ErrorBody;
 use crate::sidecar::gateway::http::grpc;
 use crate::sidecar::gateway::mcp::endpoint::refused_by_protocol;
 use crate::sidecar::gateway::message::HttpReply;
-use crate::sidecar::gateway::problem::{GatewayProblem, ProblemFacts};
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemFacts, ProblemKind};
 use crate::sidecar::gateway::route::ThreadContext;
 use crate::{Answer, AnswerSource};
 
@@ -44,8 +44,18 @@ pub(super) fn list(lane: &ThreadContext) -> Response<ReplyBody> {
     response
 }
 
+/// Returns the problem of a path that names no dependency that is there.
+pub(super) fn not_there<'a>(lane: &ThreadContext, asked: Option<&'a str>) -> GatewayProblem<'a> {
+    if let Some(name) = asked.filter(|name| lane.awaited.load().contains(*name)) {
+        // EDGE-6: a name that the file has is never unknown.
+        return GatewayProblem::starting(name);
+    }
+    let detail = unknown(lane, asked.unwrap_or_default());
+    GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail)
+}
+
 /// Describes a path that names no dependency.
-pub(super) fn unknown(lane: &ThreadContext, asked: &str) -> String {
+fn unknown(lane: &ThreadContext, asked: &str) -> String {
     let detail = "the first part of the path is the name of a dependency; / lists them";
     let routes = lane.routes.load();
     match nearest_word(asked, routes.keys().map(|name| &**name)) {

@@ -173,3 +173,18 @@ async fn llm_item_24_llm_11_work_that_goes_on_is_not_repeated() {
         bed.end().await;
     }
 }
+
+#[tokio::test]
+async fn lim_2_no_call_waits_for_an_hour_because_a_provider_says_so() {
+    let throttled = Act::Say(429, vec![("retry-after", "3600")], "{}".to_owned());
+    let (first, spare) = (
+        Provider::of([throttled]).await,
+        Provider::good("well").await,
+    );
+    let bed = bed(&first, Some(&spare), "retry.max_attempts = 2").await;
+    let asked = tokio::time::timeout(Duration::from_secs(60), bed.ask("gpt", true));
+    let response = asked.await.expect("nobody waits for the hour");
+    check_good(response, "well", "fallback:spare").await;
+    assert_eq!((first.hits(), spare.hits()), (1, 1));
+    bed.end().await;
+}

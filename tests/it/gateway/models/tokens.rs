@@ -239,3 +239,13 @@ async fn llm_23_llm_item_29_a_caller_that_leaves_before_content_pays_for_its_pro
     assert_eq!((left[0].reserved, left[0].available), (0, 4_000));
     bed.end().await;
 }
+
+#[tokio::test]
+async fn llm_20_a_call_above_the_burst_goes_to_the_fallback() {
+    let (first, spare) = (Provider::good("first").await, Provider::good("well").await);
+    let limit = "token_limit = { rate = 600, per = \"1m\" }";
+    let bed = bed(&first, Some(&spare), limit).await;
+    check_good(bed.ask_with("gpt", long()).await, "well", "fallback:spare").await;
+    assert_eq!((first.hits(), spare.hits()), (0, 1));
+    bed.end().await;
+}
