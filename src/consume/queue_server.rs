@@ -126,7 +126,7 @@ impl QueueServer {
                     // Without a leader there is no answer either: only a list of streams is certain.
                     match provision::takes(&self.connection, &subject).await {
                         Ok(false) => {
-                            // It may be one of ours that somebody has deleted.
+                            // It may be one of ours that an operator has deleted.
                             self.forget();
                             let problem = format!("no stream takes the subject {subject}");
                             Err(SourceError::Refused(problem))

@@ -476,7 +476,9 @@ async fn edge_6_a_configured_name_is_known_while_the_process_starts() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
-    let one = |name: u32| format!("[dependencies.d{name:03}]\nurl = \"http://127.0.0.1:1\"\n");
+    let one = |name: u32| {
+        format!("[dependencies.d{name:03}]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n")
+    };
     configured(folder.path(), &(0..300).map(one).collect::<String>());
     let mut command = command(folder.path());
     command.env("BREAKERBOX__GATEWAY__BIND", address.to_string());
