@@ -78,6 +78,11 @@ mod handshake;
 
 mod standing;
 
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
+pub(crate) mod log_level;
+
 mod tool_list;
 
 mod connection;

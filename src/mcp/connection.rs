@@ -15,7 +15,8 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::audience::{
-    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, USER_PATIENCE, unanswered,
+    AnswerFuture, CallListener, CallSide, QuestionAsker, ServerNotice, ServerQuestion,
+    SessionOwner, TellFuture, unanswered,
 };
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
@@ -27,11 +28,14 @@ use super::liveness::{ConnectionEnd, Liveness};
 use super::message::{self, LARGE, MessageId, RpcError};
 use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
+use super::standing::ToldWishes;
 use super::tool_list;
 use crate::lock::LockExt as _;
 
 /// Maximum duration of any call, even if the settings have no limit.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Time for an answer that is there already.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of requests of the server that wait for answers at once.
 const MAX_ASKED: usize = 64;
 
@@ -59,6 +63,8 @@ pub(super) struct Connection {
     is_expired: AtomicBool,
     /// The session that it serves alone.
     owner: Option<Weak<dyn SessionOwner>>,
+    /// The wishes of its callers, as its server was told them.
+    pub(super) told: ToldWishes,
 }
 
 impl Connection {
@@ -78,6 +84,7 @@ impl Connection {
             asked: Mutex::default(),
             is_expired: AtomicBool::new(false),
             owner: owner.map(Arc::downgrade),
+            told: ToldWishes::default(),
         })
     }
 
@@ -314,12 +321,13 @@ impl Connection {
             }
             IncomingMessage::Answer(None, Ok(_)) => {}
             IncomingMessage::Notification(notice) => self.notified(notice, of),
-            IncomingMessage::Request { id, method, params } => {
-                self.asked_by_server(id, &method, params, of);
+            IncomingMessage::Request { id, question } => {
+                self.asked_by_server(id, question, of);
             }
             IncomingMessage::Malformed { id, error } => {
                 // MCP-3: the server does not wait for the answer to what cannot be read.
-                self.respond(id, Box::pin(std::future::ready(Err(error))), Vec::new());
+                let answer = Box::pin(std::future::ready(Err(error)));
+                self.respond(id, answer, (Vec::new(), ANSWER_WAIT));
             }
         }
     }
@@ -360,10 +368,16 @@ impl Connection {
     fn asked_by_server(
         self: &Arc<Self>,
         id: MessageId,
-        method: &str,
-        params: Option<JsonText>,
+        mut question: ServerQuestion,
         of: Option<u64>,
     ) {
+        let limit = self.state.settings.question_timeout;
+        // EDGE-1: the time of a user is not the server's.
+        let held = self.calls.hold(of);
+        // MCP-5: a call takes a place that others wait for, however often its user is asked.
+        let before = held.iter().map(ProgressHold::before).max();
+        let patience = limit.saturating_sub(before.unwrap_or_default());
+        let method = &*question.method;
         let answer: AnswerFuture = match (method, self.asked_caller(of)) {
             ("ping", _) => {
                 let empty = JsonText::checked(Bytes::from_static(b"{}"));
@@ -374,7 +388,12 @@ impl Connection {
                 let error = RpcError::new(message::code::INTERNAL_ERROR, text);
                 Box::pin(std::future::ready(Err(error)))
             }
-            (method, Some(listener)) => listener.ask(method, params),
+            _ if patience.is_zero() => Box::pin(std::future::ready(Err(unanswered(limit)))),
+            (_, Some(listener)) => {
+                let own: Weak<Self> = Arc::downgrade(self);
+                question.asker = Some(own);
+                listener.ask(question)
+            }
             // MCP-5: no answer is given in the name of a caller that was not asked.
             (method, None) => {
                 let error = match self.calls.related() {
@@ -384,19 +403,24 @@ impl Connection {
                 Box::pin(std::future::ready(Err(error)))
             }
         };
-        // EDGE-1: the time of a user is not the server's.
-        self.respond(id, answer, self.calls.hold(of));
+        self.respond(id, answer, (held, patience));
     }
 
     /// Sends the answer to a request of the server, once it is there. `held`: the calls that stand
-    /// still until then.
-    fn respond(self: &Arc<Self>, id: MessageId, answer: AnswerFuture, held: Vec<ProgressHold>) {
+    /// still until then, and the time for it.
+    fn respond(
+        self: &Arc<Self>,
+        id: MessageId,
+        answer: AnswerFuture,
+        (held, patience): (Vec<ProgressHold>, Duration),
+    ) {
+        let limit = self.state.settings.question_timeout;
         let connection = Arc::downgrade(self);
         let own_id = id.clone();
         let mut asked = self.asked.acquire();
         let task = tokio::spawn(async move {
-            let outcome = timeout(USER_PATIENCE, answer).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(unanswered()));
+            let outcome = timeout(patience, answer).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(unanswered(limit)));
             drop(held);
             let Some(connection) = connection.upgrade() else {
                 return;
@@ -469,6 +493,17 @@ impl Connection {
             (None, ConnectionEnd::Hung) => McpError::closed("it hung, and is replaced"),
             (None, _) => error,
         }
+    }
+}
+
+impl QuestionAsker for Connection {
+    fn progressed(self: Arc<Self>, params: JsonText) -> TellFuture<'static> {
+        Box::pin(async move {
+            let told = self.notify("notifications/progress", Some(params)).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "the progress of a question was not taken");
+            }
+        })
     }
 }
 

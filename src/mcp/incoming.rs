@@ -10,11 +10,10 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::audience::ServerNotice;
+use super::audience::{ServerNotice, ServerQuestion};
 use super::call_table::RequestOutcome;
 use super::error::McpError;
 use super::id_scanner::{IdScanner, ScannedId};
-use super::json_text::JsonText;
 use super::message::{MessageFault, MessageId, RawMessage, RawReply, RpcError, code};
 
 /// Maximum number of messages in a list that are read.
@@ -29,8 +28,7 @@ pub(super) enum IncomingMessage {
     Notification(ServerNotice),
     Request {
         id: MessageId,
-        method: Box<str>,
-        params: Option<JsonText>,
+        question: ServerQuestion,
     },
     /// A request that cannot be read, with its answer.
     Malformed {
@@ -72,7 +70,10 @@ impl From<RawMessage> for IncomingMessage {
             RawMessage::Notification { method, params } => {
                 Self::Notification(ServerNotice::new(method, params))
             }
-            RawMessage::Request { id, method, params } => Self::Request { id, method, params },
+            RawMessage::Request { id, method, params } => {
+                let question = ServerQuestion::new(method, params);
+                Self::Request { id, question }
+            }
         }
     }
 }

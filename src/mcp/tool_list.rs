@@ -11,9 +11,11 @@ use tokio::task::spawn_blocking;
 
 use super::audience::{CallSide, ServerNotice};
 use super::connection::Connection;
+use super::dialect::ServerDescription;
 use super::error::McpError;
 use super::json_text::{JsonText, part_of};
 use super::message::LARGE;
+use super::server_state::ServerState;
 use super::tools::RawTool;
 
 /// Maximum number of pages of a list.
@@ -98,7 +100,7 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
     let connection = Arc::clone(connection);
     drop(tokio::spawn(async move {
         match list_all(&connection).await {
-            Ok(listed) => learn(&connection, listed).await,
+            Ok(listed) => learn(&connection.state, None, Some(listed)).await,
             Err(error) => tracing::warn!(
                 %error,
                 "a server's tools have changed, and cannot be listed"
@@ -108,14 +110,20 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
     }));
 }
 
-/// Stores tools, apart from this thread if they are many.
-async fn learn(connection: &Arc<Connection>, listed: Vec<RawTool>) {
-    let size: usize = listed.iter().map(|tool| tool.text.bytes().len()).sum();
-    let state = Arc::clone(&connection.state);
+/// Stores the facts that were learned of a server, apart from this thread if its tools are many.
+pub(super) async fn learn(
+    state: &Arc<ServerState>,
+    description: Option<Arc<ServerDescription>>,
+    listed: Option<Vec<RawTool>>,
+) {
+    let tools = listed.iter().flatten();
+    let size: usize = tools.map(|tool| tool.text.bytes().len()).sum();
     if size <= LARGE {
-        return state.learn(None, Some(listed));
+        return state.learn(description, listed);
     }
-    let learned = spawn_blocking(move || state.learn(None, Some(listed))).await;
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let state = Arc::clone(state);
+    let learned = spawn_blocking(move || state.learn(description, listed)).await;
     if learned.is_err() {
         tracing::warn!("a server's tools could not be stored");
     }
@@ -139,7 +147,7 @@ pub(super) async fn catch_up(connection: &Arc<Connection>, was_away: bool) {
                 .zip(present.iter())
                 .all(|(one, other)| one.text == other.text);
         if !is_same {
-            learn(connection, listed).await;
+            learn(state, None, Some(listed)).await;
             state.tell_audience(ServerNotice::new(CHANGED, None));
         }
     }

@@ -1,6 +1,7 @@
 //! HTTP exchanges at `/{dependency}/mcp`: one message of a caller, or the stream of its session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
@@ -98,7 +99,10 @@ impl McpEndpoint {
             RawMessage::Notification {
                 method,
                 params: text,
-            } => self.take_notification(&head, (&method, text), &params),
+            } => {
+                let own = (&*method, text);
+                self.take_notification(&head, own, &params).await
+            }
             RawMessage::Answer { id, outcome } => match self.session(&head) {
                 Err(response) => *response,
                 Ok(session) => {
@@ -120,7 +124,7 @@ impl McpEndpoint {
         session_of(&self.audience.sessions, head)
     }
 
-    fn take_notification(
+    async fn take_notification(
         &self,
         head: &Parts,
         (method, params): (&str, Option<JsonText>),
@@ -135,8 +139,9 @@ impl McpEndpoint {
         };
         match (method, session, &read.request_id) {
             ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
+            ("notifications/progress", Some(session), _) => session.progressed(read, params).await,
             ("notifications/roots/list_changed", Some(session), _) => {
-                self.audience.roots_changed(&session, params);
+                self.audience.roots_changed(&session, params).await;
             }
             _ => {}
         }
@@ -248,12 +253,14 @@ impl McpEndpoint {
                         call,
                         questions,
                         stream,
+                        held: Duration::ZERO,
                     };
                     (asking, messages)
                 }
             };
             let (asking, messages) = asking;
-            let call = Box::pin(async move { Some(endpoint.held.next_of(asking).await) });
+            let limit = self.client.server_settings().question_timeout;
+            let call = Box::pin(async move { Some(endpoint.held.next_of(asking, limit).await) });
             let answering = converse((id, true), media, messages, call).await;
             return answering.into_response(headers, None);
         }
@@ -266,9 +273,9 @@ impl McpEndpoint {
                 None => Some(answering.await),
                 Some(guard) => tokio::select! {
                     biased;
-                    answered = answering => Some(answered),
-                    // MCP-5: the caller does not want the answer any more.
+                    // MCP-5: the caller does not want the answer any more, even if it is there.
                     () = guard.cancelled() => None,
+                    answered = answering => Some(answered),
                 },
             }
         });

@@ -142,7 +142,7 @@ impl McpGroup {
         };
         let (id, method, text) = match message {
             RawMessage::Request { id, method, params } => (id, method, params),
-            message => return (self.take_other(&head, message, &params), true),
+            message => return (self.take_other(&head, message, &params).await, true),
         };
         let dialect = match check_request(&head.headers, &method, &params) {
             Ok(dialect) => dialect,
