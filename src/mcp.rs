@@ -49,6 +49,8 @@ pub(crate) mod message;
 
 pub(crate) mod json_text;
 
+mod canonical;
+
 mod id_scanner;
 
 pub(crate) mod request_meta;

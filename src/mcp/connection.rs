@@ -4,7 +4,7 @@
 //! It starts and replaces nothing: it only tells that it has ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ use super::http::HttpLink;
 use super::incoming::IncomingMessage;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::message::{self, LARGE, MessageId, RpcError};
+use super::message::{self, LARGE, MessageId, RawOutcome, RpcError};
 use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
 use super::standing::ToldWishes;
-use super::tool_list;
+use super::tool_list::{self, PendingList};
 use crate::lock::LockExt as _;
 
 /// Maximum duration of any call, even if the settings have no limit.
@@ -38,6 +38,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of requests of the server that wait for answers at once.
 const MAX_ASKED: usize = 64;
+/// Maximum number of answers to requests of the server that wait until it reads them.
+const MAX_UNSENT: usize = 4 * MAX_ASKED;
 
 /// The lines that are waiting to be written.
 pub(super) type LineSender = mpsc::Sender<Vec<Bytes>>;
@@ -59,12 +61,15 @@ pub(super) struct Connection {
     dialect: OnceLock<Dialect>,
     /// The server's own requests, until they are answered.
     asked: Mutex<HashMap<MessageId, AbortHandle>>,
+    /// Number of answers that the server has not taken yet.
+    unsent: AtomicUsize,
     /// True once the server has forgotten the session.
     is_expired: AtomicBool,
     /// The session that it serves alone.
     owner: Option<Weak<dyn SessionOwner>>,
     /// The wishes of its callers, as its server was told them.
     pub(super) told: ToldWishes,
+    pub(super) listing: PendingList,
 }
 
 impl Connection {
@@ -82,9 +87,11 @@ impl Connection {
             state: Arc::clone(state),
             dialect: OnceLock::new(),
             asked: Mutex::default(),
+            unsent: AtomicUsize::new(0),
             is_expired: AtomicBool::new(false),
             owner: owner.map(Arc::downgrade),
             told: ToldWishes::default(),
+            listing: PendingList::default(),
         })
     }
 
@@ -326,8 +333,7 @@ impl Connection {
             }
             IncomingMessage::Malformed { id, error } => {
                 // MCP-3: the server does not wait for the answer to what cannot be read.
-                let answer = Box::pin(std::future::ready(Err(error)));
-                self.respond(id, answer, (Vec::new(), ANSWER_WAIT));
+                self.respond(id, at_once(Err(error)), (Vec::new(), ANSWER_WAIT));
             }
         }
     }
@@ -377,31 +383,23 @@ impl Connection {
         // MCP-5: a call takes a place that others wait for, however often its user is asked.
         let before = held.iter().map(ProgressHold::before).max();
         let patience = limit.saturating_sub(before.unwrap_or_default());
-        let method = &*question.method;
-        let answer: AnswerFuture = match (method, self.asked_caller(of)) {
-            ("ping", _) => {
-                let empty = JsonText::checked(Bytes::from_static(b"{}"));
-                Box::pin(std::future::ready(Ok(empty)))
-            }
-            _ if self.asked.acquire().len() >= MAX_ASKED => {
-                let text = format!("{MAX_ASKED} requests wait for answers, which is the limit");
-                let error = RpcError::new(message::code::INTERNAL_ERROR, text);
-                Box::pin(std::future::ready(Err(error)))
-            }
-            _ if patience.is_zero() => Box::pin(std::future::ready(Err(unanswered(limit)))),
-            (_, Some(listener)) => {
-                let own: Weak<Self> = Arc::downgrade(self);
-                question.asker = Some(own);
-                listener.ask(question)
-            }
+        let answer = if &*question.method == "ping" {
+            at_once(Ok(JsonText::checked(Bytes::from_static(b"{}"))))
+        } else if self.asked.acquire().len() >= MAX_ASKED {
+            let text = format!("{MAX_ASKED} requests wait for answers, which is the limit");
+            at_once(Err(RpcError::new(message::code::INTERNAL_ERROR, text)))
+        } else if patience.is_zero() {
+            at_once(Err(unanswered(limit)))
+        } else if let Some(listener) = self.asked_caller(of) {
+            let own: Weak<Self> = Arc::downgrade(self);
+            question.asker = Some(own);
+            listener.ask(question)
+        } else {
             // MCP-5: no answer is given in the name of a caller that was not asked.
-            (method, None) => {
-                let error = match self.calls.related() {
-                    RelatedCaller::Unknown if !self.is_owned() => several_callers(),
-                    _ => RpcError::method_not_found(method),
-                };
-                Box::pin(std::future::ready(Err(error)))
-            }
+            at_once(Err(match self.calls.related() {
+                RelatedCaller::Unknown if !self.is_owned() => several_callers(),
+                _ => RpcError::method_not_found(&question.method),
+            }))
         };
         self.respond(id, answer, (held, patience));
     }
@@ -418,6 +416,11 @@ impl Connection {
         let connection = Arc::downgrade(self);
         let own_id = id.clone();
         let mut asked = self.asked.acquire();
+        if asked.len() + self.unsent.load(Ordering::Relaxed) >= MAX_UNSENT {
+            // CALL-6: it reads none of the answers, of which each would wait.
+            tracing::debug!("a server asks more than it reads answers");
+            return;
+        }
         let task = tokio::spawn(async move {
             let outcome = timeout(patience, answer).await;
             let outcome = outcome.unwrap_or_else(|_| Err(unanswered(limit)));
@@ -428,7 +431,10 @@ impl Connection {
             connection.asked.acquire().remove(&own_id);
             let result = outcome.as_ref().map(|text| vec![text.bytes().clone()]);
             let line = message::answer(own_id.as_json(), result);
-            if let Err(error) = connection.send(line).await {
+            connection.unsent.fetch_add(1, Ordering::Relaxed);
+            let sent = connection.send(line).await;
+            connection.unsent.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = sent {
                 tracing::debug!(%error, "a server's request was not answered");
             }
         });
@@ -535,10 +541,53 @@ fn is_of_server(method: &str) -> bool {
         || method.starts_with("notifications/subscriptions/")
 }
 
+/// Returns an answer that is there already.
+fn at_once(outcome: RawOutcome) -> AnswerFuture {
+    Box::pin(std::future::ready(outcome))
+}
+
 /// The refusal of a question that could be for the users of several callers. They can be asked, so the
 /// method exists.
 fn several_callers() -> RpcError {
     let text = "calls of several callers are in flight, and the server does not say which one it asks \
                 for; sessions = \"per_caller\" gives each caller a server of its own";
     RpcError::new(message::code::INTERNAL_ERROR, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::McpSettings;
+    use super::*;
+
+    #[tokio::test]
+    async fn mcp_2_m14_answers_that_a_server_does_not_read_are_bounded() {
+        let (lines, mut waiting) = mpsc::channel(32);
+        let link = Link::Pipe(Mutex::new(Some(lines)));
+        let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+        let connection = Connection::new(link, Arc::default(), &state, None);
+        let ask = |id: String| {
+            let question = ServerQuestion::new("ping", None);
+            let id = MessageId::of_text(&id);
+            connection.take(IncomingMessage::Request { id, question }, None);
+        };
+        for number in 0..10_000 {
+            ask(number.to_string());
+            if number % 10 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let kept = connection.asked.acquire().len() + connection.unsent.load(Ordering::Relaxed);
+        assert_eq!(kept, MAX_UNSENT);
+        // One that reads again is answered again.
+        for _ in 0..MAX_UNSENT {
+            assert!(waiting.recv().await.is_some());
+        }
+        ask("last".to_owned());
+        loop {
+            let line = waiting.recv().await.unwrap().concat();
+            if String::from_utf8(line).unwrap().contains("\"last\"") {
+                break;
+            }
+        }
+    }
 }

@@ -100,6 +100,10 @@ impl IncomingText {
             Ok(message) => Self::One(message.into()),
             Err(MessageFault::Shape(Some(id))) => Self::One(IncomingMessage::unusable(Some(id))),
             Err(_) if text.first() == Some(&b'[') => Self::read_list(&text),
+            Err(MessageFault::Syntax) => match Self::read_joined(&text) {
+                Self::Stray => Self::scanned(&text, &MessageFault::Syntax),
+                read => read,
+            },
             Err(fault) => Self::scanned(&text, &fault),
         }
     }
@@ -126,10 +130,34 @@ impl IncomingText {
         }
     }
 
+    /// Reads messages without a line end in between, such as those of threads that share an output.
+    fn read_joined(text: &Bytes) -> Self {
+        let values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+        let mut objects = Vec::new();
+        for value in values {
+            match value {
+                Ok(raw) if raw.get().starts_with('{') => objects.push(raw.get().as_bytes()),
+                _ => return Self::Stray,
+            }
+            // CALL-6: those beyond the limit are not kept.
+            if objects.len() >= MAX_LIST {
+                break;
+            }
+        }
+        match objects.len() {
+            0 | 1 => Self::Stray,
+            _ => Self::read_objects(text, objects),
+        }
+    }
+
     fn read_list(text: &Bytes) -> Self {
-        let Ok(ObjectList(objects)) = serde_json::from_slice(text) else {
-            return Self::Stray;
-        };
+        match serde_json::from_slice(text) {
+            Ok(ObjectList(objects)) => Self::read_objects(text, objects),
+            Err(_) => Self::Stray,
+        }
+    }
+
+    fn read_objects(text: &Bytes, objects: Vec<&[u8]>) -> Self {
         let objects = objects.into_iter();
         let read = objects.filter_map(|object| match Self::read(&text.slice_ref(object)) {
             Self::One(message) => Some(message),
@@ -231,6 +259,8 @@ mod tests {
             "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\r\n",
             r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#,
             r#"[{"jsonrpc":"2.0","method":"x"},{"jsonrpc":"2.0","id":7,"result":{}}]"#,
+            r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"method":null,"params":null,"error":null}"#,
         ] {
             let answer = read(text).into_messages().pop();
             let Some(IncomingMessage::Answer(Some(id), Ok(_))) = answer else {

@@ -50,6 +50,8 @@ mod cors;
 #[cfg(feature = "cli")]
 mod fake_server;
 #[cfg(feature = "cli")]
+mod floods;
+#[cfg(feature = "cli")]
 mod group_sessions;
 #[cfg(feature = "cli")]
 mod groups;

@@ -75,6 +75,17 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
             format!("[{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}]"),
             true,
         ),
+        // The threads of some servers share their output.
+        (
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"x\"}}{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}"
+            ),
+            true,
+        ),
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"method\":null,{result}}}"),
+            true,
+        ),
         (
             format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}"),
             true,

@@ -215,3 +215,99 @@ async fn mcp_5_a_state_is_sent_in_its_own_round_only() {
     assert_eq!(said(&answered), "None");
     front.end().await;
 }
+
+#[tokio::test]
+async fn call_7_a_request_of_an_unknown_method_is_not_repeated() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let (own, sessions) = (Arc::clone(&made), Arc::new(AtomicUsize::new(0)));
+    let address = serve(move |asked| match asked["method"].as_str() {
+        Some("extension/write" | "prompts/get") => {
+            own.fetch_add(1, Ordering::SeqCst);
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+        _ => older(asked, &sessions),
+    })
+    .await;
+    let table = format!(
+        "[dependencies.s]\nkind = \"mcp_http\"\nurl = \"http://{address}/mcp\"\n\
+         retry = {{ max_attempts = 3, backoff = {{ base = \"1ms\", max = \"2ms\" }} }}\n"
+    );
+    let bed = FrontBed::of(&table).await;
+    for (method, expected) in [("extension/write", 1), ("prompts/get", 3)] {
+        made.store(0, Ordering::SeqCst);
+        let failed = bed.ask("/s/mcp", method, json!({ "name": "x" })).await;
+        assert!(failed["error"].is_object(), "{failed}");
+        assert_eq!(made.load(Ordering::SeqCst), expected, "{method}");
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_what_a_server_says_in_a_list_before_its_answer_reaches_the_caller() {
+    let sessions = Arc::new(AtomicUsize::new(0));
+    let address = serve(move |asked| match asked["method"].as_str() {
+        Some("tools/call") => {
+            let told = json!({ "level": "info", "data": "working" });
+            let told =
+                json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": told });
+            let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": text("well") });
+            axum::Json(json!([told, answer])).into_response()
+        }
+        _ => older(asked, &sessions),
+    })
+    .await;
+    let front = front(address).await;
+    let params = json!({ "name": "one", "arguments": {} });
+    let all = front.caller().all("tools/call", params).await;
+    assert_eq!(all[0]["params"]["data"], "working", "{all:?}");
+    assert_eq!(said(&all[1]), "well");
+    front.end().await;
+}
+
+/// A request that is never answered; counted when its connection is closed.
+struct OpenRequest(Arc<AtomicUsize>);
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn mcp_5_m8_a_cancellation_that_a_server_does_not_take_is_given_up() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let (own, sessions) = (Arc::clone(&closed), Arc::new(AtomicUsize::new(0)));
+    let app = Router::new().fallback(move |body: Bytes| {
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let method = asked["method"].as_str().unwrap_or_default();
+        let hangs = ["tools/call", "notifications/cancelled"].contains(&method);
+        let answered = older(&asked, &sessions);
+        let open = hangs.then(|| OpenRequest(Arc::clone(&own)));
+        async move {
+            if let Some(_open) = open {
+                std::future::pending::<()>().await;
+            }
+            answered
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let table = format!(
+        "[dependencies.s]\nkind = \"mcp_http\"\nurl = \"http://{address}/mcp\"\n\
+         start_timeout = \"1s\"\ntimeout = {{ attempt = \"200ms\" }}\n"
+    );
+    let bed = FrontBed::of(&table).await;
+    for _ in 0..3 {
+        assert!(bed.call("/s/mcp", "one").await.is_err());
+    }
+    // The calls, and their cancellations.
+    let look = async {
+        while closed.load(Ordering::SeqCst) < 6 {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, look).await;
+    assert!(seen.is_ok(), "{closed:?} requests are over");
+    bed.end().await;
+}

@@ -39,7 +39,7 @@ impl ScopeClaims {
     /// The subject of the token; `None` if it names none.
     fn subject(&self) -> Option<CallerIdentity> {
         let subject = self.sub.as_ref()?.as_str()?;
-        // MCP-6: equal subjects of two issuers are two callers, in whatever form they are named.
+        // MCP-6: equal subjects of two issuers are two callers, in each form of their names.
         let issuer = match &self.iss {
             Some(Value::String(issuer)) => issuer.clone(),
             Some(other) => other.to_string(),

@@ -225,23 +225,23 @@ impl McpAudience {
         }
     }
 
-    /// Passes the change of a caller's roots on to the server that serves it alone.
-    pub(super) async fn roots_changed(
+    /// Passes a notification of a caller on to the server that serves it alone, such as that its roots
+    /// have changed.
+    pub(super) async fn pass_notice(
         &self,
         session: &Arc<CallerSession>,
-        params: Option<JsonText>,
+        (method, params): (&str, Option<JsonText>),
     ) {
         let only = self.only_session();
         let is_alone = only.is_some_and(|only| only.caller() == session.number);
         let Some(client) = self.client().filter(|_| session.is_own || is_alone) else {
-            // MCP-5: a server must not take the roots of one caller for those of all.
+            // MCP-5: a server must not take what one caller says, such as its roots, for that of all.
             return;
         };
-        let method = "notifications/roots/list_changed";
         let telling = client.tell(method, params, session.side());
         // CALL-6: a server that reads nothing keeps no message of its callers.
         if timeout(NOTICE_WAIT, telling).await.is_err() {
-            tracing::debug!("a change of roots was not taken");
+            tracing::debug!(method, "a notification of a caller was not taken");
         }
     }
 

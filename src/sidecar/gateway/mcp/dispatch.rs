@@ -79,6 +79,23 @@ impl CallerRequest {
     }
 }
 
+/// Returns true if a request of this method may be repeated after it may have been executed.
+fn may_repeat(method: &str) -> bool {
+    const READERS: [&str; 9] = [
+        "completion/complete",
+        "logging/setLevel",
+        "prompts/get",
+        "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "resources/templates/list",
+        "tasks/get",
+        "tasks/result",
+    ];
+    const LISTS: [&str; 4] = ["prompts/list", "resources/list", "tasks/list", "tools/list"];
+    READERS.contains(&method) || LISTS.contains(&method)
+}
+
 impl McpEndpoint {
     /// Answers a request.
     ///
@@ -204,7 +221,8 @@ impl McpEndpoint {
         };
         if &*request.method != "tools/call" {
             let options = CallOptions {
-                idempotent: Some(true),
+                // CALL-7: what is not known may change something.
+                idempotent: Some(may_repeat(&request.method)),
                 ..options
             };
             let asked = (&*request.method, request.params.clone());

@@ -140,8 +140,9 @@ impl McpEndpoint {
         match (method, session, &read.request_id) {
             ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
             ("notifications/progress", Some(session), _) => session.progressed(read, params).await,
-            ("notifications/roots/list_changed", Some(session), _) => {
-                self.audience.roots_changed(&session, params).await;
+            // MCP-5: what is not known here passes too.
+            (method, Some(session), _) if passes(method) => {
+                self.audience.pass_notice(&session, (method, params)).await;
             }
             _ => {}
         }
@@ -330,6 +331,14 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
+}
+
+/// Returns true if a notification of a caller is for its server.
+///
+/// MCP-6: a call without an id is no notification; it would pass the table of tools.
+pub(super) fn passes(method: &str) -> bool {
+    let is_of_hop = ["notifications/cancelled", "notifications/initialized"].contains(&method);
+    method.starts_with("notifications/") && !is_of_hop
 }
 
 /// Checks the head of a message before its body is read.

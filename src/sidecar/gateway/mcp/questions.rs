@@ -51,7 +51,7 @@ pub(super) struct QuestionProgress {
 }
 
 impl QuestionProgress {
-    /// Returns the way for a question whose server wants to hear of its progress.
+    /// Returns the way for a question of a server that wants to hear of the progress.
     fn of(question: &ServerQuestion) -> Option<Self> {
         let asker = question.asker.clone()?;
         let mut meta = request_meta::members(question.meta.as_ref()?)?;

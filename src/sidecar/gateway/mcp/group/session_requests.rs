@@ -13,7 +13,7 @@ use crate::mcp::message::{ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::mcp::caller_session::CallerSession;
-use crate::sidecar::gateway::mcp::exchange::{not_allowed, options};
+use crate::sidecar::gateway::mcp::exchange::{not_allowed, options, passes};
 use crate::sidecar::gateway::mcp::request_check::{SESSION, check_version};
 use crate::sidecar::gateway::mcp::rpc_reply::{empty_response, error_response};
 use crate::sidecar::gateway::mcp::session_facts::kept_capabilities;
@@ -132,11 +132,11 @@ impl McpGroup {
             RawMessage::Notification { method, params } => match (&*method, &read.request_id) {
                 ("notifications/cancelled", Some(id)) => session.cancel(id),
                 ("notifications/progress", _) => session.progressed(read, params).await,
-                ("notifications/roots/list_changed", _) => {
+                (method, _) if passes(method) => {
                     let parts = self.sessions.parts_of(&session);
                     let telling = parts.iter().map(|(endpoint, part)| {
-                        let params = params.clone();
-                        endpoint.audience.roots_changed(part, params)
+                        let own = (method, params.clone());
+                        endpoint.audience.pass_notice(part, own)
                     });
                     join_all(telling).await;
                 }
