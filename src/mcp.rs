@@ -49,6 +49,8 @@ pub(crate) mod message;
 
 pub(crate) mod json_text;
 
+mod canonical;
+
 mod id_scanner;
 
 pub(crate) mod request_meta;
@@ -77,6 +79,11 @@ pub(crate) mod dialect;
 mod handshake;
 
 mod standing;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
+pub(crate) mod log_level;
 
 mod tool_list;
 

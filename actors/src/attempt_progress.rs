@@ -48,11 +48,22 @@ const HOLD_PAUSE: Duration = Duration::from_millis(20);
 /// A hold of a call's limits of time, until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct ProgressHold(AttemptProgress);
+pub struct ProgressHold {
+    progress: AttemptProgress,
+    before: Duration,
+}
+
+impl ProgressHold {
+    /// Returns the time for which the call was held before: by other holds, also by those that last.
+    #[must_use]
+    pub fn before(&self) -> Duration {
+        self.before
+    }
+}
 
 impl Drop for ProgressHold {
     fn drop(&mut self) {
-        let mut state = self.0.0.acquire();
+        let mut state = self.progress.0.acquire();
         state.holds = state.holds.saturating_sub(1);
         if state.holds == 0
             && let Some(since) = state.held_since.take()
@@ -71,11 +82,16 @@ impl AttemptProgress {
     pub fn hold(&self) -> ProgressHold {
         let mut state = self.0.acquire();
         state.holds += 1;
+        let present = state.held_since.map_or(Duration::ZERO, NotedTime::elapsed);
+        let before = state.held + present;
         if state.held_since.is_none() {
             state.held_since = Some(NotedTime::now());
         }
         drop(state);
-        ProgressHold(self.clone())
+        ProgressHold {
+            progress: self.clone(),
+            before,
+        }
     }
 
     /// Returns true while a person is asked.
@@ -199,6 +215,7 @@ mod tests {
         assert_eq!(moved(at(0)), end);
         let (one, other) = (progress.hold(), progress.hold());
         tokio::time::advance(5 * SECOND).await;
+        assert_eq!(progress.hold().before(), 5 * SECOND);
         assert!(AttemptProgress::is_held(Some(&progress)));
         assert_eq!(moved(at(5)), at(8));
         assert_eq!(progress.silent_for(), Some(Duration::ZERO));
@@ -212,7 +229,8 @@ mod tests {
         assert_eq!(moved(at(7)), at(9));
         assert_eq!(progress.silent_for(), Some(SECOND));
         // While one lasts, the end is never there; the caller's own deadline is.
-        let _third = progress.hold();
+        let third = progress.hold();
+        assert_eq!(third.before(), 6 * SECOND);
         assert_eq!(moved(at(20)), at(20).after(HOLD_PAUSE));
         assert_eq!(moved(at(70)), at(60));
         progress.bound_holds(TimeLimit::Caller, Some(end));

@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use super::secret::Secret;
 use super::section::Section;
 use super::url::is_http_url;
-use super::value_type::{one_of, string};
+use super::value_type::{ValueType, one_of, string};
 
 /// Credentials that callers have to present; any one of them is enough.
 ///
@@ -40,8 +42,8 @@ pub enum AuthChoice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JwtRules {
-    /// Issuer, exactly as in the claim `iss`.
-    pub issuer: String,
+    /// Issuers, exactly as in the claim `iss`; a token is from one of them.
+    pub issuers: Vec<String>,
     /// Names of this service; a token's claim `aud` has to contain one of them.
     pub audience: Vec<String>,
     /// Location of the issuer's public keys.
@@ -127,7 +129,10 @@ fn read_jwt(mut section: Section<'_>) -> Option<JwtRules> {
         is_http_url,
     );
     let path = string("the path of a file", |path| !path.is_empty());
-    let issuer = section.get_if_set("issuer", &text());
+    // Behind one set of keys there may be several names, such as those of two versions of an issuer.
+    let names = text().list();
+    let schema = one_or_several(&names);
+    let issuers = section.get_if_set("issuer", &names.schema(schema));
     let audience = section.get_if_set("audience", &text().list());
     let url = section.get_if_set("jwks_url", &address);
     let file = section.get_if_set("jwks_file", &path);
@@ -135,17 +140,20 @@ fn read_jwt(mut section: Section<'_>) -> Option<JwtRules> {
     let is_given = section.present;
     if is_given {
         // Without an audience, a token for any other service of the issuer would open this one.
-        for (key, allowed) in [
+        for (key, names, allowed) in [
             (
                 "issuer",
+                &issuers,
                 "the claim iss of the tokens, such as \"https://idp.example\"",
             ),
             (
                 "audience",
+                &audience,
                 "the claim aud of the tokens, such as \"https://gateway.example/kg/mcp\"",
             ),
         ] {
-            if !section.has(key) {
+            let is_empty = names.as_ref().is_some_and(Vec::is_empty);
+            if is_empty || !section.has(key) {
                 section.conflict(key, "jwt needs it", allowed);
             }
         }
@@ -169,11 +177,16 @@ fn read_jwt(mut section: Section<'_>) -> Option<JwtRules> {
         (None, None) => return None,
     };
     Some(JwtRules {
-        issuer: issuer?,
-        audience: audience.filter(|names| !names.is_empty())?,
+        issuers: issuers?,
+        audience: audience?,
         keys,
         scopes: scopes.unwrap_or_default(),
     })
+}
+
+/// Returns the schema of a list that may be one text too.
+fn one_or_several(list: &ValueType<'_, Vec<String>>) -> Value {
+    json!({ "anyOf": [{ "type": "string" }, list.schema] })
 }
 
 /// Warns of keys that could be replaced on the way.

@@ -33,6 +33,8 @@ pub struct McpConfig {
     pub stderr_lines: usize,
     /// Maximum size of a message, in bytes.
     pub max_line: u64,
+    /// Time limit for the answers of a call's user, to all questions of the server together.
+    pub question_timeout: Duration,
     /// Sessions of its callers: shared or not.
     pub sessions: CallerSessions,
 }
@@ -55,7 +57,13 @@ pub enum CallerSessions {
 
 const STDIO_ONLY: [&str; 5] = ["command", "args", "env", "cwd", "stderr_lines"];
 const HTTP_ONLY: [&str; 1] = ["headers"];
-const BOTH: [&str; 4] = ["start_timeout", "hang_limit", "max_line", "sessions"];
+const BOTH: [&str; 5] = [
+    "start_timeout",
+    "hang_limit",
+    "max_line",
+    "question_timeout",
+    "sessions",
+];
 const PER_CALLER: [&str; 2] = ["max_sessions", "session_idle"];
 
 /// Reads the settings. Returns `None` for a dependency of another kind, which must have none of
@@ -82,6 +90,7 @@ pub(super) fn read(
     let hang_limit = section.get("hang_limit", &times);
     let stderr_lines = section.get("stderr_lines", &lines);
     let max_line = section.get("max_line", &size);
+    let question_timeout = section.get("question_timeout", &span);
     let sessions = read_sessions(section, kind);
     let is_stdio = kind == Some(DependencyKind::McpStdio);
     let is_http = kind == Some(DependencyKind::McpHttp);
@@ -123,6 +132,12 @@ pub(super) fn read(
         hang_limit: section.default_to("hang_limit", &times, hang_limit, Some(limit)),
         stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),
         max_line: section.default_to("max_line", &size, max_line, 16 << 20),
+        question_timeout: section.default_to(
+            "question_timeout",
+            &span,
+            question_timeout,
+            FIVE_MINUTES,
+        ),
         sessions,
     })
 }
@@ -175,6 +190,7 @@ const THREE: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 const SIXTEEN: NonZeroU32 = NonZeroU32::new(16).expect("sixteen is not zero");
 const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 const STDERR_LINES: i64 = 50;
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Variables of ours are read case-insensitively, so the case of names in them is lost. A server's

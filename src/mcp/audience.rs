@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use breakerbox_actors::AttemptProgress;
@@ -17,13 +17,11 @@ use super::json_text::{JsonText, MemberEdit, edited, joined};
 use super::message::{ParamsHead, RawOutcome, RawReply, RpcError, code};
 use super::request_meta::{self, SUBSCRIPTION};
 
-/// Maximum time for the answer of a user to a question of a server.
-pub(crate) const USER_PATIENCE: Duration = Duration::from_secs(300);
-
-/// Returns the error of a question that no user has answered.
-pub(crate) fn unanswered() -> RpcError {
-    let patience = RoundedDuration(USER_PATIENCE);
-    let text = format!("its user has not answered within {patience}");
+/// Returns the error of a question that no user has answered. `limit`: of the time for all questions
+/// of a call.
+pub(crate) fn unanswered(limit: Duration) -> RpcError {
+    let limit = RoundedDuration(limit);
+    let text = format!("its user has not answered within question_timeout = {limit}");
     RpcError::new(code::INTERNAL_ERROR, text)
 }
 
@@ -73,6 +71,44 @@ impl ServerNotice {
     }
 }
 
+/// A request of a server to the user of a caller.
+pub(crate) struct ServerQuestion {
+    pub(crate) method: Box<str>,
+    pub(crate) params: Option<JsonText>,
+    /// The metadata of its parameters, read once.
+    pub(crate) meta: Option<JsonText>,
+    /// The server that asks, if it can hear of the progress.
+    pub(crate) asker: Option<Weak<dyn QuestionAsker>>,
+}
+
+impl ServerQuestion {
+    /// Reads the head of a question, which takes as long as reading the message.
+    pub(crate) fn new(method: impl Into<Box<str>>, params: Option<JsonText>) -> Self {
+        let head = params.as_ref().and_then(ParamsHead::read);
+        Self {
+            method: method.into(),
+            params,
+            meta: head.and_then(|head| head.meta),
+            asker: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for ServerQuestion {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ServerQuestion")
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The server's side of a question.
+pub(crate) trait QuestionAsker: Send + Sync {
+    /// Tells the server of the progress of its question. `params`: of the notification, with the
+    /// server's own token.
+    fn progressed(self: Arc<Self>, params: JsonText) -> TellFuture<'static>;
+}
+
 /// The answer to a server's request. Dropping it withdraws the request.
 pub(crate) type AnswerFuture = Pin<Box<dyn Future<Output = RawOutcome> + Send>>;
 
@@ -85,7 +121,7 @@ pub(crate) trait CallListener: Send + Sync {
     fn heard(&self, notice: ServerNotice);
 
     /// Passes a request of the server on to the caller.
-    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture;
+    fn ask(&self, question: ServerQuestion) -> AnswerFuture;
 }
 
 /// The callers of a server, as long as they are connected.

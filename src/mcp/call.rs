@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use breakerbox_actors::AttemptProgress;
 
 use super::audience::CallSide;
+use super::canonical::canonical;
 use super::json_text::JsonText;
 use super::message::{LARGE, RawReply};
 
@@ -117,9 +118,7 @@ impl ToolCall {
         let input = [state.as_ref(), responses.as_ref()];
         let text = match &passed.arguments {
             None => "{}".into(),
-            // MCP-2: a large text is never read into a tree.
-            Some(arguments) if arguments.bytes().len() > LARGE => arguments.as_str().into(),
-            Some(arguments) => arguments.to_value().to_string().into(),
+            Some(arguments) => canonical(arguments),
         };
         (text, input, headers, passed.side.owner_number())
     }
@@ -317,6 +316,22 @@ mod tests {
         ToolCall {
             passed: Some(passed),
             ..ToolCall::new("a", Map::new())
+        }
+    }
+
+    #[test]
+    fn mcp_2_m13_calls_with_other_arguments_are_other_calls_however_they_are_written() {
+        let deep = |inner: u8| format!("{{\"a\":{}{inner}{}}}", "[".repeat(300), "]".repeat(300));
+        for (one, other) in [
+            (deep(1), deep(2)),
+            (
+                r#"{"a":18446744073709551617}"#.to_owned(),
+                r#"{"a":18446744073709551618}"#.to_owned(),
+            ),
+            (r#"{"a":1,"a":2}"#.to_owned(), r#"{"a":2}"#.to_owned()),
+        ] {
+            assert_ne!(passed(&one), passed(&other), "{one}");
+            assert_eq!(passed(&one), passed(&one));
         }
     }
 

@@ -10,6 +10,8 @@ use super::audience::{CallSide, StandingWishes};
 #[cfg(feature = "gateway")]
 use super::call::PassedCall;
 use super::call::{ToolCall, ToolResult, ToolTraits};
+#[cfg(feature = "gateway")]
+use super::canonical::canonical;
 use super::dependency::Mcp;
 #[cfg(feature = "gateway")]
 use super::dialect::ServerDescription;
@@ -17,7 +19,7 @@ use super::error::McpError;
 #[cfg(feature = "gateway")]
 use super::json_text::{JsonText, without_member};
 #[cfg(feature = "gateway")]
-use super::message::{LARGE, ParamsHead, RawReply};
+use super::message::{ParamsHead, RawReply};
 use super::server_state::ServerState;
 #[cfg(feature = "gateway")]
 use super::settings::{McpServer, McpSettings};
@@ -321,11 +323,7 @@ fn fingerprint_of(method: &str, params: Option<&JsonText>) -> u64 {
             Some(meta) => without_member(params, meta),
             None => params.clone(),
         };
-        match plain.bytes().len() > LARGE {
-            // MCP-2: a large text is never read into a tree.
-            true => plain.as_str().hash(&mut hasher),
-            false => plain.to_value().to_string().hash(&mut hasher),
-        }
+        canonical(&plain).hash(&mut hasher);
     }
     hasher.finish()
 }

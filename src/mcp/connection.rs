@@ -4,7 +4,7 @@
 //! It starts and replaces nothing: it only tells that it has ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::audience::{
-    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, USER_PATIENCE, unanswered,
+    AnswerFuture, CallListener, CallSide, QuestionAsker, ServerNotice, ServerQuestion,
+    SessionOwner, TellFuture, unanswered,
 };
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
@@ -24,16 +25,21 @@ use super::http::HttpLink;
 use super::incoming::IncomingMessage;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::message::{self, LARGE, MessageId, RpcError};
+use super::message::{self, LARGE, MessageId, RawOutcome, RpcError};
 use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
-use super::tool_list;
+use super::standing::ToldWishes;
+use super::tool_list::{self, PendingList};
 use crate::lock::LockExt as _;
 
 /// Maximum duration of any call, even if the settings have no limit.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Time for an answer that is there already.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of requests of the server that wait for answers at once.
 const MAX_ASKED: usize = 64;
+/// Maximum number of answers to requests of the server that wait until it reads them.
+const MAX_UNSENT: usize = 4 * MAX_ASKED;
 
 /// The lines that are waiting to be written.
 pub(super) type LineSender = mpsc::Sender<Vec<Bytes>>;
@@ -55,10 +61,15 @@ pub(super) struct Connection {
     dialect: OnceLock<Dialect>,
     /// The server's own requests, until they are answered.
     asked: Mutex<HashMap<MessageId, AbortHandle>>,
+    /// Number of answers that the server has not taken yet.
+    unsent: AtomicUsize,
     /// True once the server has forgotten the session.
     is_expired: AtomicBool,
     /// The session that it serves alone.
     owner: Option<Weak<dyn SessionOwner>>,
+    /// The wishes of its callers, as its server was told them.
+    pub(super) told: ToldWishes,
+    pub(super) listing: PendingList,
 }
 
 impl Connection {
@@ -76,8 +87,11 @@ impl Connection {
             state: Arc::clone(state),
             dialect: OnceLock::new(),
             asked: Mutex::default(),
+            unsent: AtomicUsize::new(0),
             is_expired: AtomicBool::new(false),
             owner: owner.map(Arc::downgrade),
+            told: ToldWishes::default(),
+            listing: PendingList::default(),
         })
     }
 
@@ -95,7 +109,7 @@ impl Connection {
     pub(super) fn tell_callers(&self, notice: ServerNotice) {
         if &*notice.method == "notifications/subscriptions/acknowledged" {
             // It answers our own subscription.
-            return;
+            return self.told.acknowledge();
         }
         // MCP-5: the subscription is ours, and so is its id.
         let notice = notice.without_subscription();
@@ -314,12 +328,12 @@ impl Connection {
             }
             IncomingMessage::Answer(None, Ok(_)) => {}
             IncomingMessage::Notification(notice) => self.notified(notice, of),
-            IncomingMessage::Request { id, method, params } => {
-                self.asked_by_server(id, &method, params, of);
+            IncomingMessage::Request { id, question } => {
+                self.asked_by_server(id, question, of);
             }
             IncomingMessage::Malformed { id, error } => {
                 // MCP-3: the server does not wait for the answer to what cannot be read.
-                self.respond(id, Box::pin(std::future::ready(Err(error))), Vec::new());
+                self.respond(id, at_once(Err(error)), (Vec::new(), ANSWER_WAIT));
             }
         }
     }
@@ -360,43 +374,56 @@ impl Connection {
     fn asked_by_server(
         self: &Arc<Self>,
         id: MessageId,
-        method: &str,
-        params: Option<JsonText>,
+        mut question: ServerQuestion,
         of: Option<u64>,
     ) {
-        let answer: AnswerFuture = match (method, self.asked_caller(of)) {
-            ("ping", _) => {
-                let empty = JsonText::checked(Bytes::from_static(b"{}"));
-                Box::pin(std::future::ready(Ok(empty)))
-            }
-            _ if self.asked.acquire().len() >= MAX_ASKED => {
-                let text = format!("{MAX_ASKED} requests wait for answers, which is the limit");
-                let error = RpcError::new(message::code::INTERNAL_ERROR, text);
-                Box::pin(std::future::ready(Err(error)))
-            }
-            (method, Some(listener)) => listener.ask(method, params),
-            // MCP-5: no answer is given in the name of a caller that was not asked.
-            (method, None) => {
-                let error = match self.calls.related() {
-                    RelatedCaller::Unknown if !self.is_owned() => several_callers(),
-                    _ => RpcError::method_not_found(method),
-                };
-                Box::pin(std::future::ready(Err(error)))
-            }
-        };
+        let limit = self.state.settings.question_timeout;
         // EDGE-1: the time of a user is not the server's.
-        self.respond(id, answer, self.calls.hold(of));
+        let held = self.calls.hold(of);
+        // MCP-5: a call takes a place that others wait for, however often its user is asked.
+        let before = held.iter().map(ProgressHold::before).max();
+        let patience = limit.saturating_sub(before.unwrap_or_default());
+        let answer = if &*question.method == "ping" {
+            at_once(Ok(JsonText::checked(Bytes::from_static(b"{}"))))
+        } else if self.asked.acquire().len() >= MAX_ASKED {
+            let text = format!("{MAX_ASKED} requests wait for answers, which is the limit");
+            at_once(Err(RpcError::new(message::code::INTERNAL_ERROR, text)))
+        } else if patience.is_zero() {
+            at_once(Err(unanswered(limit)))
+        } else if let Some(listener) = self.asked_caller(of) {
+            let own: Weak<Self> = Arc::downgrade(self);
+            question.asker = Some(own);
+            listener.ask(question)
+        } else {
+            // MCP-5: no answer is given in the name of a caller that was not asked.
+            at_once(Err(match self.calls.related() {
+                RelatedCaller::Unknown if !self.is_owned() => several_callers(),
+                _ => RpcError::method_not_found(&question.method),
+            }))
+        };
+        self.respond(id, answer, (held, patience));
     }
 
     /// Sends the answer to a request of the server, once it is there. `held`: the calls that stand
-    /// still until then.
-    fn respond(self: &Arc<Self>, id: MessageId, answer: AnswerFuture, held: Vec<ProgressHold>) {
+    /// still until then, and the time for it.
+    fn respond(
+        self: &Arc<Self>,
+        id: MessageId,
+        answer: AnswerFuture,
+        (held, patience): (Vec<ProgressHold>, Duration),
+    ) {
+        let limit = self.state.settings.question_timeout;
         let connection = Arc::downgrade(self);
         let own_id = id.clone();
         let mut asked = self.asked.acquire();
+        if asked.len() + self.unsent.load(Ordering::Relaxed) >= MAX_UNSENT {
+            // CALL-6: it reads none of the answers, of which each would wait.
+            tracing::debug!("a server asks more than it reads answers");
+            return;
+        }
         let task = tokio::spawn(async move {
-            let outcome = timeout(USER_PATIENCE, answer).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(unanswered()));
+            let outcome = timeout(patience, answer).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(unanswered(limit)));
             drop(held);
             let Some(connection) = connection.upgrade() else {
                 return;
@@ -404,7 +431,10 @@ impl Connection {
             connection.asked.acquire().remove(&own_id);
             let result = outcome.as_ref().map(|text| vec![text.bytes().clone()]);
             let line = message::answer(own_id.as_json(), result);
-            if let Err(error) = connection.send(line).await {
+            connection.unsent.fetch_add(1, Ordering::Relaxed);
+            let sent = connection.send(line).await;
+            connection.unsent.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = sent {
                 tracing::debug!(%error, "a server's request was not answered");
             }
         });
@@ -472,6 +502,17 @@ impl Connection {
     }
 }
 
+impl QuestionAsker for Connection {
+    fn progressed(self: Arc<Self>, params: JsonText) -> TellFuture<'static> {
+        Box::pin(async move {
+            let told = self.notify("notifications/progress", Some(params)).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "the progress of a question was not taken");
+            }
+        })
+    }
+}
+
 /// Guard of a request that waits for its answer.
 struct RequestGuard {
     connection: Weak<Connection>,
@@ -500,10 +541,53 @@ fn is_of_server(method: &str) -> bool {
         || method.starts_with("notifications/subscriptions/")
 }
 
+/// Returns an answer that is there already.
+fn at_once(outcome: RawOutcome) -> AnswerFuture {
+    Box::pin(std::future::ready(outcome))
+}
+
 /// The refusal of a question that could be for the users of several callers. They can be asked, so the
 /// method exists.
 fn several_callers() -> RpcError {
     let text = "calls of several callers are in flight, and the server does not say which one it asks \
                 for; sessions = \"per_caller\" gives each caller a server of its own";
     RpcError::new(message::code::INTERNAL_ERROR, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::McpSettings;
+    use super::*;
+
+    #[tokio::test]
+    async fn mcp_2_m14_answers_that_a_server_does_not_read_are_bounded() {
+        let (lines, mut waiting) = mpsc::channel(32);
+        let link = Link::Pipe(Mutex::new(Some(lines)));
+        let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+        let connection = Connection::new(link, Arc::default(), &state, None);
+        let ask = |id: String| {
+            let question = ServerQuestion::new("ping", None);
+            let id = MessageId::of_text(&id);
+            connection.take(IncomingMessage::Request { id, question }, None);
+        };
+        for number in 0..10_000 {
+            ask(number.to_string());
+            if number % 10 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let kept = connection.asked.acquire().len() + connection.unsent.load(Ordering::Relaxed);
+        assert_eq!(kept, MAX_UNSENT);
+        // One that reads again is answered again.
+        for _ in 0..MAX_UNSENT {
+            assert!(waiting.recv().await.is_some());
+        }
+        ask("last".to_owned());
+        loop {
+            let line = waiting.recv().await.unwrap().concat();
+            if String::from_utf8(line).unwrap().contains("\"last\"") {
+                break;
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::id_scanner::{IdScanner, ScannedId};
+use super::message::LARGE;
 
 /// An event.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +62,12 @@ impl EventReader {
     /// Returns the next event that has come whole.
     pub(super) fn next(&mut self) -> Option<StreamEvent> {
         self.events.pop_front()
+    }
+
+    /// Returns true if the next part may end the keeping of a large event, which is searched then.
+    pub(super) fn overflows(&self, part: &[u8]) -> bool {
+        let kept = self.line.len() + self.data.as_ref().map_or(0, Vec::len);
+        self.skipped.is_none() && kept > LARGE && kept + part.len() > self.max
     }
 
     /// Takes the next part of the stream.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::audience::CallSide;
@@ -15,7 +16,7 @@ use super::dialect::{
 };
 use super::error::McpError;
 use super::json_text::{JsonText, part_of};
-use super::message::{RawReply, code};
+use super::message::{LARGE, RawReply, code};
 use super::request_meta::{self, CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, SERVER_INFO};
 
 /// Time for the answer to the first question, after which the older dialect is tried beside it.
@@ -96,7 +97,7 @@ async fn discover(connection: &Arc<Connection>) -> Result<ServerDescription, Mcp
     };
     // A server that answers each method with something speaks another dialect.
     let unusable = |_| McpError::unusable("its description of itself cannot be read");
-    let (found, fields) = described(&reply, dialect).map_err(unusable)?;
+    let (found, fields) = described(reply, dialect).await.map_err(unusable)?;
     let versions = fields.supported_versions;
     if !versions.is_empty() && !versions.iter().any(|one| one == version) {
         // It knows other versions only, perhaps those with a handshake.
@@ -161,7 +162,7 @@ async fn initialize_as(
     let dialect = |version: Option<String>| Dialect::Handshake {
         version: version.unwrap_or_else(|| asked.to_owned()),
     };
-    let (mut found, fields) = described(&reply, dialect(None))?;
+    let (mut found, fields) = described(reply, dialect(None)).await?;
     found.dialect = dialect(fields.protocol_version);
     connection.agree(found.dialect.clone());
     connection.notify("notifications/initialized", None).await?;
@@ -173,7 +174,21 @@ struct OwnedFields {
     supported_versions: Vec<String>,
 }
 
-fn described(
+/// Reads a server's description of itself, apart from this thread if it is large.
+async fn described(
+    reply: RawReply,
+    dialect: Dialect,
+) -> Result<(ServerDescription, OwnedFields), McpError> {
+    if reply.text.bytes().len() <= LARGE {
+        return read_description(&reply, dialect);
+    }
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let reading = spawn_blocking(move || read_description(&reply, dialect));
+    let unread = |_| Err(McpError::protocol("its description of itself was not read"));
+    reading.await.unwrap_or_else(unread)
+}
+
+fn read_description(
     reply: &RawReply,
     dialect: Dialect,
 ) -> Result<(ServerDescription, OwnedFields), McpError> {

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::call_table::RequestOutcome;
 use super::connection::Connection;
@@ -52,6 +52,8 @@ pub(super) struct HttpSender {
     headers: Arc<HeaderMap>,
     /// Maximum size of a message, in bytes.
     max: usize,
+    /// Maximum time for connecting, and for taking a message that wants no answer.
+    patience: Duration,
 }
 
 /// The way of messages to a server over HTTP, for one connection.
@@ -76,6 +78,7 @@ impl HttpSender {
             uri,
             headers: Arc::new(headers),
             max,
+            patience: connect,
         })
     }
 
@@ -167,8 +170,12 @@ impl HttpLink {
     ) -> Result<(), McpError> {
         let mut headers = self.own_headers(dialect);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        let sent = self.sender.send(Method::POST, line, headers).await?;
-        tracing::trace!(status = sent.status().as_u16(), "a message was taken");
+        let sending = self.sender.send(Method::POST, line, headers);
+        // CALL-6: a server that takes no message, such as a cancellation, keeps no connection open.
+        let Ok(sent) = timeout(self.sender.patience, sending).await else {
+            return Err(McpError::closed("a message was not taken in time"));
+        };
+        tracing::trace!(status = sent?.status().as_u16(), "a message was taken");
         Ok(())
     }
 
@@ -238,7 +245,8 @@ impl HttpLink {
                     connection.liveness.heard();
                     found = Err(McpError::unusable("it has the id of another call"));
                 }
-                _ => {}
+                // MCP-5: in a list, what the server says stands before its answer.
+                message => connection.take(message, Some(id)),
             }
         }
         found
@@ -311,7 +319,19 @@ impl HttpLink {
             let Ok(part) = frame.into_data() else {
                 continue;
             };
-            events.feed(&part);
+            if events.overflows(&part) {
+                // MCP-2: the thread is shared with breakers and supervisors.
+                let feeding = spawn_blocking(move || {
+                    events.feed(&part);
+                    events
+                });
+                let Ok(fed) = feeding.await else {
+                    return StreamEnd::Broken(EventReader::new(self.sender.max));
+                };
+                events = fed;
+            } else {
+                events.feed(&part);
+            }
             while let Some(event) = events.next() {
                 let outcome = self.taken(connection, id, event).await;
                 if let Some(outcome) = outcome {
@@ -347,6 +367,10 @@ impl HttpLink {
                 }
             }
         };
+        if connection.is_asked() {
+            // The tasks that answer come before further questions.
+            tokio::task::yield_now().await;
+        }
         let mut answer = None;
         for message in messages {
             match (message, id) {

@@ -1,10 +1,17 @@
 //! Headers by which middle boxes route the requests of the newer dialect.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::json_text::JsonText;
 use super::message::ParamsHead;
 use super::server_state::ServerState;
 
@@ -62,18 +69,54 @@ fn search(schema: &Value, path: &mut Vec<String>, found: &mut Vec<HeaderParam>) 
     }
 }
 
-/// Returns the text of an argument, as a header has it.
-pub(crate) fn argument_text(arguments: &Value, path: &[String]) -> Option<String> {
-    let mut value = arguments;
-    for name in path {
-        value = value.get(name)?;
+/// Returns the text of an argument, as a header has it. Arguments that are too large have none.
+///
+/// MCP-2: the arguments are not read into a tree.
+pub(crate) fn argument_text(arguments: &JsonText, path: &[String]) -> Option<String> {
+    let mut text = arguments.as_str();
+    if text.len() > MAX_ARGUMENTS {
+        return None;
     }
-    match value {
-        Value::String(text) => Some(text.clone()),
+    for name in path {
+        text = member(text, name)?;
+    }
+    if text.starts_with(['{', '[']) {
+        return None;
+    }
+    match serde_json::from_str(text).ok()? {
+        Value::String(text) => Some(text),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// Returns the text of one member of an object.
+fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    struct MemberSearch<'n>(&'n str);
+
+    impl<'de> Visitor<'de> for MemberSearch<'_> {
+        type Value = Option<&'de RawValue>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = None;
+            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                if name == self.0 {
+                    found = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(object);
+    let found = reader.deserialize_map(MemberSearch(name)).ok()?;
+    found.map(RawValue::get)
 }
 
 /// Returns the headers of a call's arguments.
@@ -84,13 +127,9 @@ pub(super) fn param_headers(state: &ServerState, head: &ParamsHead) -> HeaderMap
     let (Some(params @ [_, ..]), Some(arguments)) = (params, &head.arguments) else {
         return headers;
     };
-    if arguments.bytes().len() > MAX_ARGUMENTS {
-        return headers;
-    }
-    let arguments = arguments.to_value();
     for (path, header) in params {
         let name = HeaderName::try_from(format!("mcp-param-{header}")).ok();
-        let value = argument_text(&arguments, path);
+        let value = argument_text(arguments, path);
         let value = value.and_then(|text| HeaderValue::try_from(encoded(&text)).ok());
         if let (Some(name), Some(value)) = (name, value) {
             headers.insert(name, value);
@@ -119,7 +158,10 @@ mod tests {
             "in": { "properties": { "deep": { "x-mcp-header": "Deep" } } } } });
         let params = header_params(&schema);
         assert_eq!(params.len(), 2);
-        let arguments = json!({ "region": "eu", "in": { "deep": 7 } });
+        let arguments = json!({ "region": "eu", "in": { "deep": 7 }, "all": [1] });
+        let arguments = JsonText::of(&arguments);
+        assert_eq!(argument_text(&arguments, &["all".to_owned()]), None);
+        assert_eq!(argument_text(&arguments, &["in".to_owned()]), None);
         let texts: Vec<_> = params
             .iter()
             .filter_map(|(path, _)| argument_text(&arguments, path))

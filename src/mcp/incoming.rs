@@ -10,11 +10,10 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::audience::ServerNotice;
+use super::audience::{ServerNotice, ServerQuestion};
 use super::call_table::RequestOutcome;
 use super::error::McpError;
 use super::id_scanner::{IdScanner, ScannedId};
-use super::json_text::JsonText;
 use super::message::{MessageFault, MessageId, RawMessage, RawReply, RpcError, code};
 
 /// Maximum number of messages in a list that are read.
@@ -29,8 +28,7 @@ pub(super) enum IncomingMessage {
     Notification(ServerNotice),
     Request {
         id: MessageId,
-        method: Box<str>,
-        params: Option<JsonText>,
+        question: ServerQuestion,
     },
     /// A request that cannot be read, with its answer.
     Malformed {
@@ -72,7 +70,10 @@ impl From<RawMessage> for IncomingMessage {
             RawMessage::Notification { method, params } => {
                 Self::Notification(ServerNotice::new(method, params))
             }
-            RawMessage::Request { id, method, params } => Self::Request { id, method, params },
+            RawMessage::Request { id, method, params } => {
+                let question = ServerQuestion::new(method, params);
+                Self::Request { id, question }
+            }
         }
     }
 }
@@ -99,6 +100,10 @@ impl IncomingText {
             Ok(message) => Self::One(message.into()),
             Err(MessageFault::Shape(Some(id))) => Self::One(IncomingMessage::unusable(Some(id))),
             Err(_) if text.first() == Some(&b'[') => Self::read_list(&text),
+            Err(MessageFault::Syntax) => match Self::read_joined(&text) {
+                Self::Stray => Self::scanned(&text, &MessageFault::Syntax),
+                read => read,
+            },
             Err(fault) => Self::scanned(&text, &fault),
         }
     }
@@ -125,10 +130,34 @@ impl IncomingText {
         }
     }
 
+    /// Reads messages without a line end in between, such as those of threads that share an output.
+    fn read_joined(text: &Bytes) -> Self {
+        let values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+        let mut objects = Vec::new();
+        for value in values {
+            match value {
+                Ok(raw) if raw.get().starts_with('{') => objects.push(raw.get().as_bytes()),
+                _ => return Self::Stray,
+            }
+            // CALL-6: those beyond the limit are not kept.
+            if objects.len() >= MAX_LIST {
+                break;
+            }
+        }
+        match objects.len() {
+            0 | 1 => Self::Stray,
+            _ => Self::read_objects(text, objects),
+        }
+    }
+
     fn read_list(text: &Bytes) -> Self {
-        let Ok(ObjectList(objects)) = serde_json::from_slice(text) else {
-            return Self::Stray;
-        };
+        match serde_json::from_slice(text) {
+            Ok(ObjectList(objects)) => Self::read_objects(text, objects),
+            Err(_) => Self::Stray,
+        }
+    }
+
+    fn read_objects(text: &Bytes, objects: Vec<&[u8]>) -> Self {
         let objects = objects.into_iter();
         let read = objects.filter_map(|object| match Self::read(&text.slice_ref(object)) {
             Self::One(message) => Some(message),
@@ -230,6 +259,8 @@ mod tests {
             "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\r\n",
             r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#,
             r#"[{"jsonrpc":"2.0","method":"x"},{"jsonrpc":"2.0","id":7,"result":{}}]"#,
+            r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"method":null,"params":null,"error":null}"#,
         ] {
             let answer = read(text).into_messages().pop();
             let Some(IncomingMessage::Answer(Some(id), Ok(_))) = answer else {

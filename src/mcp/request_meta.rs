@@ -20,7 +20,7 @@ pub(crate) const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilitie
 pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub(crate) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
-const PROGRESS_TOKEN: &str = "progressToken";
+pub(crate) const PROGRESS_TOKEN: &str = "progressToken";
 /// Keys that belong to one hop.
 const ONE_HOP: [&str; 5] = [
     PROTOCOL_VERSION,

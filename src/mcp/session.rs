@@ -64,10 +64,10 @@ impl Session {
             true => Some(tool_list::list_all(&connection).await?),
             false => Some(Vec::new()),
         };
-        Ok(Self::begun(connection, server_state, (description, listed)))
+        Ok(Self::begun(connection, server_state, (description, listed)).await)
     }
 
-    fn begun(
+    async fn begun(
         connection: Arc<Connection>,
         server_state: &Arc<ServerState>,
         (description, listed): (ServerDescription, Option<Vec<RawTool>>),
@@ -84,7 +84,7 @@ impl Session {
         let is_older = !description.dialect.is_self_contained();
         let description = Arc::new(description);
         if listed.is_some() {
-            server_state.learn(Some(Arc::clone(&description)), listed);
+            tool_list::learn(server_state, Some(Arc::clone(&description)), listed).await;
         }
         let liveness = Arc::clone(&connection.liveness);
         let mut tasks = Vec::new();
@@ -133,9 +133,27 @@ impl Session {
             self.connection.state.note_attempt_limit(attempt);
         }
         let mut watch = CallWatch::begin(&self.liveness, attempt);
-        let outcome = self.connection.ask(method, params, side).await;
+        let outcome = self.ask_server(method, params, side).await;
         watch.is_answered = !matches!(&outcome, Err(McpError::Silent(_)));
         outcome
+    }
+
+    async fn ask_server(
+        &self,
+        method: &str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> RequestOutcome {
+        let connection = &self.connection;
+        if connection.dialect().is_some_and(Dialect::is_self_contained) {
+            return connection.ask(method, params, side).await;
+        }
+        if method == standing::SUBSCRIBE {
+            return standing::subscribe(connection, params, side).await;
+        }
+        // MCP-5: the older dialect has one level for all calls.
+        connection.told.until_level(side.level).await;
+        connection.ask(method, params, side).await
     }
 
     /// Closes the connection.

@@ -24,6 +24,8 @@ pub struct McpSettings {
     pub stderr_lines: usize,
     /// Maximum size of a message, either way, in bytes.
     pub max_line: usize,
+    /// Limit for the time in which one call waits for its user, all questions of the server together.
+    pub question_timeout: Duration,
     /// Tools that may be repeated after they may have been executed, regardless of their own hints
     /// (rule CALL-7).
     pub idempotent: Vec<String>,
@@ -82,6 +84,8 @@ impl McpSettings {
     pub const HANG_LIMIT: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
     /// Default number of lines of standard error that are kept.
     pub const STDERR_LINES: usize = 50;
+    /// Default limit for the questions of one call.
+    pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(300);
     /// Default maximum size of a message: 16 MiB.
     pub const MAX_LINE: usize = 16 << 20;
 
@@ -134,6 +138,7 @@ impl McpSettings {
             hang_limit: own.hang_limit,
             stderr_lines: own.stderr_lines,
             max_line: usize::try_from(own.max_line).unwrap_or(usize::MAX),
+            question_timeout: own.question_timeout,
             idempotent: config.idempotent.clone(),
             // The configured policy decides, even if it sets no limit.
             serial_writes: false,
@@ -148,6 +153,7 @@ impl McpSettings {
             hang_limit: Some(hang_limit),
             stderr_lines: Self::STDERR_LINES,
             max_line: Self::MAX_LINE,
+            question_timeout: Self::QUESTION_TIMEOUT,
             idempotent: Vec::new(),
             serial_writes,
             per_caller: false,

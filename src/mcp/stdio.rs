@@ -185,6 +185,10 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
         } else {
             IncomingText::read(&line)
         };
+        if connection.is_asked() {
+            // The tasks that answer come before further questions.
+            tokio::task::yield_now().await;
+        }
         match read {
             IncomingText::Unknown => stray = 0,
             IncomingText::One(message) => {

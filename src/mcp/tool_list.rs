@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,10 +11,13 @@ use tokio::task::spawn_blocking;
 
 use super::audience::{CallSide, ServerNotice};
 use super::connection::Connection;
+use super::dialect::ServerDescription;
 use super::error::McpError;
 use super::json_text::{JsonText, part_of};
 use super::message::LARGE;
+use super::server_state::ServerState;
 use super::tools::RawTool;
+use crate::lock::LockExt as _;
 
 /// Maximum number of pages of a list.
 const MAX_PAGES: usize = 1000;
@@ -24,8 +27,9 @@ const CHANGED: &str = "notifications/tools/list_changed";
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ToolPage<'a> {
+    /// Some languages write `null` for an empty list.
     #[serde(borrow, default)]
-    tools: Vec<&'a RawValue>,
+    tools: Option<Vec<&'a RawValue>>,
     /// Some servers count their pages: it goes back as it came.
     #[serde(default)]
     next_cursor: Option<Value>,
@@ -41,7 +45,7 @@ struct ToolName<'a> {
 fn read_page(text: &JsonText) -> Result<(Vec<RawTool>, Option<Value>), McpError> {
     let page: ToolPage<'_> = serde_json::from_slice(text.bytes())
         .map_err(|_| McpError::unusable("its list of tools cannot be read"))?;
-    let tools = page.tools.into_iter().filter_map(|raw| {
+    let tools = page.tools.into_iter().flatten().filter_map(|raw| {
         // A tool without a name cannot be called.
         let ToolName { name } = serde_json::from_str(raw.get()).ok()?;
         Some(RawTool {
@@ -95,27 +99,65 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
         connection.tell_callers(notice);
         return;
     }
-    let connection = Arc::clone(connection);
-    drop(tokio::spawn(async move {
-        match list_all(&connection).await {
-            Ok(listed) => learn(&connection, listed).await,
-            Err(error) => tracing::warn!(
-                %error,
-                "a server's tools have changed, and cannot be listed"
-            ),
-        }
-        connection.state.tell_audience(notice);
-    }));
+    // CALL-6: a server that announces without end is asked for one list at a time.
+    if connection.listing.announce(notice) {
+        let connection = Arc::clone(connection);
+        drop(tokio::spawn(async move {
+            while let Some(notice) = connection.listing.next() {
+                match list_all(&connection).await {
+                    Ok(listed) => learn(&connection.state, None, Some(listed)).await,
+                    Err(error) => tracing::warn!(
+                        %error,
+                        "a server's tools have changed, and cannot be listed"
+                    ),
+                }
+                connection.state.tell_audience(notice);
+            }
+        }));
+    }
 }
 
-/// Stores tools, apart from this thread if they are many.
-async fn learn(connection: &Arc<Connection>, listed: Vec<RawTool>) {
-    let size: usize = listed.iter().map(|tool| tool.text.bytes().len()).sum();
-    let state = Arc::clone(&connection.state);
-    if size <= LARGE {
-        return state.learn(None, Some(listed));
+/// The announced changes of a server's tools that its list is to follow.
+#[derive(Default)]
+pub(super) struct PendingList(Mutex<PendingState>);
+
+#[derive(Default)]
+struct PendingState {
+    is_listing: bool,
+    /// The last announcement since the present list was asked for.
+    announced: Option<ServerNotice>,
+}
+
+impl PendingList {
+    /// Notes an announcement. Returns true if the tools are not being listed.
+    fn announce(&self, notice: ServerNotice) -> bool {
+        let mut state = self.0.acquire();
+        state.announced = Some(notice);
+        !std::mem::replace(&mut state.is_listing, true)
     }
-    let learned = spawn_blocking(move || state.learn(None, Some(listed))).await;
+
+    /// Returns the announcement after which the tools have to be listed; `None` ends the listing.
+    fn next(&self) -> Option<ServerNotice> {
+        let mut state = self.0.acquire();
+        state.is_listing = state.announced.is_some();
+        state.announced.take()
+    }
+}
+
+/// Stores the facts that were learned of a server, apart from this thread if its tools are many.
+pub(super) async fn learn(
+    state: &Arc<ServerState>,
+    description: Option<Arc<ServerDescription>>,
+    listed: Option<Vec<RawTool>>,
+) {
+    let tools = listed.iter().flatten();
+    let size: usize = tools.map(|tool| tool.text.bytes().len()).sum();
+    if size <= LARGE {
+        return state.learn(description, listed);
+    }
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let state = Arc::clone(state);
+    let learned = spawn_blocking(move || state.learn(description, listed)).await;
     if learned.is_err() {
         tracing::warn!("a server's tools could not be stored");
     }
@@ -139,7 +181,7 @@ pub(super) async fn catch_up(connection: &Arc<Connection>, was_away: bool) {
                 .zip(present.iter())
                 .all(|(one, other)| one.text == other.text);
         if !is_same {
-            learn(connection, listed).await;
+            learn(state, None, Some(listed)).await;
             state.tell_audience(ServerNotice::new(CHANGED, None));
         }
     }

@@ -50,6 +50,8 @@ mod cors;
 #[cfg(feature = "cli")]
 mod fake_server;
 #[cfg(feature = "cli")]
+mod floods;
+#[cfg(feature = "cli")]
 mod group_sessions;
 #[cfg(feature = "cli")]
 mod groups;
@@ -60,6 +62,8 @@ mod oddities;
 
 mod ownership;
 #[cfg(feature = "cli")]
+mod questions;
+#[cfg(feature = "cli")]
 mod resumption;
 #[cfg(feature = "cli")]
 mod roots;
@@ -69,6 +73,10 @@ mod session_limits;
 mod sessions;
 #[cfg(feature = "cli")]
 mod tools_table;
+#[cfg(feature = "cli")]
+mod web_servers;
+#[cfg(feature = "cli")]
+mod wishes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -107,6 +107,7 @@ fn mcp_6_credentials_of_callers_are_read_and_never_shown() {
         panic!("{:?}", settings.dependencies["kg"].auth);
     };
     let jwt = own.jwt.as_ref().unwrap();
+    assert_eq!(jwt.issuers, ["https://idp.example"]);
     assert_eq!(jwt.audience, ["kg"]);
     assert_eq!(jwt.scopes, ["a", "b"]);
     assert_eq!(
@@ -130,6 +131,14 @@ fn mcp_6_credentials_that_check_nothing_are_told() {
         (
             "auth = { jwt = { audience = \"i\", jwks_url = \"https://a/k\" } }",
             "issuer",
+        ),
+        (
+            "auth = { jwt = { audience = \"i\", issuer = [], jwks_url = \"https://a/k\" } }",
+            "jwt needs it",
+        ),
+        (
+            "auth = { jwt = { audience = \"\", issuer = [\"a\"], jwks_url = \"https://a/k\" } }",
+            "jwt needs it",
         ),
         (
             "auth = { jwt = { audience = \"i\", issuer = \"a\" } }",

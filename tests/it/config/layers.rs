@@ -173,6 +173,7 @@ fn item_93_every_key_has_an_effective_value() {
         "hang_limit",
         "stderr_lines",
         "max_line",
+        "question_timeout",
         "sessions",
         "max_sessions",
         "session_idle",

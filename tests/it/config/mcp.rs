@@ -16,7 +16,8 @@ fn load(text: &str) -> Result<Settings, ConfigError> {
 fn a_process_has_its_program_and_writes_one_at_a_time() {
     let text = "[dependencies.kg]\nkind = \"mcp_stdio\"\ncommand = \"node\"\nargs = [\"a.js\", \"b, c\"]\n\
                 env = { MEMORY_FILE_PATH = \"m\" }\ncwd = \"there\"\nstart_timeout = \"3s\"\n\
-                hang_limit = \"off\"\nstderr_lines = 7\nmax_line = \"1MiB\"\nidempotent = [\"search_nodes\"]\n";
+                hang_limit = \"off\"\nstderr_lines = 7\nmax_line = \"1MiB\"\n\
+                question_timeout = \"30s\"\nidempotent = [\"search_nodes\"]\n";
     let settings = load(text).unwrap();
     let kg = &settings.dependencies["kg"];
     assert_eq!(kg.kind, Some(DependencyKind::McpStdio));
@@ -30,6 +31,7 @@ fn a_process_has_its_program_and_writes_one_at_a_time() {
         (own.hang_limit, own.stderr_lines, own.max_line),
         (None, 7, 1 << 20)
     );
+    assert_eq!(own.question_timeout, Duration::from_secs(30));
     let writes = kg.settings.bulkhead.max_concurrent_writes;
     assert_eq!(writes, Some(NonZeroU32::MIN));
     let more = format!("{text}[dependencies.kg.bulkhead]\nmax_concurrent_writes = 0\n");
@@ -50,6 +52,7 @@ fn a_server_elsewhere_has_an_address_and_headers() {
     let own = kg.mcp.as_ref().unwrap();
     assert_eq!(own.headers["x-api-key"].expose(), "k");
     assert_eq!(own.hang_limit, Some(NonZeroU32::MIN));
+    assert_eq!(own.question_timeout, Duration::from_secs(300));
     assert_eq!(kg.settings.bulkhead.max_concurrent_writes, None);
 }
 

@@ -494,6 +494,50 @@ async fn mcp_6_m12_a_refusal_leads_to_the_authorization_server() {
 }
 
 #[tokio::test]
+async fn mcp_6_a22_tokens_of_each_listed_issuer_open_the_door_and_are_of_their_own_callers() {
+    let fake = FakeServer::start("fake", &["read"]).await;
+    let signer = Signer::ed();
+    let server = KeyServer::start(vec![signer.jwk("ed")]).await;
+    let several = format!("issuer = [\"{ISSUER}\", \"https://v2.idp.example\"]");
+    let auth = server
+        .auth("")
+        .replace(&format!("issuer = \"{ISSUER}\""), &several);
+    let bed = FrontBed::of(&fake.table("kg", &auth)).await;
+    let token = |issuer: Value| signer.token("ed", &claims(json!({ "iss": issuer })));
+    for (issuer, expected) in [
+        (json!(ISSUER), 200),
+        (json!("https://v2.idp.example"), 200),
+        (json!("https://v3.idp.example"), 401),
+        (json!(format!("{ISSUER},https://v2.idp.example")), 401),
+    ] {
+        let (status, said) = listed(&bed, Some(&token(issuer.clone()))).await;
+        assert_eq!(status, expected, "{issuer}: {said}");
+    }
+    let path = "/.well-known/oauth-protected-resource/kg/mcp";
+    let document = http().get(bed.url(path)).send().await.unwrap();
+    let document: Value = document.json().await.unwrap();
+    let servers = json!([ISSUER, "https://v2.idp.example"]);
+    assert_eq!(document["authorization_servers"], servers);
+    // The same subject of another issuer is another caller.
+    let bearer = |issuer: Value| format!("Bearer {}", token(issuer));
+    let first = bearer(json!(ISSUER));
+    let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {} });
+    let sent = [("authorization", first.as_str())];
+    let (_, headers, _) = bed.send(KG, "initialize", hello, &sent).await;
+    let session = headers["mcp-session-id"].to_str().unwrap();
+    for (issuer, expected) in [(json!(ISSUER), 200), (json!("https://v2.idp.example"), 404)] {
+        let token = bearer(issuer);
+        let sent = [
+            ("authorization", token.as_str()),
+            ("mcp-session-id", session),
+        ];
+        let (status, _, text) = bed.send(KG, "ping", json!({}), &sent).await;
+        assert_eq!(status, expected, "{text}");
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn mcp_6_a_renewed_token_of_the_same_subject_keeps_its_session() {
     let fake = FakeServer::start("fake", &["read"]).await;
     let signer = Signer::ed();

@@ -66,8 +66,24 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
             format!("{{\"jsonrpc\":\"2.0\",\"id\":ID.0,{result}}}"),
             true,
         ),
+        // A21: some servers return the id as a text.
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":\"ID\",{result}}}"),
+            true,
+        ),
         (
             format!("[{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}]"),
+            true,
+        ),
+        // The threads of some servers share their output.
+        (
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"x\"}}{{\"jsonrpc\":\"2.0\",\"id\":ID,{result}}}"
+            ),
+            true,
+        ),
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"method\":null,{result}}}"),
             true,
         ),
         (
@@ -114,6 +130,107 @@ async fn mcp_5_a8_what_belongs_to_one_callers_call_is_told_to_no_other() {
     let first = next_event(&mut heard, &mut String::new()).await;
     assert_eq!(first["method"], "notifications/tools/list_changed");
     drop(heard);
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_a10_ids_of_our_own_subscriptions_reach_no_caller() {
+    let Some(front) = Front::open("newer", "").await else {
+        return;
+    };
+    let session = front.session(json!({})).await;
+    let mut heard = session.listen(None).await;
+    let key = "io.modelcontextprotocol/subscriptionId";
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/list_changed\",\"params\":\
+         {{\"_meta\":{{\"{key}\":\"3\",\"own\":1}}}}}}\n\
+         {{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{{\"content\":[]}}}}"
+    );
+    session.call("lines", json!({ "line": line })).await;
+    let notice = next_event(&mut heard, &mut String::new()).await;
+    assert_eq!(notice["method"], "notifications/resources/list_changed");
+    assert_eq!(notice["params"]["_meta"], json!({ "own": 1 }), "{notice}");
+    drop(heard);
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_a21_metadata_and_members_that_are_null_are_none() {
+    for dialect in ["older", "newer"] {
+        let Some(front) = Front::open(dialect, "").await else {
+            return;
+        };
+        let meta = "{\"jsonrpc\":\"2.0\",\"id\":\"own\",\"method\":\"tools/call\",\
+                    \"params\":{\"name\":\"echo\",\"_meta\":null,\"arguments\":null}}";
+        let sent = front.post(meta).send().await.unwrap();
+        let answer = super::front_bed::messages(sent).await;
+        assert_eq!(said(&answer[0]), "", "{dialect}");
+        // A result with members of null gets no second member of the same name.
+        let line = "{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[],\"_meta\":null,\
+                    \"resultType\":null,\"ttlMs\":null}}";
+        let newer = front.newer(json!({}));
+        let params = json!({ "name": "lines", "arguments": { "line": line } });
+        let text = newer.send("tools/call", params).await.text().await.unwrap();
+        for name in ["\"_meta\"", "\"resultType\"", "\"ttlMs\""] {
+            assert!(text.matches(name).count() <= 1, "{dialect} {text}");
+        }
+        front.end().await;
+    }
+}
+
+/// The lines of a server `s` that takes its time to start.
+fn late(seconds: &str, more: &str) -> Option<String> {
+    let program = super::front_bed::program()?;
+    Some(format!(
+        "[dependencies.late]\nkind = \"mcp_stdio\"\ncommand = \"sh\"\n\
+         args = [\"-c\", \"sleep {seconds}; exec python3 -u {} older\"]\n{more}",
+        program.display()
+    ))
+}
+
+#[tokio::test]
+async fn mcp_1_a17_readers_that_come_while_their_server_starts_are_served_side_by_side() {
+    let Some(late) = late("1", "") else {
+        return;
+    };
+    let Some(mut front) = Front::open("older", &late).await else {
+        return;
+    };
+    front.name = "late";
+    let listing = front.caller();
+    let listing = listing.ask("tools/list", json!({}));
+    let call = async |seconds: f64| {
+        let answer = front
+            .caller()
+            .call("slow", json!({ "seconds": seconds }))
+            .await;
+        assert_eq!(said(&answer), "done");
+        tokio::time::Instant::now()
+    };
+    // As writers, they would go one at a time.
+    let (one, other, listed) = tokio::join!(call(1.5), call(1.5), listing);
+    // A cursor of the server would not be known when its tools are.
+    assert!(listed["result"]["nextCursor"].is_null(), "{listed}");
+    assert!(listed["result"]["tools"].as_array().unwrap().len() > 5);
+    let between = one.max(other) - one.min(other);
+    assert!(between < Duration::from_millis(1200), "{between:?}");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_6_a19_a_group_waits_a_moment_for_a_member_that_starts() {
+    let group = "[dependencies.g]\nkind = \"mcp_group\"\nmembers = { a = \"s\", b = \"late\" }\n";
+    let Some(late) = late("0.2", group) else {
+        return;
+    };
+    let Some(mut front) = Front::open("older", &late).await else {
+        return;
+    };
+    front.name = "g";
+    let listed = front.caller().ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    let has = |name: &str| tools.iter().any(|tool| tool["name"] == name);
+    assert!(has("a_echo") && has("b_echo"), "{listed}");
     front.end().await;
 }
 

@@ -19,7 +19,7 @@ const MAX_TOKEN: usize = 16 * 1024;
 /// Tolerated difference between clocks, in seconds.
 const LEEWAY: u64 = 60;
 
-/// Checks tokens of one issuer.
+/// Checks tokens of issuers that share their keys.
 pub(super) struct TokenVerifier {
     keys: KeyCache,
     validation: Validation,
@@ -38,10 +38,14 @@ struct ScopeClaims {
 impl ScopeClaims {
     /// The subject of the token; `None` if it names none.
     fn subject(&self) -> Option<CallerIdentity> {
-        let text = |claim: &Option<Value>| claim.as_ref()?.as_str().map(str::to_owned);
-        let subject = text(&self.sub)?;
-        let issuer = text(&self.iss).unwrap_or_default();
-        Some(CallerIdentity::of_subject(&issuer, &subject))
+        let subject = self.sub.as_ref()?.as_str()?;
+        // MCP-6: equal subjects of two issuers are two callers, in each form of their names.
+        let issuer = match &self.iss {
+            Some(Value::String(issuer)) => issuer.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        Some(CallerIdentity::of_subject(&issuer, subject))
     }
 }
 
@@ -49,7 +53,7 @@ impl TokenVerifier {
     pub(super) fn new(rules: &JwtRules, keys: KeyCache) -> Self {
         ring_provider::install();
         let mut validation = Validation::new(Algorithm::RS256);
-        validation.set_issuer(&[&rules.issuer]);
+        validation.set_issuer(&rules.issuers);
         validation.set_audience(&rules.audience);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         validation.validate_nbf = true;

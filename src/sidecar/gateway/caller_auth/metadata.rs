@@ -41,7 +41,7 @@ pub(super) fn document(
     let jwt = config.jwt.as_ref()?;
     let mut document = json!({
         "resource": format!("{}{path}", base(config, head)?),
-        "authorization_servers": [jwt.issuer],
+        "authorization_servers": jwt.issuers,
         "bearer_methods_supported": ["header"],
     });
     if !jwt.scopes.is_empty() {

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, Weak};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use super::caller_message::{CallerMessage, LEVELS, rank_of};
+use super::caller_message::{CallerMessage, rank_of};
 use super::caller_session::CallerSession;
+use super::questions::NOTICE_WAIT;
 use super::session_facts::{MAX_RESOURCES, MAX_URI};
 use super::sessions::{SessionLimits, SessionTable};
 use crate::buffer_budget::{BufferBudget, BufferShare};
@@ -18,6 +20,7 @@ use crate::mcp::McpClient;
 use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
+use crate::mcp::log_level::LEVELS;
 use crate::mcp::message::{MessageId, notification};
 use crate::mcp::request_meta::{self, SUBSCRIPTION};
 
@@ -98,6 +101,8 @@ pub(super) struct McpAudience {
     last: AtomicU64,
     client: Mutex<Option<McpClient>>,
     budget: BufferBudget,
+    /// Number of the calls without a session that want log messages, by the rank of their level.
+    asked_levels: Mutex<[usize; LEVELS.len()]>,
 }
 
 impl McpAudience {
@@ -108,6 +113,7 @@ impl McpAudience {
             last: AtomicU64::new(0),
             client: Mutex::default(),
             budget: budget.clone(),
+            asked_levels: Mutex::default(),
         })
     }
 
@@ -129,7 +135,9 @@ impl McpAudience {
         };
         let sessions = self.sessions.all();
         let mut resources = BTreeSet::new();
-        let mut lowest: Option<usize> = None;
+        // MCP-5: the most verbose level that any caller asks for; each one gets its own.
+        let asked = *self.asked_levels.acquire();
+        let mut lowest = asked.iter().position(|number| *number > 0);
         for session in &sessions {
             if session.is_own {
                 session.wish();
@@ -217,19 +225,39 @@ impl McpAudience {
         }
     }
 
-    /// Passes the change of a caller's roots on to the server that serves it alone.
-    pub(super) fn roots_changed(&self, session: &Arc<CallerSession>, params: Option<JsonText>) {
+    /// Passes a notification of a caller on to the server that serves it alone, such as that its roots
+    /// have changed.
+    pub(super) async fn pass_notice(
+        &self,
+        session: &Arc<CallerSession>,
+        (method, params): (&str, Option<JsonText>),
+    ) {
         let only = self.only_session();
         let is_alone = only.is_some_and(|only| only.caller() == session.number);
         let Some(client) = self.client().filter(|_| session.is_own || is_alone) else {
-            // MCP-5: a server must not take the roots of one caller for those of all.
+            // MCP-5: a server must not take what one caller says, such as its roots, for that of all.
             return;
         };
-        let side = session.side();
-        tokio::spawn(async move {
-            let method = "notifications/roots/list_changed";
-            client.tell(method, params, side).await;
-        });
+        let telling = client.tell(method, params, session.side());
+        // CALL-6: a server that reads nothing keeps no message of its callers.
+        if timeout(NOTICE_WAIT, telling).await.is_err() {
+            tracing::debug!(method, "a notification of a caller was not taken");
+        }
+    }
+
+    /// Lets the server tell log messages from this level on, for as long as the guard lives.
+    pub(super) fn ask_level(self: &Arc<Self>, rank: usize) -> Option<LevelGuard> {
+        let is_first = {
+            let mut asked = self.asked_levels.acquire();
+            let number = asked.get_mut(rank)?;
+            *number += 1;
+            *number == 1
+        };
+        if is_first {
+            self.wish();
+        }
+        let audience = Arc::clone(self);
+        Some(LevelGuard { audience, rank })
     }
 
     /// Ends all streams that would not end by themselves.
@@ -237,6 +265,27 @@ impl McpAudience {
         self.sessions.end_streams();
         let subscriptions = std::mem::take(&mut *self.subscriptions.acquire());
         drop(subscriptions);
+    }
+}
+
+/// Guard of a call that wants log messages of a level.
+pub(super) struct LevelGuard {
+    audience: Arc<McpAudience>,
+    rank: usize,
+}
+
+impl Drop for LevelGuard {
+    fn drop(&mut self) {
+        let is_last = {
+            let mut asked = self.audience.asked_levels.acquire();
+            asked.get_mut(self.rank).is_some_and(|number| {
+                *number = number.saturating_sub(1);
+                *number == 0
+            })
+        };
+        if is_last {
+            self.audience.wish();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::mcp::audience::ServerNotice;
 use crate::mcp::json_text::JsonText;
+use crate::mcp::log_level::{LEVELS, rank};
 use crate::mcp::request_meta;
 
 /// A message on its way to a caller, in pieces.
@@ -17,23 +18,6 @@ static LAST_CALLER: AtomicU64 = AtomicU64::new(0);
 /// Returns the number of a new caller.
 pub(super) fn next_caller() -> u64 {
     LAST_CALLER.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-/// Levels of log messages, from the lowest.
-pub(super) const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-
-/// Returns the rank of a level.
-pub(super) fn rank(level: &str) -> Option<usize> {
-    LEVELS.iter().position(|one| *one == level)
 }
 
 /// Returns the rank of a log message.

@@ -11,18 +11,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::caller_message::{CallerMessage, LEVELS, is_capable, next_caller, rank, rank_of};
+use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::kept_call::KeptCall;
-use super::questions::{self, QuestionWay};
+use super::questions::{self, AskedQuestion, QuestionProgress, QuestionWay};
 use super::session_facts::WatchedResources;
 use super::session_stream::{OpenedStream, SessionStream};
 use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{
-    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, StandingWishes,
+    AnswerFuture, CallListener, CallSide, ServerNotice, ServerQuestion, SessionOwner,
+    StandingWishes,
 };
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{MessageId, RawOutcome, RpcError, notification};
+use crate::mcp::log_level::{LEVELS, rank};
+use crate::mcp::message::{MessageId, ParamsHead, RawOutcome, RpcError, notification};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of calls of a session with streams that can be taken up again.
@@ -41,7 +43,7 @@ pub(super) struct CallerSession {
     /// The session of a group of which this is the part at one member.
     group: Option<Arc<CallerSession>>,
     own: Weak<CallerSession>,
-    asked: Mutex<HashMap<MessageId, oneshot::Sender<RawOutcome>>>,
+    asked: Mutex<HashMap<MessageId, AskedQuestion>>,
     last_asked: AtomicU64,
     calls: Mutex<HashMap<MessageId, Arc<Notify>>>,
     used: Mutex<Instant>,
@@ -119,20 +121,41 @@ impl CallerSession {
     }
 
     /// Begins a question to the caller. Dropping the guard withdraws it.
-    pub(super) fn begin_ask(&self) -> (QuestionGuard, oneshot::Receiver<RawOutcome>) {
+    /// `progress`: the server that hears of its progress.
+    pub(super) fn begin_ask(
+        &self,
+        progress: Option<QuestionProgress>,
+    ) -> (QuestionGuard, oneshot::Receiver<RawOutcome>) {
         let known = self.known();
         let number = known.last_asked.fetch_add(1, Ordering::Relaxed) + 1;
         let id = MessageId::of_text(&format!("breakerbox-{number}"));
-        let (sender, receiver) = oneshot::channel();
-        known.asked.acquire().insert(id.clone(), sender);
+        let (reply, receiver) = oneshot::channel();
+        let question = AskedQuestion { reply, progress };
+        known.asked.acquire().insert(id.clone(), question);
         let session = Weak::clone(&known.own);
         (QuestionGuard { session, id }, receiver)
     }
 
     /// Takes the caller's answer to a question. Returns false if there is no such question.
     pub(super) fn answer(&self, id: &MessageId, outcome: RawOutcome) -> bool {
-        let sender = self.asked.acquire().remove(id);
-        sender.is_some_and(|sender| sender.send(outcome).is_ok())
+        let question = self.asked.acquire().remove(id);
+        question.is_some_and(|question| question.reply.send(outcome).is_ok())
+    }
+
+    /// Passes the progress of a question on to the server that has asked it.
+    pub(super) async fn progressed(&self, read: &ParamsHead, params: Option<JsonText>) {
+        let (Some(token), Some(params)) = (&read.progress_token, params) else {
+            return;
+        };
+        let progress = {
+            let asked = self.known().asked.acquire();
+            // MCP-5: a caller tells of the questions that it was asked, and of no others.
+            let question = MessageId::new(token.as_str()).and_then(|id| asked.get(&id));
+            question.and_then(|question| question.progress.clone())
+        };
+        if let Some(progress) = progress {
+            progress.tell((&params, token)).await;
+        }
     }
 
     /// Notes a call, until the guard is dropped. The notification wakes when the caller cancels it.
@@ -303,14 +326,14 @@ impl CallListener for CallerSession {
         }
     }
 
-    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture {
-        let own = self.own.upgrade().filter(|_| self.can_be_asked(method));
-        let Some(own) = own else {
-            let error = RpcError::method_not_found(method);
+    fn ask(&self, question: ServerQuestion) -> AnswerFuture {
+        let can_be_asked = self.can_be_asked(&question.method);
+        let Some(own) = self.own.upgrade().filter(|_| can_be_asked) else {
+            let error = RpcError::method_not_found(&question.method);
             return Box::pin(std::future::ready(Err(error)));
         };
         let way = QuestionWay::Session(Arc::clone(&own));
-        questions::ask(&own, (method, params), way)
+        questions::ask(&own, question, way)
     }
 }
 

@@ -8,7 +8,7 @@ use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::caller_session::CallerSession;
 use super::questions::{self, QuestionWay};
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice};
+use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice, ServerQuestion};
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{RawOutcome, RpcError, notification};
 
@@ -88,15 +88,15 @@ impl CallerStream {
     }
 
     /// Asks a caller without a session: its answer comes by another request.
-    fn ask_between(&self, method: &str, params: Option<JsonText>) -> Option<AnswerFuture> {
+    fn ask_between(&self, question: ServerQuestion) -> Option<AnswerFuture> {
         let (sender, capabilities) = self.questions.as_ref()?;
-        if !is_capable(capabilities, method)? {
+        if !is_capable(capabilities, &question.method)? {
             return None;
         }
         let (reply, answer) = oneshot::channel();
         let question = HeldQuestion {
-            method: method.into(),
-            params,
+            method: question.method,
+            params: question.params,
             reply,
         };
         sender.try_send(question).ok()?;
@@ -139,19 +139,18 @@ impl CallListener for CallerStream {
         }
     }
 
-    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture {
+    fn ask(&self, question: ServerQuestion) -> AnswerFuture {
+        let unknown = RpcError::method_not_found(&question.method);
+        // MCP-5: nothing is answered in the name of a user that was not asked.
+        let unasked = move || -> AnswerFuture { Box::pin(std::future::ready(Err(unknown))) };
         if self.questions.is_some() {
-            return self.ask_between(method, params).unwrap_or_else(|| {
-                let error = RpcError::method_not_found(method);
-                Box::pin(std::future::ready(Err(error)))
-            });
+            return self.ask_between(question).unwrap_or_else(unasked);
         }
-        let Some(session) = self.session.clone().filter(|_| self.can_be_asked(method)) else {
-            // MCP-5: nothing is answered in the name of a user that was not asked.
-            let error = RpcError::method_not_found(method);
-            return Box::pin(std::future::ready(Err(error)));
+        let can_be_asked = self.can_be_asked(&question.method);
+        let Some(session) = self.session.clone().filter(|_| can_be_asked) else {
+            return unasked();
         };
         let way = QuestionWay::Call(self.messages.acquire().clone());
-        questions::ask(&session, (method, params), way)
+        questions::ask(&session, question, way)
     }
 }

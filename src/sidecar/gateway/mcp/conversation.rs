@@ -89,6 +89,13 @@ pub(super) async fn converse(
             let result = answered.as_ref().cloned();
             answer(id.as_json(), result)
         }
+        None if media.events => {
+            // MCP-5: a request that was cancelled has no answer, and its stream ends.
+            let none = Box::pin(std::future::ready(None));
+            let body = EventBody::of_call(first, messages, none);
+            return CallResponse::Whole(event_response(body));
+        }
+        // A response without a body would be none.
         None => {
             let text = "the request was cancelled by its caller";
             let error = RpcError::new(OWN_CODE, text);

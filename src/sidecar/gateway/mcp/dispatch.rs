@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::body_reader::MessageRoom;
-use super::caller_message::{LEVELS, rank};
 use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
@@ -20,10 +19,11 @@ use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::session_facts::kept_capabilities;
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{CallListener as _, CallSide, USER_PATIENCE, unanswered};
+use crate::mcp::audience::{CallListener as _, CallSide, ServerQuestion, unanswered};
 use crate::mcp::call::PassedCall;
-use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
+use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, ServerDescription};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted, without_member};
+use crate::mcp::log_level::{LEVELS, rank};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
@@ -67,10 +67,33 @@ impl CallerRequest {
         }
     }
 
+    /// Returns the level that a caller without a session wants.
+    fn asked_level(&self) -> Option<&'static str> {
+        let rank = self.lowest_rank().filter(|_| self.is_newer())?;
+        LEVELS.get(rank).copied()
+    }
+
     fn uri(&self) -> Result<String, RpcError> {
         let missing = || RpcError::new(code::INVALID_PARAMS, "uri is missing; a text is allowed");
         self.head.uri.clone().ok_or_else(missing)
     }
+}
+
+/// Returns true if a request of this method may be repeated after it may have been executed.
+fn may_repeat(method: &str) -> bool {
+    const READERS: [&str; 9] = [
+        "completion/complete",
+        "logging/setLevel",
+        "prompts/get",
+        "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "resources/templates/list",
+        "tasks/get",
+        "tasks/result",
+    ];
+    const LISTS: [&str; 4] = ["prompts/list", "resources/list", "tasks/list", "tools/list"];
+    READERS.contains(&method) || LISTS.contains(&method)
 }
 
 impl McpEndpoint {
@@ -83,6 +106,12 @@ impl McpEndpoint {
         stream: Arc<CallerStream>,
     ) -> RequestAnswer {
         let is_newer = request.is_newer();
+        let level = request.asked_level().and_then(rank);
+        let description = self.client.description();
+        let has_levels = |one: &Arc<ServerDescription>| !one.dialect.is_self_contained();
+        // MCP-5: a server of the older dialect has one level, which is told to it beforehand.
+        let level = level.filter(|_| description.as_ref().is_none_or(has_levels));
+        let _level = level.and_then(|level| self.audience.ask_level(level));
         match (&*request.method, is_newer) {
             ("ping", false) => Ok(vec![Bytes::from_static(b"{}")]),
             ("server/discover", _) => Ok(self.discovered(&request).await),
@@ -142,6 +171,7 @@ impl McpEndpoint {
             request.params = Some(params);
         }
         let is_newer = request.is_newer();
+        let mut patience = self.client.server_settings().question_timeout;
         for _ in 0..MAX_ROUNDS {
             let (reply, label) = self.ask_server(&request, stream).await?;
             if is_newer || !reply.head.asks_for_input() {
@@ -149,7 +179,8 @@ impl McpEndpoint {
                 return Ok((result, reply.head.is_error));
             }
             // The caller's dialect asks its user by requests of their own.
-            let params = self.asked_for_input(&request, &reply, stream).await?;
+            let asking = self.asked_for_input(&request, &reply, (stream, &mut patience));
+            let params = asking.await?;
             request.head = ParamsHead::read(&params).unwrap_or_default();
             request.params = Some(params);
         }
@@ -166,12 +197,18 @@ impl McpEndpoint {
         let progress = AttemptProgress::default();
         let listener: Arc<dyn crate::mcp::audience::CallListener> =
             Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
-        let session = request.session.as_ref();
+        let of_caller = match &request.session {
+            Some(session) => session.side(),
+            None => CallSide {
+                level: request.asked_level(),
+                ..CallSide::default()
+            },
+        };
         let side = CallSide {
             listener: Some(listener),
             progress: Some(progress.clone()),
             headers: request.forwarded.clone(),
-            ..session.map(CallerSession::side).unwrap_or_default()
+            ..of_caller
         };
         let options = CallOptions {
             // MCP-4: progress prolongs the attempt, up to the total.
@@ -184,7 +221,8 @@ impl McpEndpoint {
         };
         if &*request.method != "tools/call" {
             let options = CallOptions {
-                idempotent: Some(true),
+                // CALL-7: what is not known may change something.
+                idempotent: Some(may_repeat(&request.method)),
                 ..options
             };
             let asked = (&*request.method, request.params.clone());
@@ -218,7 +256,7 @@ impl McpEndpoint {
         &self,
         request: &CallerRequest,
         reply: &RawReply,
-        stream: &Arc<CallerStream>,
+        (stream, patience): (&Arc<CallerStream>, &mut Duration),
     ) -> Result<JsonText, RpcError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -250,9 +288,12 @@ impl McpEndpoint {
                 .params
                 .map(|raw| crate::mcp::json_text::part_of(text, raw));
             // The call at the server is over: its limits bound no user.
-            let asking = stream.ask(&question.method, params);
-            let answer = timeout(USER_PATIENCE, asking).await;
-            let answer = answer.unwrap_or_else(|_| Err(unanswered()))?;
+            let asking = stream.ask(ServerQuestion::new(question.method.as_str(), params));
+            let began = Instant::now();
+            let answer = timeout(*patience, asking).await;
+            *patience = patience.saturating_sub(began.elapsed());
+            let limit = self.client.server_settings().question_timeout;
+            let answer = answer.unwrap_or_else(|_| Err(unanswered(limit)))?;
             if responses.len() > 1 {
                 responses.push(',');
             }
@@ -296,15 +337,28 @@ impl McpEndpoint {
         }
         let session = request.session.as_ref();
         let is_own = request.forwarded.is_some() || session.is_some_and(|own| own.is_own);
-        let listed = self.client.listed().filter(|_| !is_own);
-        let Some(listed) = listed else {
-            // The server was never reached so far, or may list other tools to this caller.
-            let answered = self.pass(request, stream).await?;
-            let result = JsonText::checked(joined(&answered));
-            let shown = self.hooks.filtered(&result);
-            return Ok(vec![shown.unwrap_or(result).into_bytes()]);
+        let known = || self.client.listed().filter(|_| !is_own);
+        let is_newer = request.is_newer();
+        let cursor = refuse_cursor(request.params.as_ref());
+        let listed = match known() {
+            Some(listed) => {
+                cursor?;
+                listed
+            }
+            None => {
+                // The server was never reached so far, or may list other tools to this caller.
+                let answered = self.pass(request, stream).await?;
+                match known().filter(|_| cursor.is_ok()) {
+                    // MCP-1: it has started meanwhile, and a cursor of its own would not be known.
+                    Some(listed) => listed,
+                    None => {
+                        let result = JsonText::checked(joined(&answered));
+                        let shown = self.hooks.filtered(&result);
+                        return Ok(vec![shown.unwrap_or(result).into_bytes()]);
+                    }
+                }
+            }
         };
-        refuse_cursor(request.params.as_ref())?;
         let shown = self.hooks.shown(&self.client, &listed);
         let mut text = Vec::from(&b"{\"tools\":["[..]);
         for (number, tool) in shown.iter().enumerate() {
@@ -315,8 +369,7 @@ impl McpEndpoint {
         }
         text.extend_from_slice(b"]}");
         let reply = RawReply::of(JsonText::checked(Bytes::from(text)));
-        let asked = (&*request.method, request.is_newer());
-        Ok(finished(&reply, asked, None))
+        Ok(finished(&reply, ("tools/list", is_newer), None))
     }
 
     /// Describes the server in the newer dialect.
@@ -432,6 +485,7 @@ impl McpEndpoint {
         }
         let is_watched = session.resources.acquire().uris().contains(&uri);
         session.resources.acquire().watch(uri.clone())?;
+        self.audience.wish();
         let is_newer = description.is_some_and(|known| known.dialect.is_self_contained());
         if !is_newer {
             // The caller learns at once if the server does not take it.
@@ -439,11 +493,11 @@ impl McpEndpoint {
             if let Err(error) = asked {
                 if !is_watched {
                     session.resources.acquire().unwatch(&uri);
+                    self.audience.wish();
                 }
                 return Err(error);
             }
         }
-        self.audience.wish();
         Ok(vec![Bytes::from_static(b"{}")])
     }
 

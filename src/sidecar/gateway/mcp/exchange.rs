@@ -1,6 +1,7 @@
 //! HTTP exchanges at `/{dependency}/mcp`: one message of a caller, or the stream of its session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
@@ -98,7 +99,10 @@ impl McpEndpoint {
             RawMessage::Notification {
                 method,
                 params: text,
-            } => self.take_notification(&head, (&method, text), &params),
+            } => {
+                let own = (&*method, text);
+                self.take_notification(&head, own, &params).await
+            }
             RawMessage::Answer { id, outcome } => match self.session(&head) {
                 Err(response) => *response,
                 Ok(session) => {
@@ -120,7 +124,7 @@ impl McpEndpoint {
         session_of(&self.audience.sessions, head)
     }
 
-    fn take_notification(
+    async fn take_notification(
         &self,
         head: &Parts,
         (method, params): (&str, Option<JsonText>),
@@ -135,8 +139,10 @@ impl McpEndpoint {
         };
         match (method, session, &read.request_id) {
             ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
-            ("notifications/roots/list_changed", Some(session), _) => {
-                self.audience.roots_changed(&session, params);
+            ("notifications/progress", Some(session), _) => session.progressed(read, params).await,
+            // MCP-5: what is not known here passes too.
+            (method, Some(session), _) if passes(method) => {
+                self.audience.pass_notice(&session, (method, params)).await;
             }
             _ => {}
         }
@@ -248,12 +254,14 @@ impl McpEndpoint {
                         call,
                         questions,
                         stream,
+                        held: Duration::ZERO,
                     };
                     (asking, messages)
                 }
             };
             let (asking, messages) = asking;
-            let call = Box::pin(async move { Some(endpoint.held.next_of(asking).await) });
+            let limit = self.client.server_settings().question_timeout;
+            let call = Box::pin(async move { Some(endpoint.held.next_of(asking, limit).await) });
             let answering = converse((id, true), media, messages, call).await;
             return answering.into_response(headers, None);
         }
@@ -266,9 +274,9 @@ impl McpEndpoint {
                 None => Some(answering.await),
                 Some(guard) => tokio::select! {
                     biased;
-                    answered = answering => Some(answered),
-                    // MCP-5: the caller does not want the answer any more.
+                    // MCP-5: the caller does not want the answer any more, even if it is there.
                     () = guard.cancelled() => None,
+                    answered = answering => Some(answered),
                 },
             }
         });
@@ -323,6 +331,14 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
+}
+
+/// Returns true if a notification of a caller is for its server.
+///
+/// MCP-6: a call without an id is no notification; it would pass the table of tools.
+pub(super) fn passes(method: &str) -> bool {
+    let is_of_hop = ["notifications/cancelled", "notifications/initialized"].contains(&method);
+    method.starts_with("notifications/") && !is_of_hop
 }
 
 /// Checks the head of a message before its body is read.

@@ -59,7 +59,7 @@ pub(crate) struct McpGroup {
     name: Arc<str>,
     members: Vec<GroupMember>,
     find: Box<FindMember>,
-    resources: ResourceMap,
+    resources: Arc<ResourceMap>,
     pub(crate) sessions: Arc<GroupSessions>,
 }
 
@@ -91,7 +91,7 @@ impl McpGroup {
             name: Arc::from(name),
             members: members.to_vec(),
             find: Box::new(find),
-            resources: ResourceMap::default(),
+            resources: Arc::default(),
             sessions,
         }
     }
@@ -142,7 +142,7 @@ impl McpGroup {
         };
         let (id, method, text) = match message {
             RawMessage::Request { id, method, params } => (id, method, params),
-            message => return (self.take_other(&head, message, &params), true),
+            message => return (self.take_other(&head, message, &params).await, true),
         };
         let dialect = match check_request(&head.headers, &method, &params) {
             Ok(dialect) => dialect,
@@ -311,10 +311,27 @@ impl McpGroup {
             })
         });
         let lists: Vec<MemberList<'_>> = join_all(asking).await.into_iter().flatten().collect();
-        if kind.is_of_resources() {
-            self.resources.learn(kind, &lists);
+        let pages = lists.iter().flat_map(|list| &list.pages);
+        let size: usize = pages.map(|page| page.bytes().len()).sum();
+        if size <= LARGE {
+            return merged(kind, &lists, &self.resources);
         }
-        lists::merged(kind, &lists)
+        let own = lists.into_iter().map(|list| {
+            let names = (list.prefix.to_owned(), list.name.to_owned());
+            (names, list.pages)
+        });
+        let own: Vec<_> = own.collect();
+        let resources = Arc::clone(&self.resources);
+        // MCP-2: a thread of the gateway serves other callers too.
+        let merging = spawn_blocking(move || {
+            let lists = own.iter().map(|((prefix, name), pages)| MemberList {
+                prefix,
+                name,
+                pages: pages.clone(),
+            });
+            merged(kind, &lists.collect::<Vec<_>>(), &resources)
+        });
+        merging.await.unwrap_or_else(|_| lists::merged(kind, &[]))
     }
 
     /// Returns the members' descriptions of themselves.
@@ -367,6 +384,14 @@ impl McpGroup {
         let endpoint = endpoint.ok_or_else(|| unknown("member of the group", &member))?;
         Ok((endpoint, routed))
     }
+}
+
+/// Joins the lists to one result, and notes the addresses of resources.
+fn merged(kind: ListKind, lists: &[MemberList<'_>], resources: &ResourceMap) -> String {
+    if kind.is_of_resources() {
+        resources.learn(kind, lists);
+    }
+    lists::merged(kind, lists)
 }
 
 impl PresentMember<'_> {

@@ -9,17 +9,17 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::caller_stream::{CallerStream, HeldQuestion};
 use super::rpc_reply::RequestAnswer;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::USER_PATIENCE;
 use crate::mcp::json_text::{JsonText, part_of, quoted};
 use crate::mcp::message::{ParamsHead, RawOutcome, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
@@ -40,11 +40,14 @@ pub(super) struct AskingCall {
     pub(super) call: CallFuture,
     pub(super) questions: mpsc::Receiver<HeldQuestion>,
     pub(super) stream: Arc<CallerStream>,
+    /// Time for which it was held before.
+    pub(super) held: Duration,
 }
 
 struct HeldCall {
     asking: AskingCall,
     reply: oneshot::Sender<RawOutcome>,
+    since: Instant,
     /// The task that ends it without an answer.
     expiry: AbortHandle,
 }
@@ -65,8 +68,9 @@ impl HeldCalls {
         }
     }
 
-    /// Waits for the answer of a call, or for its next question: then the call is held.
-    pub(super) async fn next_of(&self, mut asking: AskingCall) -> RequestAnswer {
+    /// Waits for the answer of a call, or for its next question: then the call is held. `limit`: of the
+    /// time for which it is held, for all questions together.
+    pub(super) async fn next_of(&self, mut asking: AskingCall, limit: Duration) -> RequestAnswer {
         loop {
             let question = tokio::select! {
                 biased;
@@ -89,10 +93,12 @@ impl HeldCalls {
             let number = self.last.fetch_add(1, Ordering::Relaxed);
             let token = format!("{PREFIX}{:016x}{number:x}", self.secret.hash_one(number));
             let result = asked(&token, &method, params);
+            let patience = limit.saturating_sub(asking.held);
             let held = HeldCall {
                 asking,
                 reply,
-                expiry: self.expire(token.clone()),
+                since: Instant::now(),
+                expiry: self.expire(token.clone(), patience),
             };
             calls.insert(token, held);
             return Ok(result);
@@ -100,10 +106,10 @@ impl HeldCalls {
     }
 
     /// Ends a call without the answer of its user, after a while.
-    fn expire(&self, token: String) -> AbortHandle {
+    fn expire(&self, token: String, patience: Duration) -> AbortHandle {
         let calls = Arc::downgrade(&self.calls);
         let task = tokio::spawn(async move {
-            sleep(USER_PATIENCE).await;
+            sleep(patience).await;
             let Some(calls) = calls.upgrade() else {
                 return;
             };
@@ -143,10 +149,12 @@ impl HeldCalls {
             return invalid("the call that asked is not held any more; it may be made again");
         };
         let HeldCall {
-            asking,
+            mut asking,
             reply,
+            since,
             expiry,
         } = held;
+        asking.held += since.elapsed();
         expiry.abort();
         // The call may have ended meanwhile: then its answer is there.
         let _ = reply.send(Ok(answer));

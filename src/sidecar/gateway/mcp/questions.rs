@@ -1,14 +1,22 @@
-//! Questions of a server to the user of a session, and their withdrawal.
+//! Questions of a server to the user of a session: their progress, their answers and their
+//! withdrawal.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::caller_message::CallerMessage;
 use super::caller_session::CallerSession;
-use crate::mcp::audience::AnswerFuture;
-use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{RpcError, code, notification, request};
+use crate::mcp::audience::{AnswerFuture, QuestionAsker, ServerQuestion};
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined};
+use crate::mcp::message::{MessageId, RawOutcome, RpcError, code, notification, request};
+use crate::mcp::request_meta::{self, PROGRESS_TOKEN};
+
+/// Maximum time for which a notification of a caller waits until its server takes it.
+pub(super) const NOTICE_WAIT: Duration = Duration::from_secs(5);
 
 /// The way of a question to its caller.
 pub(super) enum QuestionWay {
@@ -27,14 +35,72 @@ impl QuestionWay {
     }
 }
 
+/// A question that waits for its answer.
+pub(super) struct AskedQuestion {
+    pub(super) reply: oneshot::Sender<RawOutcome>,
+    /// The server that hears of its progress, if it wants to.
+    pub(super) progress: Option<QuestionProgress>,
+}
+
+/// The way of the progress of a question to the server that has asked it.
+#[derive(Clone)]
+pub(super) struct QuestionProgress {
+    asker: Weak<dyn QuestionAsker>,
+    /// The server's own token.
+    token: JsonText,
+}
+
+impl QuestionProgress {
+    /// Returns the way for a question of a server that wants to hear of the progress.
+    fn of(question: &ServerQuestion) -> Option<Self> {
+        let asker = question.asker.clone()?;
+        let mut meta = request_meta::members(question.meta.as_ref()?)?;
+        let token = meta.remove(PROGRESS_TOKEN)?;
+        // EDGE-4: a part of a message keeps the whole message in memory.
+        let token = token.copied();
+        Some(Self { asker, token })
+    }
+
+    /// Tells the server. `params`: of the caller's notification, with its token.
+    pub(super) async fn tell(self, (params, token): (&JsonText, &JsonText)) {
+        let Some(asker) = self.asker.upgrade() else {
+            return;
+        };
+        let edit = MemberEdit {
+            name: "progressToken",
+            present: Some(token),
+            value: self.token.into_bytes(),
+        };
+        let params = JsonText::checked(joined(&edited(params, vec![edit])));
+        // The caller's next message, which may be its answer, comes after it. CALL-6: a server that
+        // reads nothing keeps no message of its callers.
+        if timeout(NOTICE_WAIT, asker.progressed(params))
+            .await
+            .is_err()
+        {
+            tracing::debug!("the progress of a question was not taken");
+        }
+    }
+}
+
 /// Asks the caller of a session, which can be asked. Dropping the answer withdraws the question.
 pub(super) fn ask(
     session: &Arc<CallerSession>,
-    (method, params): (&str, Option<JsonText>),
+    question: ServerQuestion,
     way: QuestionWay,
 ) -> AnswerFuture {
-    let (asked, answer) = session.begin_ask();
-    let params = params.map(|params| vec![params.into_bytes()]);
+    let progress = QuestionProgress::of(&question);
+    let has_progress = progress.is_some();
+    let (asked, answer) = session.begin_ask(progress);
+    let params = match has_progress {
+        // MCP-5: tokens are ours towards the caller: those of several servers cannot collide.
+        true => with_token(&question, asked.id()),
+        false => question
+            .params
+            .clone()
+            .map(|params| vec![params.into_bytes()]),
+    };
+    let method = &question.method;
     let message = request(asked.id().as_json(), method, params);
     if !way.send(message) {
         // MCP-5: nothing is answered in the name of a user that was not asked.
@@ -56,6 +122,21 @@ pub(super) fn ask(
     })
 }
 
+/// Returns the parameters of a question with a token of ours, which is its id.
+fn with_token(question: &ServerQuestion, id: &MessageId) -> Option<Vec<Bytes>> {
+    let params = question.params.as_ref()?;
+    let meta = question.meta.as_ref();
+    let mut members = meta.and_then(request_meta::members)?;
+    let token = Bytes::copy_from_slice(id.as_json().as_bytes());
+    members.insert(PROGRESS_TOKEN.to_owned(), JsonText::checked(token));
+    let edit = MemberEdit {
+        name: "_meta",
+        present: meta,
+        value: request_meta::written(&members),
+    };
+    Some(edited(params, vec![edit]))
+}
+
 /// Withdrawal of a question that the server does not ask any more: told when it is dropped.
 struct QuestionWithdrawal {
     id: Box<str>,
@@ -73,7 +154,7 @@ impl Drop for QuestionWithdrawal {
     fn drop(&mut self) {
         if let Some(way) = &self.way {
             let params = format!("{{\"requestId\":{}}}", self.id);
-            let params = Some(vec![bytes::Bytes::from(params)]);
+            let params = Some(vec![Bytes::from(params)]);
             // A caller that is gone asks no user.
             way.send(notification("notifications/cancelled", params));
         }

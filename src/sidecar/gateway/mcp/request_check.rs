@@ -2,11 +2,11 @@
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::raw_object::RawObject;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, routed_name};
-use crate::mcp::http_headers::decoded;
+use crate::mcp::http_headers::{argument_text, decoded};
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{ParamsHead, RpcError, code};
 use crate::mcp::request_meta::{self, CAPABILITIES, LOG_LEVEL, MetaMembers, PROTOCOL_VERSION};
@@ -212,17 +212,13 @@ pub(super) fn check_params(
     marked: &[crate::mcp::http_headers::HeaderParam],
     arguments: Option<&JsonText>,
 ) -> Result<(), CheckFailure> {
-    let arguments = match arguments {
-        Some(text) if text.bytes().len() <= 1 << 20 => text.to_value(),
-        _ => Value::Null,
-    };
     for (path, header) in marked {
         let Ok(name) = HeaderName::try_from(format!("mcp-param-{header}")) else {
             continue;
         };
         let shown = name.clone();
         let told = single(headers, name).map_err(mismatch)?;
-        let own = crate::mcp::http_headers::argument_text(&arguments, path);
+        let own = arguments.and_then(|own| argument_text(own, path));
         let is_same = match (told, &own) {
             (None, None) => true,
             (Some(told), Some(own)) => decoded(told).as_ref() == Some(own),
@@ -240,6 +236,7 @@ pub(super) fn check_params(
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use serde_json::Value;
 
     use super::*;
 

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use super::{GroupRequest, McpGroup, description};
 use crate::lock::LockExt as _;
+use crate::mcp::log_level::{LEVELS, rank};
 use crate::mcp::message::{ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
-use crate::sidecar::gateway::mcp::caller_message::{LEVELS, rank};
 use crate::sidecar::gateway::mcp::caller_session::CallerSession;
-use crate::sidecar::gateway::mcp::exchange::{not_allowed, options};
+use crate::sidecar::gateway::mcp::exchange::{not_allowed, options, passes};
 use crate::sidecar::gateway::mcp::request_check::{SESSION, check_version};
 use crate::sidecar::gateway::mcp::rpc_reply::{empty_response, error_response};
 use crate::sidecar::gateway::mcp::session_facts::kept_capabilities;
@@ -104,7 +105,7 @@ impl McpGroup {
     }
 
     /// Takes a notification or an answer of a caller.
-    pub(super) fn take_other(
+    pub(super) async fn take_other(
         &self,
         head: &Parts,
         message: RawMessage,
@@ -130,10 +131,14 @@ impl McpGroup {
             }
             RawMessage::Notification { method, params } => match (&*method, &read.request_id) {
                 ("notifications/cancelled", Some(id)) => session.cancel(id),
-                ("notifications/roots/list_changed", _) => {
-                    for (endpoint, part) in self.sessions.parts_of(&session) {
-                        endpoint.audience.roots_changed(&part, params.clone());
-                    }
+                ("notifications/progress", _) => session.progressed(read, params).await,
+                (method, _) if passes(method) => {
+                    let parts = self.sessions.parts_of(&session);
+                    let telling = parts.iter().map(|(endpoint, part)| {
+                        let own = (method, params.clone());
+                        endpoint.audience.pass_notice(part, own)
+                    });
+                    join_all(telling).await;
                 }
                 _ => {}
             },
