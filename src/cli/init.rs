@@ -41,8 +41,9 @@ pub(crate) fn run(
         writeln!(
             err,
             "breakerbox: {} is there already and stays as it is, allowed: another folder with \
-             --config, or a section [dependencies.NAME] added by hand",
-            shown(&path)
+             --config, or a section [dependencies.NAME] added by hand{}",
+            shown(&path),
+            section_to_add(arguments)
         )?;
         return Ok(ExitReason::WrongUse);
     }
@@ -81,6 +82,19 @@ pub(crate) fn run(
     }
     show_next(arguments, &path, &name, out)?;
     Ok(ExitReason::Done)
+}
+
+/// Returns the section for one more service, if its address is given and can be used.
+fn section_to_add(arguments: &InitArgs) -> String {
+    let Some(url) = &arguments.url else {
+        return String::new();
+    };
+    let name = arguments.name.clone().unwrap_or_else(|| name_of(url));
+    let whole = text(&name, url);
+    match Settings::loader().bare().toml(&whole).load() {
+        Ok(_) => format!(":\n\n{}", section(&name, url).trim_end()),
+        Err(_) => String::new(),
+    }
 }
 
 /// Asks for the missing values, until an answer can be used. Returns `None` at the end of the input.
@@ -194,13 +208,21 @@ fn name_of(url: &str) -> String {
 
 /// Returns the configuration.
 fn text(name: &str, url: &str) -> String {
-    let quoted = toml_text(url);
+    let section = section(name, url);
     format!(
         "#:schema ./{SCHEMA}\n\
          # Callers of {name} use the gateway's address with /{name} in place of the service's own:\n\
          # `breakerbox serve` prints it. `breakerbox check --all` shows every key and its default.\n\
          \n\
-         [dependencies.{name}]\n\
+         {section}"
+    )
+}
+
+/// Returns the section of one service.
+fn section(name: &str, url: &str) -> String {
+    let quoted = toml_text(url);
+    format!(
+        "[dependencies.{name}]\n\
          kind = \"http\"\n\
          url = {quoted}\n\
          timeout.attempt = \"10s\"            # one attempt takes at most so long\n\

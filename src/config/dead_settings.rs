@@ -77,6 +77,7 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
             check_methods(section, config);
         }
         check_kind(section, config, kind);
+        check_command(section, config);
     }
     check_retry(section, config);
     check_breaker(section, config);
@@ -172,6 +173,20 @@ fn check_methods(section: &Section<'_>, config: &DependencyConfig) {
             None => format!("{given} is no known method, such as GET or PUT"),
         };
         section.warn("idempotent", text);
+    }
+}
+
+/// Warns of a server's command line that is one text: it would be the name of a program with blanks in it.
+fn check_command(section: &Section<'_>, config: &DependencyConfig) {
+    let Some(mcp) = &config.mcp else {
+        return;
+    };
+    let is_line = mcp.command.contains(' ') && mcp.args.is_empty();
+    if is_line && !std::path::Path::new(&mcp.command).exists() {
+        let text = "all of it is taken for the name of one program: the program alone belongs \
+                    here, and its arguments into args, such as command = \"npx\", args = [\"-y\", \
+                    \"a-server\"]";
+        section.warn("command", text.to_owned());
     }
 }
 

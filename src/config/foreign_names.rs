@@ -233,6 +233,7 @@ const OF_DEPENDENCY: &[(&str, &[&str])] = &[
             "base_url",
             "uri",
             "target",
+            "upstream",
             "upstream_url",
             "href",
             "server",

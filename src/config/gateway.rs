@@ -59,7 +59,8 @@ pub struct GatewayConfig {
     pub per_caller: PerCallerConfig,
     /// Time limit for a caller to send the head of a request.
     pub header_timeout: Duration,
-    /// Maximum time between two pieces of a caller's body.
+    /// Maximum time in which a caller's body brings each further kilobyte; for each piece of gRPC, and
+    /// once the answer has begun.
     pub body_timeout: Duration,
     /// Time limit for a caller to accept a piece of the response.
     pub send_timeout: Duration,

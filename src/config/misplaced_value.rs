@@ -59,6 +59,9 @@ pub(super) fn in_place_of_section(path: &str, value: &Value) -> SectionAdvice {
             ValueKind::String(text) if is_span(text) => {
                 Some(format!("recovery_timeout = {:?}", text.trim()))
             }
+            // An order to the breaker, which stands beside its rules.
+            ValueKind::String(text) if text.trim() == "off" => None,
+            ValueKind::Boolean(false) => None,
             _ => Some(format!("failure_threshold = {}", shown(value, "5"))),
         },
         _ => MAIN_KEYS
@@ -70,6 +73,9 @@ pub(super) fn in_place_of_section(path: &str, value: &Value) -> SectionAdvice {
         Some(example) => {
             format!("{name} is a section, did you mean {name} = {{ {example} }}?")
         }
+        None if name == "breaker" => format!(
+            "{name} is a section, did you mean override = {{ mode = \"disable\", reason = \"…\" }}?"
+        ),
         None => format!("{name} is a section, and not one value"),
     };
     SectionAdvice { reason, allowed }

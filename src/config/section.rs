@@ -459,12 +459,17 @@ impl<'a> Section<'a> {
                 None => ("unknown key".to_owned(), None, None),
             };
             let near = near.as_deref().filter(|_| !holds_secrets(&self.path));
+            let origin = ValueOrigin::of(value);
+            // An empty table has no line, and nothing that is unknown was built in.
+            let is_placed = origin != ValueOrigin::built_in();
+            let nowhere = || ValueOrigin::new(LayerRank::BuiltIn, "an empty section");
+            let origin = is_placed.then_some(origin).unwrap_or_else(nowhere);
             self.push(
                 self.path_of(key),
                 Some(show_unknown(key, near, value)),
                 Some(reason),
                 &allowed.unwrap_or_else(|| known.join(", ")),
-                &ValueOrigin::of(value),
+                &origin,
             );
         }
     }

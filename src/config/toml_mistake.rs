@@ -38,12 +38,29 @@ pub(super) fn problem(name: &str, text: &str, errors: &[toml::de::Error]) -> Pro
         None if line.contains(':') && !line.contains('=') && !line.trim().starts_with('[') => {
             "a key and its value have = between them, not a colon".to_owned()
         }
-        None => message.to_owned(),
+        None => match habit_of_others(line, message) {
+            Some(words) => words.to_owned(),
+            None => message.to_owned(),
+        },
     };
     let reason = format!("line {}, column {}: {message}", place.line, place.column);
     let mut problem = Problem::of_layer(reason, "TOML", &origin);
     problem.excerpt = Some(excerpt(text, &place));
     problem
+}
+
+/// Recognizes what other formats allow in a line, and TOML does not.
+fn habit_of_others(line: &str, message: &str) -> Option<&'static str> {
+    let begins = |marks: &[&str]| marks.iter().any(|mark| line.trim_start().starts_with(mark));
+    if begins(&["//", ";", "--", "/*"]) {
+        return Some("a comment begins with #");
+    }
+    if line.contains(['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}']) {
+        return Some("these quotes are those of printed text, and TOML takes \" alone");
+    }
+    let is_escape = message.contains("unicode") || message.contains("escape");
+    (is_escape && line.contains('\\'))
+        .then_some("a backslash is written twice in a text, or the text stands in 'single quotes'")
 }
 
 /// A place in a text.
@@ -252,6 +269,25 @@ mod tests {
         let list = said(&format!("{section}{fallback}{fallback}kind = \"fixed\"\n"));
         let first = "dependencies.web.fallback[1].kind is there twice, first at line 6";
         assert!(list.contains(first), "{list}");
+    }
+
+    #[test]
+    fn cfg_1_habits_of_other_formats_are_recognized() {
+        for (text, expected) in [
+            ("// ours\n[gateway]\n", "a comment begins with #"),
+            ("; ours\n[gateway]\n", "a comment begins with #"),
+            (
+                "[dependencies.a]\nkind = \u{201c}http\u{201d}\n",
+                "TOML takes \" alone",
+            ),
+            (
+                "[dependencies.a]\ncwd = \"C:\\users\\me\"\n",
+                "a backslash is written twice",
+            ),
+        ] {
+            let said = said(text);
+            assert!(said.contains(expected), "{said}");
+        }
     }
 
     #[test]

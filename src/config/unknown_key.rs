@@ -75,6 +75,9 @@ pub(super) fn advice(
     if let Some(found) = place.named(&all, key, is_in_dependency) {
         return Some(found);
     }
+    if let Some(meant) = switch(path, key) {
+        return Some(place.renamed(meant));
+    }
     if let Some(meant) = foreign_names::meant(key, is_in_dependency) {
         return Some(place.renamed(meant));
     }
@@ -83,6 +86,25 @@ pub(super) fn advice(
     }
     let found = place.named(&all, key, !is_in_dependency);
     found.or_else(|| place.similar(&all, key))
+}
+
+/// Returns what stands for a switch where the section itself takes no "off".
+fn switch(path: &str, key: &str) -> Option<&'static str> {
+    if !["enabled", "enable", "disabled", "disable"].contains(&folded(key).as_str()) {
+        return None;
+    }
+    let mut parts = path.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("dependencies"), Some(_), None) => Some(
+            "no section to leave a dependency out, or override = { mode = \"open\", \
+             reason = \"…\" } to refuse its calls",
+        ),
+        (Some("dependencies"), Some(_), Some("breaker")) => Some(
+            "override = { mode = \"disable\", reason = \"…\" } beside this section to take the \
+             breaker out; \"off\" takes out one of its rules",
+        ),
+        _ => None,
+    }
 }
 
 /// Returns true if the second name is the plural of the first.
@@ -181,11 +203,18 @@ impl SectionPlace {
         keys.sort_by_key(|key| key.matches('.').count());
         keys.truncate(3);
         let first = keys.first()?;
-        let section = first
-            .rsplit_once('.')
-            .map_or("the top", |(section, _)| section);
-        let short = self.relative(first);
-        let text = format!("unknown key here, it belongs to {section}, did you mean {short}?");
+        let section = |key: &str| match key.rsplit_once('.') {
+            Some((section, _)) => section.to_owned(),
+            None => "the top".to_owned(),
+        };
+        let dots = first.matches('.').count();
+        // Which of several alike was meant is not known.
+        let alike = keys.iter().filter(|key| key.matches('.').count() == dots);
+        let alike: Vec<&String> = alike.collect();
+        let sections: Vec<String> = alike.iter().map(|key| section(key)).collect();
+        let short: Vec<&str> = alike.iter().map(|key| self.relative(key)).collect();
+        let (sections, short) = (sections.join(" or "), short.join(" or "));
+        let text = format!("unknown key here, it belongs to {sections}, did you mean {short}?");
         Some(KeyAdvice::elsewhere(text, &keys))
     }
 
@@ -290,6 +319,12 @@ mod tests {
             ),
             ("", "breaker", "did you mean dependencies.NAME.breaker?"),
             ("", "port", "did you mean gateway.bind?"),
+            (
+                "",
+                "bind",
+                "it belongs to admin or gateway, did you mean admin.bind or gateway.bind?",
+            ),
+            ("dependencies.web", "upstream", "did you mean url?"),
             ("", "services", "did you mean dependencies?"),
         ];
         for (path, key, expected) in cases {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::known_keys::KnownKeys;
+use super::known_keys::{KnownKeys, folded};
 use super::problem::Warning;
 use super::section::Section;
 
@@ -12,6 +12,15 @@ pub(super) const OURS: &str = "BREAKERBOX";
 pub(super) const PREFIX: &str = "BREAKERBOX__";
 /// Variable that names the environment.
 pub(super) const ENVIRONMENT: &str = "BREAKERBOX_ENV";
+/// Names that a variable for the folder of the configuration might have, without their beginning.
+const FOLDER: [&str; 6] = [
+    "config",
+    "configdir",
+    "configfile",
+    "configpath",
+    "configfolder",
+    "conf",
+];
 /// Maximum length of a key, in bytes.
 const MAX_KEY: usize = 1024;
 /// Maximum number of parts of a key: each becomes a table within another.
@@ -69,16 +78,47 @@ fn advice(name: &str) -> String {
     let given = plain(&name[OURS.len()..]);
     let keys = super::Settings::keys();
     let meant = keys.iter().find(|key| plain(key) == given);
+    let of_key = |key: &str| {
+        let key = key.to_ascii_uppercase().replace('.', "__");
+        format!(", did you mean {PREFIX}{key}?")
+    };
     match meant {
-        Some(key) => {
-            let key = key.to_ascii_uppercase().replace('.', "__");
-            format!(", did you mean {PREFIX}{key}?")
+        Some(key) => of_key(key),
+        None if FOLDER.contains(&given.as_str()) => {
+            ", the folder of the configuration is given by --config DIR".to_owned()
         }
+        None if ["log", "loglevel", "rustlog"].contains(&given.as_str()) => {
+            ", the log lines are chosen by RUST_LOG, such as RUST_LOG=debug".to_owned()
+        }
+        None if given == "token" => of_key("admin.token"),
+        None if ["bind", "listen", "address"].contains(&given.as_str()) => of_key("gateway.bind"),
         None if given == "env" || given == "environment" => {
             format!(", did you mean {ENVIRONMENT}?")
         }
-        None => format!(", allowed: {ENVIRONMENT}, or {PREFIX}SECTION__KEY"),
+        None => match of_dependency(name) {
+            Some(key) => of_key(&key),
+            None => format!(", allowed: {ENVIRONMENT}, or {PREFIX}SECTION__KEY"),
+        },
     }
+}
+
+/// Returns the key of a dependency that a name with single underscores probably stands for:
+/// `BREAKERBOX_DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT` is `dependencies.web_search.timeout.attempt`.
+fn of_dependency(name: &str) -> Option<String> {
+    let rest = name.get(OURS.len()..)?.to_ascii_lowercase();
+    let parts: Vec<&str> = rest.split('_').filter(|part| !part.is_empty()).collect();
+    let (first, rest) = parts.split_first()?;
+    if !["dependencies", "dependency"].contains(first) {
+        return None;
+    }
+    let known = KnownKeys::new();
+    // The longest key that it ends with; what is before it is the name.
+    (1..rest.len()).find_map(|length| {
+        let (owner, key) = rest.split_at(length);
+        let key = key.concat();
+        let found = known.of_dependency().find(|known| folded(known) == key)?;
+        Some(format!("dependencies.{}.{found}", owner.join("_")))
+    })
 }
 
 /// Splits a name that is a dependency's with one of its sections behind it: a variable had one
@@ -142,4 +182,35 @@ fn is_of_a_cluster(name: &str, value: &str) -> bool {
     rest.starts_with("SERVICE_HOST")
         || rest.starts_with("SERVICE_PORT")
         || rest.starts_with("PORT") && (rest.contains("_TCP") || value.contains("://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advice;
+
+    #[test]
+    fn edge_7_an_unknown_variable_says_what_was_probably_meant() {
+        for (name, expected) in [
+            ("BREAKERBOX_ADMIN_TOKEN", "BREAKERBOX__ADMIN__TOKEN?"),
+            ("BREAKERBOX_TOKEN", "BREAKERBOX__ADMIN__TOKEN?"),
+            (
+                "BREAKERBOX_DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT",
+                "did you mean BREAKERBOX__DEPENDENCIES__WEB_SEARCH__TIMEOUT__ATTEMPT?",
+            ),
+            (
+                "BREAKERBOX_DEPENDENCIES_API_URL",
+                "did you mean BREAKERBOX__DEPENDENCIES__API__URL?",
+            ),
+            ("BREAKERBOX_CONFIG", "--config DIR"),
+            ("BREAKERBOX_CONFIG_DIR", "--config DIR"),
+            ("BREAKERBOX_LOG", "RUST_LOG"),
+            (
+                "BREAKERBOX_DEPENDENCIES_API_COLOUR",
+                "BREAKERBOX__SECTION__KEY",
+            ),
+        ] {
+            let advice = advice(name);
+            assert!(advice.contains(expected), "{name}: {advice}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use super::liveness::{ConnectionEnd, Liveness};
 use super::process::{ServerPipes, ServerProcess};
 use super::server_state::ServerState;
 use super::session::Session;
+use super::settings::McpServer;
 use super::stderr_tail::StderrTail;
 use super::stdio::{read_lines, write_lines};
 
@@ -26,6 +27,27 @@ pub(super) struct LaunchedServer {
     pub(super) process: ServerProcess,
     pub(super) session: Arc<Session>,
     pub(super) liveness: Arc<Liveness>,
+}
+
+/// Names the program that the system did not find; arguments that stand in its place are left out.
+fn which_is_missing(server: &McpServer, error: &std::io::Error) -> String {
+    let McpServer::Stdio { command, cwd, .. } = server else {
+        return String::new();
+    };
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return String::new();
+    }
+    if let Some(folder) = cwd.as_ref().filter(|folder| !folder.is_dir()) {
+        return format!("; there is no folder {}, its cwd", folder.display());
+    }
+    let name = command.split(' ').next().unwrap_or_default();
+    let is_path = command.contains('/');
+    match (name == command, is_path) {
+        (true, false) => format!("; PATH of this process has no {name:?}"),
+        (true, true) => format!("; there is no file {name:?}"),
+        // EDGE-8: the arguments were given as a part of the name.
+        (false, _) => "; its command has blanks, and arguments belong into args".to_owned(),
+    }
 }
 
 impl LaunchedServer {
@@ -42,7 +64,8 @@ impl LaunchedServer {
         let started = ServerProcess::start(&settings.server, stderr_tail);
         let (process, ServerPipes { stdin, stdout }) = started.map_err(|error| {
             // The system's error does not contain the arguments.
-            failed(format!("its program cannot be started: {error}"))
+            let which = which_is_missing(&settings.server, &error);
+            failed(format!("its program cannot be started: {error}{which}"))
         })?;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
         let link = Link::Pipe(Mutex::new(Some(write_lines(stdin, Arc::clone(&liveness)))));

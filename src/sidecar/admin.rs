@@ -22,6 +22,8 @@ mod groups;
 #[cfg(feature = "agents")]
 mod health;
 mod history;
+mod hour_file;
+mod kept_buckets;
 mod kept_history;
 mod kept_notes;
 mod memory;
@@ -159,6 +161,11 @@ impl AdminState {
     fn state_file(&self) -> Option<StateFile> {
         self.orders.get().map(OrderFile::file)
     }
+
+    /// The file of the last hour beside it.
+    fn hour_file(&self) -> Option<Arc<hour_file::HourFile>> {
+        self.orders.get().map(OrderFile::hour_file)
+    }
 }
 
 fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
@@ -217,17 +224,24 @@ impl Admin {
     }
 
     /// Writes the orders and notes of operators, the outages and the last day into this file from now on,
-    /// so that they outlive the process (rule HLT-3); the state of earlier processes in it is shown
+    /// and the last hour into one beside it, so that they outlive the process (rule HLT-3); the state of earlier processes in it is shown
     /// beside that of this one. Only the first call counts.
     pub fn keep_orders(&self, file: OrderFile) {
         // A second one would leave the orders in two files.
         if self.inner.orders.set(file.clone()).is_ok() {
             let earlier = file.take_earlier();
-            self.inner.history.earlier.restore(earlier.minutes);
+            self.inner.history.earlier_day.restore(earlier.minutes);
+            self.inner.history.earlier_hour.restore(earlier.hours);
             self.inner.notes.restore(earlier.notes);
             let (runtime, file) = (self.runtime(), file.file());
             self.inner.outages.restore(runtime, file, earlier.outages);
         }
+    }
+
+    /// Writes what the charts show up to this moment, if there is a file for it.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn write_history(&self) {
+        history::write(&self.inner).await;
     }
 
     /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there

@@ -57,8 +57,9 @@ enum SidecarError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Unservable(#[from] UnservableConfig),
-    #[error("{address} cannot be listened on: {cause}")]
+    #[error("{address} cannot be listened on: {cause}{} ({key})", in_use(cause))]
     Listen {
+        key: &'static str,
         address: std::net::SocketAddr,
         cause: io::Error,
     },
@@ -84,6 +85,17 @@ enum SidecarError {
     #[cfg(feature = "fleet")]
     #[error(transparent)]
     Consumers(#[from] ConsumersError),
+}
+
+/// Returns what to do about an address that another process has.
+fn in_use(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has it, perhaps an earlier Breakerbox: end that one, or give another \
+             address"
+        }
+        _ => "",
+    }
 }
 
 impl SidecarError {
@@ -176,6 +188,7 @@ pub async fn run(
         fleet.leave().await;
     }
     // The counters are final, and can still be read.
+    sidecar.admin.write_history().await;
     sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
     sidecar.admin_server.stop();
@@ -258,7 +271,11 @@ async fn open(
     let admin = Admin::new(runtime.clone(), settings);
     let address = settings.admin.bind;
     let listener = TcpListener::bind(address);
-    let listener = listener.map_err(|cause| SidecarError::Listen { address, cause })?;
+    let listener = listener.map_err(|cause| SidecarError::Listen {
+        key: "admin.bind",
+        address,
+        cause,
+    })?;
     // Before the first dependency, which begins under the orders that stand.
     let orders = restore_orders(settings, runtime)?;
     if let Some(orders) = &orders {
@@ -270,7 +287,11 @@ async fn open(
     let gateway = gateway.map_err(|cause| match cause.get_ref().is_some() {
         // Its text begins with the key of a file that cannot be used.
         true => SidecarError::Gateway(cause),
-        false => SidecarError::Listen { address, cause },
+        false => SidecarError::Listen {
+            key: "gateway.bind",
+            address,
+            cause,
+        },
     })?;
     let servers = gateway.servers();
     let (tools, groups) = (servers.clone(), servers.clone());

@@ -141,7 +141,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Returns the path with another ending appended to its name.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
@@ -178,24 +178,37 @@ fn must_be_file(path: &Path) -> Result<(), StateFileError> {
     }
 }
 
-fn read(path: &Path) -> Result<Map<String, Value>, StateFileError> {
+/// Returns the text of a file; `None` if there is no such file.
+///
+/// # Errors  [`StateFileError`].
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, StateFileError> {
     // EDGE-8: before it is opened.
     must_be_file(path)?;
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(unusable(path, cause)),
     };
     let mut text = String::new();
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
     read.map_err(|cause| unusable(path, cause))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(StateFileError::Unreadable {
+            path: path.display().to_string(),
+            reason: format!("it is longer than {MAX_BYTES} bytes"),
+        });
+    }
+    Ok(Some(text))
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>, StateFileError> {
+    let Some(text) = read_text(path)? else {
+        return Ok(Map::new());
+    };
     let unreadable = |reason: String| StateFileError::Unreadable {
         path: path.display().to_string(),
         reason,
     };
-    if text.len() as u64 > MAX_BYTES {
-        return Err(unreadable(format!("it is longer than {MAX_BYTES} bytes")));
-    }
     let whole: Result<Map<String, Value>, _> = serde_json::from_str(&text);
     let mut sections = whole.map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -214,13 +227,29 @@ fn read(path: &Path) -> Result<Map<String, Value>, StateFileError> {
     }
 }
 
-/// Writes all sections: into a new file, which then takes the place of the old one.
+/// Writes all sections, and waits until they are on the disk.
 fn write(path: &Path, sections: &Map<String, Value>) -> io::Result<()> {
     let mut whole = Map::new();
     whole.insert(VERSION_KEY.to_owned(), VERSION.into());
     whole.extend(sections.clone());
     let mut text = serde_json::to_vec_pretty(&whole)?;
     text.push(b'\n');
+    // HLT-3: on the disk before it has the name, and the name before the answer.
+    replace(path, &text, |file| file.sync_all())?;
+    if cfg!(unix) {
+        File::open(folder_of(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Writes a new file, which then takes the place of the old one. `finish`: does what must precede that.
+///
+/// # Errors  The old file is as it was.
+pub(crate) fn replace(
+    path: &Path,
+    text: &[u8],
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let new = beside(path, ".new");
     match std::fs::remove_file(&new) {
         // Left over from a write that was cut off.
@@ -232,14 +261,9 @@ fn write(path: &Path, sections: &Map<String, Value>) -> io::Result<()> {
     options.write(true).create_new(true);
     private(&mut options);
     let mut file = options.open(&new)?;
-    file.write_all(&text)?;
-    // HLT-3: on the disk before it has the name, and the name before the answer.
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    if cfg!(unix) {
-        File::open(folder_of(path))?.sync_all()?;
-    }
-    Ok(())
+    file.write_all(text)?;
+    finish(&file)?;
+    std::fs::rename(&new, path)
 }
 
 /// Lets only this user read a new file: the reasons of operators may be confidential.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     Acknowledgement, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote, GIVE_UP_MINIMUM,
-    HangFigures, Outage, OutageCause, OutageCondition, OutageLog, ProbeNote, Rate, ServiceLevel,
-    State, Symptom, Time, UnansweredCalls, limit_reached,
+    HangFigures, Outage, OutageCause, OutageCondition, OutageLog, OverrideMode, ProbeNote, Rate,
+    ServiceLevel, State, Symptom, Time, UnansweredCalls, limit_reached,
 };
 
 use super::Shared;
@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct OutageState {
     log: Mutex<OutageLog>,
     last_failure: Mutex<Option<FailureNote>>,
+    /// The reason of an order that refuses every call, while one stands.
+    refusing_order: Mutex<Option<String>>,
     unanswered: Mutex<UnansweredCalls>,
     /// Time of the last look at the share of errors, in nanoseconds; zero before the first.
     looked_at: AtomicU64,
@@ -106,6 +108,14 @@ impl Shared {
                 let text = format!("succeeded, {successes} of {needed}");
                 let note = probe_note(now, true, text);
                 self.outages.log.acquire().probes(0, 0, note);
+            }
+            BreakerEvent::Overridden { mode, reason, .. } => {
+                let refuses = *mode == OverrideMode::ForcedOpen;
+                let reason = refuses.then(|| redact(reason).into_owned());
+                *self.outages.refusing_order.acquire() = reason;
+            }
+            BreakerEvent::OverrideRemoved { .. } => {
+                *self.outages.refusing_order.acquire() = None;
             }
             _ => {}
         }
@@ -205,8 +215,18 @@ impl Shared {
                     is_down: level == ServiceLevel::Down,
                 };
                 let last = self.outages.last_failure().unwrap_or_default();
+                let order = self.outages.refusing_order.acquire().clone();
+                // It is read long after these seconds.
+                let rule = format!("{recent} within 30 s when it began");
                 let has_begun = log.begin(now, OutageCondition::Errors, answers, || {
-                    let cause = OutageCause::of_failure(&last, kind.to_string());
+                    let cause = match order {
+                        // HLT-2: the first cause is the order, not a failure from before it.
+                        Some(reason) => {
+                            let text = format!("an order refuses its calls: {reason}");
+                            OutageCause::of_kind(CauseKind::Ordered, text, rule)
+                        }
+                        None => OutageCause::of_failure(&last, rule),
+                    };
                     (self.events.next_outage(), cause)
                 });
                 if has_begun {

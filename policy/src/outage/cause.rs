@@ -45,6 +45,8 @@ pub enum CauseKind {
     Misconfigured,
     /// There is no room for further calls: those in flight take too long, or are too many.
     Overload,
+    /// An order of an operator refuses its calls.
+    Ordered,
     /// Another failure.
     Other,
 }
@@ -64,6 +66,7 @@ impl CauseKind {
             Self::Parked => "parked",
             Self::Misconfigured => "misconfigured",
             Self::Overload => "overload",
+            Self::Ordered => "ordered",
             Self::Other => "other",
         }
     }

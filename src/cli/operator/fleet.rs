@@ -14,6 +14,12 @@ use super::table::plain;
 use super::{AdminTarget, run, tell};
 use crate::cli::ExitReason;
 
+/// Number of dependencies above which those that all replicas have closed are only counted: a line of the
+/// terminal has no room for them.
+const MANY: usize = 12;
+/// A cell of which nothing is known.
+const NOTHING: &str = "-";
+
 /// Arguments of `fleet`.
 #[derive(Debug, Args)]
 pub(crate) struct FleetArgs {
@@ -70,12 +76,21 @@ fn show(fleet: &Value, out: &mut dyn Write) -> io::Result<()> {
             text(&fleet["replica"])
         )?;
     }
+    writeln!(out, "{}", grid(fleet))
+}
+
+/// Returns the replicas with their states, and what they have together.
+fn grid(fleet: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(plain).unwrap_or_default();
     let empty = serde_json::Map::new();
-    let dependencies = fleet["dependencies"].as_object().unwrap_or(&empty);
+    let all = fleet["dependencies"].as_object().unwrap_or(&empty);
+    let is_shown = |name: &str| all.len() <= MANY || !is_calm(fleet, name, &all[name]);
+    let dependencies = all.iter().filter(|(name, _)| is_shown(name));
+    let dependencies: Vec<(&String, &Value)> = dependencies.collect();
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let mut head = vec!["replica".to_owned(), "seen".to_owned()];
-    head.extend(dependencies.keys().map(|name| plain(name)));
+    head.extend(dependencies.iter().map(|(name, _)| plain(name)));
     table.set_header(head);
     for replica in fleet["replicas"].as_array().into_iter().flatten() {
         let own = if replica["self"] == true { " *" } else { "" };
@@ -84,24 +99,37 @@ fn show(fleet: &Value, out: &mut dyn Write) -> io::Result<()> {
             format!("{}{own}", text(&replica["name"])),
             format!("{} ago", RoundedDuration(Duration::from_millis(seen))),
         ];
-        row.extend(
-            dependencies
-                .keys()
-                .map(|name| cell(&replica["dependencies"][name])),
-        );
+        let told = dependencies.iter();
+        row.extend(told.map(|(name, _)| cell(&replica["dependencies"][name.as_str()])));
         table.add_row(row);
     }
     let mut last = vec!["fleet".to_owned(), String::new()];
-    last.extend(dependencies.values().map(shared));
+    last.extend(dependencies.iter().map(|(_, told)| shared(told)));
     table.add_row(last);
-    writeln!(out, "{}", table.trim_fmt())
+    let left_out = all.len() - dependencies.len();
+    let rest = match left_out {
+        0 => String::new(),
+        1 => "\none more is closed at every replica".to_owned(),
+        more => format!("\n{more} more are closed at every replica"),
+    };
+    format!("{}{rest}", table.trim_fmt())
+}
+
+/// Returns true if no replica says anything else than that it lets calls through.
+fn is_calm(fleet: &Value, name: &str, told: &Value) -> bool {
+    let mut replicas = fleet["replicas"].as_array().into_iter().flatten();
+    shared(told) == NOTHING
+        && replicas.all(|replica| {
+            let told = cell(&replica["dependencies"][name]);
+            told == "closed" || told == NOTHING
+        })
 }
 
 /// The state of one replica's breaker; `!` marks evidence of its own.
 fn cell(told: &Value) -> String {
     let state = told["state"].as_str().map(plain);
     let mark = if told["evidence"] == true { " !" } else { "" };
-    format!("{}{mark}", state.unwrap_or_else(|| "-".to_owned()))
+    format!("{}{mark}", state.unwrap_or_else(|| NOTHING.to_owned()))
 }
 
 /// Returns the fleet's knowledge of one dependency.
@@ -121,7 +149,46 @@ fn shared(told: &Value) -> String {
         parts.push(format!("{result}, by {by}"));
     }
     match parts.is_empty() {
-        true => "-".to_owned(),
+        true => NOTHING.to_owned(),
         false => parts.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn item_15_of_many_dependencies_only_those_that_differ_are_columns() {
+        let names: Vec<String> = (0..100).map(|number| format!("api-{number}")).collect();
+        let quiet = json!({"override": null, "evidence": 0, "lease": null, "verdict": null});
+        let closed = json!({"state": "closed", "evidence": false});
+        let all = |of: &Value| -> Value {
+            let each = names.iter().map(|name| (name.clone(), of.clone()));
+            each.collect::<serde_json::Map<_, _>>().into()
+        };
+        let (mut known, mut told) = (all(&quiet), all(&closed));
+        told["api-7"] = json!({"state": "open", "evidence": true});
+        known["api-9"]["override"] = "open".into();
+        let replica = json!({"name": "one", "self": true, "seen_ms": 10, "dependencies": told});
+        let mut fleet = json!({"dependencies": known, "replicas": [replica]});
+        let shown = grid(&fleet);
+        let head = shown.lines().next().unwrap();
+        assert!(head.contains("api-7") && head.contains("api-9"), "{head}");
+        assert!(!head.contains("api-8"), "{head}");
+        assert!(
+            shown.ends_with("98 more are closed at every replica"),
+            "{shown}"
+        );
+        // A few are all shown.
+        let few = fleet["dependencies"].as_object_mut().unwrap();
+        few.retain(|name, _| ["api-1", "api-2"].contains(&name.as_str()));
+        let shown = grid(&fleet);
+        assert!(
+            shown.contains("api-1") && !shown.contains("more"),
+            "{shown}"
+        );
     }
 }

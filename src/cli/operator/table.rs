@@ -94,7 +94,9 @@ pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
             text(&outage["cause"]["rule"])
         )?;
         let probes = (text(&outage["probes"]), text(&outage["probes_failed"]));
-        writeln!(out, "probes: {}, {} failed", probes.0, probes.1)?;
+        if outage["probes"].as_u64() > Some(0) {
+            writeln!(out, "probes: {}, {} failed", probes.0, probes.1)?;
+        }
     }
     writeln!(out, "\nsince {}: {}", field("since"), field("reason"))?;
     writeln!(out, "window: {}", text(&dependency["window"]["text"]))?;
@@ -156,8 +158,18 @@ pub(super) fn state(one: &Value) -> String {
     let state = text(&one["state"]);
     match one["override"]["mode"].as_str() {
         Some(mode) => format!("{} ({state})", plain(mode)),
-        None => state,
+        None => match open_keys(one) {
+            0 => state,
+            1 => format!("{state}, 1 key open"),
+            open => format!("{state}, {open} keys open"),
+        },
     }
+}
+
+/// Returns the number of keys that have an open breaker of their own.
+fn open_keys(one: &Value) -> usize {
+    let keys = one["keys"].as_array().into_iter().flatten();
+    keys.filter(|key| key["state"] == "open").count()
 }
 
 /// Returns the reason why a dependency is not healthy.
@@ -199,4 +211,28 @@ pub(super) fn text(value: &Value) -> String {
 /// Masks addresses and writes out characters that move a terminal: the text is not ours.
 pub(super) fn plain(text: &str) -> String {
     printable(&redact(text)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::state;
+
+    #[test]
+    fn item_15_open_keys_are_told_beside_a_closed_breaker() {
+        let key = |state: &str| json!({"key": "m", "state": state});
+        let told = |keys: serde_json::Value| {
+            state(&json!({"state": "closed", "override": null, "keys": keys}))
+        };
+        assert_eq!(told(json!([])), "closed");
+        assert_eq!(
+            told(json!([key("closed"), key("open")])),
+            "closed, 1 key open"
+        );
+        assert_eq!(
+            told(json!([key("open"), key("open")])),
+            "closed, 2 keys open"
+        );
+    }
 }

@@ -51,7 +51,7 @@ pub(super) async fn guard(
     let (problem, reason) = *refused;
     if let Some(others) = admin.inner.refused_hosts.note(admin.inner.stamps.now()) {
         let (peer, path) = (peer_of(&request), request.uri().path());
-        tracing::warn!(?peer, path, reason, others, "a request was not allowed");
+        tracing::warn!(%peer, path, reason, others, "a request was not allowed");
     }
     Err(problem)
 }
@@ -117,16 +117,17 @@ pub(super) async fn authorise(
     if let Err(problem) = check_token(&admin, request.headers()) {
         if let Some(others) = admin.inner.refused_changes.note(admin.inner.stamps.now()) {
             let (peer, path) = (peer_of(&request), request.uri().path());
-            tracing::warn!(?peer, path, others, "a change was not allowed");
+            tracing::warn!(%peer, path, others, "a change was not allowed");
         }
         return Err(problem);
     }
     Ok(next.run(request).await)
 }
 
-fn peer_of(request: &Request) -> Option<SocketAddr> {
+/// Returns the address of a caller, in words.
+fn peer_of(request: &Request) -> String {
     let peer = request.extensions().get::<PeerAddress>();
-    peer.map(|peer| peer.0)
+    peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string())
 }
 
 /// Interval of log lines about refused requests of one kind.
@@ -162,9 +163,9 @@ impl RefusalLog {
 fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
     let Some(token) = &admin.inner.token else {
         let detail = "nothing can be changed, since no token is configured";
-        return Err(
-            AdminProblem::new(403, "no-token", detail).allowed("to set BREAKERBOX__ADMIN__TOKEN")
-        );
+        return Err(AdminProblem::new(403, "no-token", detail).allowed(
+            "to set BREAKERBOX__ADMIN__TOKEN for breakerbox serve, and to start it again",
+        ));
     };
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let (scheme, given) = match given.and_then(|given| given.split_at_checked(7)) {
@@ -178,9 +179,12 @@ fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
     if is_bearer && is_equal {
         return Ok(());
     }
-    let detail = "a change needs the admin token";
+    let detail = match headers.contains_key(AUTHORIZATION) {
+        true if is_bearer => "a change needs the admin token, and another one was given",
+        _ => "a change needs the admin token",
+    };
     Err(AdminProblem::new(401, "unauthorised", detail)
-        .allowed("the header authorization: Bearer <token>"))
+        .allowed("the header authorization: Bearer <token>, with admin.token of this Breakerbox"))
 }
 
 /// Adds headers that make the browser cache nothing, sniff no types, and load nothing.

@@ -17,25 +17,30 @@ use tokio::runtime::Handle;
 
 use super::dependencies::millis;
 use super::events::bad_query;
-use super::kept_history::{self, EarlierMinutes, WholeDay};
+use super::kept_buckets::{EarlierBuckets, WholeStretch};
 use super::problem::AdminProblem;
-use super::series::{CallSums, DependencySeries, FINE, SeriesStretch};
+use super::series::{COARSE, CallSums, DependencySeries, FINE, SeriesStretch};
 use super::{Admin, AdminState};
+use super::{hour_file, kept_history};
 use crate::Runtime;
 use crate::lock::LockExt as _;
 
 /// Number of fine buckets that are one of the overview: 30 s, as wide as a pixel of its charts.
-const OVERVIEW: u64 = 6;
+const OVERVIEW: u32 = 6;
 
-/// Number of samples from one write of the history to the next: a minute.
+/// Number of samples from one write of the days to the next: a minute.
 const SAMPLES_A_WRITE: u64 = 12;
+
+type WholeStretches = Vec<(String, WholeStretch)>;
+type ReadSeries = fn(&DependencySeries) -> SeriesStretch;
 
 /// The past of all dependencies.
 #[derive(Debug)]
 pub(super) struct CallHistory {
     sampled: Mutex<SampledDependencies>,
-    /// The last day before this process.
-    pub(super) earlier: EarlierMinutes,
+    /// The last hour, and the last day, before this process.
+    pub(super) earlier_hour: EarlierBuckets,
+    pub(super) earlier_day: EarlierBuckets,
     /// True while a task takes the samples.
     is_kept: AtomicBool,
 }
@@ -65,22 +70,37 @@ impl CallHistory {
         let all = all.collect();
         Self {
             sampled: Mutex::new(SampledDependencies { last: now, all }),
-            earlier: EarlierMinutes::default(),
+            earlier_hour: EarlierBuckets::new(FINE),
+            earlier_day: EarlierBuckets::new(COARSE),
             is_kept: AtomicBool::new(false),
         }
     }
 
     /// Returns the last day of each dependency.
-    pub(super) fn days(&self, inner: &AdminState) -> Vec<(String, WholeDay)> {
-        let days: Vec<(String, SeriesStretch)> = {
+    pub(super) fn days(&self, inner: &AdminState) -> WholeStretches {
+        self.whole(inner, &self.earlier_day, DependencySeries::day)
+    }
+
+    /// Returns the last hour of each dependency.
+    pub(super) fn hours(&self, inner: &AdminState) -> WholeStretches {
+        self.whole(inner, &self.earlier_hour, DependencySeries::hour)
+    }
+
+    fn whole(
+        &self,
+        inner: &AdminState,
+        earlier: &EarlierBuckets,
+        read: impl Fn(&DependencySeries) -> SeriesStretch,
+    ) -> WholeStretches {
+        let all: Vec<(String, SeriesStretch)> = {
             let sampled = self.sampled.acquire();
             let all = sampled.all.iter();
-            all.map(|(name, known)| (name.clone(), known.series.day()))
+            all.map(|(name, known)| (name.clone(), read(&known.series)))
                 .collect()
         };
-        let whole = days.into_iter().map(|(name, day)| {
-            let began = inner.stamps.timestamp(day.begin());
-            let whole = self.earlier.before(&name, began, &day);
+        let whole = all.into_iter().map(|(name, stretch)| {
+            let began = inner.stamps.timestamp(stretch.begin());
+            let whole = earlier.before(&name, began, &stretch);
             (name, whole)
         });
         whole.collect()
@@ -129,6 +149,16 @@ fn sums(runtime: &Runtime) -> impl Iterator<Item = (String, CallSums)> {
     })
 }
 
+/// Writes the last hour and the last day, up to this moment, if there is a file for them.
+#[cfg(feature = "cli")]
+pub(super) async fn write(inner: &Arc<AdminState>) {
+    if inner.state_file().is_some() {
+        inner.history.sample(&inner.runtime);
+        hour_file::write(inner).await;
+        kept_history::write(inner).await;
+    }
+}
+
 /// Starts the task that takes the samples, unless there is one, or no tokio runtime.
 pub(super) fn keep(admin: &Admin) {
     let Ok(handle) = Handle::try_current() else {
@@ -147,11 +177,16 @@ struct HistoryKeeper(Weak<AdminState>);
 impl HistoryKeeper {
     async fn run(self) {
         let mut samples: u64 = 0;
+        // The first sample is written at once: a process that ends soon leaves its own behind.
+        let mut hour_due: u64 = 1;
         while let Some(wait) = self.wait() {
             tokio::time::sleep(wait).await;
             if let Some(inner) = self.0.upgrade() {
                 inner.history.sample(&inner.runtime);
                 samples += 1;
+                if samples >= hour_due {
+                    hour_due = samples + hour_file::write(&inner).await;
+                }
                 if samples.is_multiple_of(SAMPLES_A_WRITE) {
                     kept_history::write(&inner).await;
                 }
@@ -203,9 +238,11 @@ pub(super) async fn one(
     wanted: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Json<SeriesView>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
-    let (read, is_day) = match wanted.step.as_deref() {
-        None | Some("5s") => (DependencySeries::hour as fn(&_) -> _, false),
-        Some("1m") => (DependencySeries::day as fn(&_) -> _, true),
+    let inner = &admin.inner;
+    let history = &inner.history;
+    let (read, earlier): (ReadSeries, _) = match wanted.step.as_deref() {
+        None | Some("5s") => (DependencySeries::hour, &history.earlier_hour),
+        Some("1m") => (DependencySeries::day, &history.earlier_day),
         Some(other) => {
             let problem = AdminProblem::new(400, "bad-query", "there is no such step");
             return Err(problem
@@ -213,48 +250,31 @@ pub(super) async fn one(
                 .allowed("5s (the last hour), 1m (the last day)"));
         }
     };
-    let inner = &admin.inner;
-    inner.history.sample(&inner.runtime);
+    history.sample(&inner.runtime);
     let stretch = {
-        let sampled = inner.history.sampled.acquire();
+        let sampled = history.sampled.acquire();
         sampled.all.get(&name).map(|known| read(&known.series))
     };
     let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&inner.runtime, &name))?;
-    if !is_day {
-        return Ok(Json(view(inner, name, &stretch)));
-    }
     let began = inner.stamps.timestamp(stretch.begin());
-    let day = inner.history.earlier.before(&name, began, &stretch);
-    Ok(Json(shown(name, stretch.width, &day)))
+    let whole = earlier.before(&name, began, &stretch);
+    Ok(Json(shown(name, &whole)))
 }
 
 /// Handles `GET /api/series`: the last hour of all dependencies, in steps of 30 s.
 pub(super) async fn all(State(admin): State<Admin>) -> Json<Vec<SeriesView>> {
     let inner = &admin.inner;
     inner.history.sample(&inner.runtime);
-    let stretches: Vec<(String, SeriesStretch)> = {
-        let sampled = inner.history.sampled.acquire();
-        let all = sampled.all.iter();
-        all.map(|(name, known)| (name.clone(), known.series.hour().joined(OVERVIEW)))
-            .collect()
-    };
-    let all = stretches.into_iter();
-    Json(all.map(|(name, one)| view(inner, name, &one)).collect())
+    let all = inner.history.hours(inner).into_iter();
+    let all = all.map(|(name, hour)| shown(name, &hour.joined(OVERVIEW)));
+    Json(all.collect())
 }
 
-fn view(inner: &AdminState, dependency: String, stretch: &SeriesStretch) -> SeriesView {
-    let whole = WholeDay {
-        begin: inner.stamps.timestamp(stretch.begin()),
-        buckets: stretch.buckets.clone(),
-    };
-    shown(dependency, stretch.width, &whole)
-}
-
-fn shown(dependency: String, width: Duration, stretch: &WholeDay) -> SeriesView {
+fn shown(dependency: String, stretch: &WholeStretch) -> SeriesView {
     let all = || stretch.buckets.iter();
     SeriesView {
         dependency,
-        step_ms: millis(width),
+        step_ms: millis(stretch.width),
         begin: super::timestamps::format(stretch.begin),
         calls: all().map(|one| one.map(|one| one.calls)).collect(),
         errors: all().map(|one| one.map(|one| one.errors)).collect(),

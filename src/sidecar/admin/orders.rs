@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Admin;
-use super::kept_history::{self, KeptMinutes};
+use super::hour_file::HourFile;
+use super::kept_buckets::KeptBuckets;
+use super::kept_history;
 use super::kept_notes::{self, OperatorNote};
 use super::outage_book;
 use super::outage_record::OutageRecord;
@@ -35,6 +37,7 @@ pub struct OrderFile {
 #[derive(Debug)]
 struct OrderState {
     file: StateFile,
+    hour: Arc<HourFile>,
     orders: Mutex<BTreeMap<String, OrderRecord>>,
     /// State of earlier processes, until the admin side takes it over.
     earlier: Mutex<EarlierState>,
@@ -98,7 +101,8 @@ impl OrderChange {
 #[derive(Debug, Default)]
 pub(super) struct EarlierState {
     pub(super) outages: Vec<OutageRecord>,
-    pub(super) minutes: BTreeMap<String, KeptMinutes>,
+    pub(super) minutes: BTreeMap<String, KeptBuckets>,
+    pub(super) hours: BTreeMap<String, KeptBuckets>,
     pub(super) notes: VecDeque<OperatorNote>,
 }
 
@@ -114,6 +118,7 @@ impl OrderFile {
         let outages = outage_book::records(file.section(outage_book::SECTION), path)?;
         let minutes = kept_history::minutes(file.section(kept_history::SECTION), path)?;
         let notes = kept_notes::records(file.section(kept_notes::SECTION), path)?;
+        let hour = HourFile::beside(path);
         let wall = runtime.clock().wall();
         let mut standing = BTreeMap::new();
         for (name, order) in orders {
@@ -131,8 +136,10 @@ impl OrderFile {
                 earlier: Mutex::new(EarlierState {
                     outages,
                     minutes,
+                    hours: hour.read(),
                     notes,
                 }),
+                hour: Arc::new(hour),
                 turn: tokio::sync::Mutex::default(),
             }),
         })
@@ -153,6 +160,10 @@ impl OrderFile {
 
     pub(super) fn file(&self) -> StateFile {
         self.inner.file.clone()
+    }
+
+    pub(super) fn hour_file(&self) -> Arc<HourFile> {
+        Arc::clone(&self.inner.hour)
     }
 
     /// Returns the state of earlier processes that the file had at its start.
@@ -303,6 +314,12 @@ pub(super) async fn carry_out(
     let (runtime, own) = (admin.runtime().clone(), name.to_owned());
     let until = command.until().map(|until| admin.inner.stamps.of(until));
     let is_kept = file.is_some();
+    let closes = matches!(
+        command,
+        BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
+    );
+    let is_sick = || runtime.status(name).is_some_and(|one| one.outage.is_some());
+    let ends_outage = closes && is_sick();
     let done = async move {
         match file {
             Some(file) => file.carry_out(&runtime, (&own, command, &by), for_).await,
@@ -322,6 +339,11 @@ pub(super) async fn carry_out(
     Some(Ok(CarriedOut {
         holds: stands.then(|| holds(until, is_kept && is_written)),
         note: match written {
+            // HLT-1: the order alone makes nothing well.
+            Ok(()) if ends_outage => Some(
+                "it is closed by this order alone: only the next calls tell whether it answers"
+                    .to_owned(),
+            ),
             Ok(()) => None,
             Err(problem) if stands => Some(problem),
             Err(problem) => Some(format!(

@@ -244,7 +244,11 @@ fn cause(outage: &Outage, status: &DependencyStatus) -> String {
     if outage.cause.kind == CauseKind::Other {
         append(&mut text, ", ", &outage.cause.rule);
     }
-    if let Some(set) = status.overridden.as_ref().filter(|_| !status.parked) {
+    // The order that is the cause has said its reason.
+    let is_said = outage.cause.kind == CauseKind::Ordered;
+    let set = status.overridden.as_ref();
+    if let Some(set) = set.filter(|set| !status.parked && !(is_said && text.contains(&set.reason)))
+    {
         append(
             &mut text,
             "; ",

@@ -61,6 +61,16 @@ pub(super) struct CallBucket {
     pub(super) latency: Option<Duration>,
 }
 
+impl CallBucket {
+    /// Adds another one. The latency is the higher of both.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.fallback = self.fallback.saturating_add(other.fallback);
+        self.latency = self.latency.max(other.latency);
+    }
+}
+
 /// A bucket in 32 bits: 10 for the calls, 10 for the errors, 5 for the share of fallbacks, 7 for the
 /// latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -294,30 +304,32 @@ impl SeriesStretch {
         ))
     }
 
-    /// Joins each `count` buckets into one. The latency of a joint one is the highest of them.
-    pub(super) fn joined(&self, count: u64) -> Self {
-        let mut all: Vec<Option<CallBucket>> = Vec::new();
-        let first = self.begin / count;
-        for (number, bucket) in (self.begin..).zip(&self.buckets) {
-            let at = usize::try_from(number / count - first).unwrap_or(usize::MAX);
-            if at >= all.len() {
-                all.push(None);
-            }
-            let (Some(joint), Some(bucket)) = (all.last_mut(), bucket) else {
-                continue;
-            };
-            let joint = joint.get_or_insert_default();
-            joint.calls += bucket.calls;
-            joint.errors += bucket.errors;
-            joint.fallback += bucket.fallback;
-            joint.latency = joint.latency.max(bucket.latency);
-        }
-        Self {
-            width: self.width * u32::try_from(count).unwrap_or(u32::MAX),
-            begin: first,
-            buckets: all,
-        }
+    /// Returns the number of the first bucket, counted from the runtime's start.
+    pub(super) fn number(&self) -> i64 {
+        i64::try_from(self.begin).unwrap_or(i64::MAX)
     }
+}
+
+/// Joins each `count` buckets into one, from that of this number on. The latency of a joint one is the
+/// highest of them. Returns the number of the first joint one too.
+pub(super) fn joined(
+    (number, buckets): (i64, &[Option<CallBucket>]),
+    count: u32,
+) -> (i64, Vec<Option<CallBucket>>) {
+    let count = i64::from(count.max(1));
+    let mut all: Vec<Option<CallBucket>> = Vec::new();
+    let first = number.div_euclid(count);
+    for (number, bucket) in (number..).zip(buckets) {
+        let at = usize::try_from(number.div_euclid(count) - first).unwrap_or(usize::MAX);
+        if at >= all.len() {
+            all.push(None);
+        }
+        let (Some(joint), Some(bucket)) = (all.last_mut(), bucket) else {
+            continue;
+        };
+        joint.get_or_insert_default().add(bucket);
+    }
+    (first, all)
 }
 
 /// The past of one dependency.

@@ -135,6 +135,19 @@ async fn an_order_that_does_not_last_says_that_its_span_means_nothing() {
 }
 
 #[tokio::test]
+async fn hlt_1_a_close_of_a_sick_dependency_says_that_it_proves_nothing() {
+    let rig = Rig::start(opens_after(1, ms(60_000))).await;
+    for operation in ["close", "reset"] {
+        assert!(rig.operate(operation).await["note"].is_null(), "it is well");
+        rig.bench.fail_until_open().await;
+        let closed = rig.operate(operation).await;
+        let note = closed["note"].as_str().unwrap();
+        assert!(note.contains("only the next calls tell"), "{note}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn the_type_that_a_body_declares_does_not_matter() {
     let rig = Rig::start(|_| {}).await;
     let plain = rig.request(Method::POST, OPEN).bearer_auth(TOKEN);

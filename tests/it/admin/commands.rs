@@ -163,6 +163,8 @@ async fn sec_1_the_token_comes_from_a_file_or_a_variable_and_is_never_shown() {
         "{}",
         wrong.err
     );
+    // It does not sound as if none was given.
+    assert!(wrong.err.contains("another one was given"), "{}", wrong.err);
     assert!(!wrong.err.contains("not this one"));
     let mut gone = command(&rig, &arguments);
     gone.args(["--token-file", "no-such-file"]);

@@ -8,6 +8,7 @@ mod consumers;
 mod figures;
 mod groups;
 mod lists;
+mod models;
 mod nested;
 mod orders;
 mod outage;

@@ -44,6 +44,9 @@ fn ops_1_init_writes_what_check_accepts_and_overwrites_nothing() {
     let (output, _, err) = run(&arguments);
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("is there already and stays as it is"), "{err}");
+    // One more service is a section, which is ready to be added.
+    let one_more = err.split_once("by hand:\n\n").expect("a section").1;
+    assert!(one_more.starts_with("[dependencies.weather]\n"), "{err}");
     assert_eq!(std::fs::read_to_string(&path).expect("a file"), text);
 }
 

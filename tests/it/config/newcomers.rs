@@ -53,6 +53,14 @@ const REFUSED: &[(&str, Words)] = &[
         &["did you mean breaker = { recovery_timeout = \"30s\" }?"],
     ),
     (
+        "breaker = \"off\"",
+        &[
+            "did you mean override = { mode = \"disable\"",
+            "!failure_threshold = 5",
+        ],
+    ),
+    ("enabled = false", &["mode = \"open\"", "!\"off\" in place"]),
+    (
         "bulkhead = 10",
         &["did you mean bulkhead = { max_concurrent = 10 }?"],
     ),
@@ -238,6 +246,25 @@ fn cfg_1_ops_a_a_variable_with_one_underscore_too_many_names_the_dependency() {
         "!consumers",
     ];
     assert_eq!(refused(WEATHER, &singular, words), None);
+}
+
+#[test]
+fn cfg_1_ops_a_a_section_without_keys_is_not_said_to_be_built_in() {
+    let text = format!("[gatway]\n{WEATHER}");
+    let words: Words = &["did you mean gateway?", "an empty section", "!built-in"];
+    assert_eq!(refused(&text, &[], words), None);
+}
+
+#[test]
+fn edge_7_ops_h_a_command_with_its_arguments_is_told() {
+    let text = "[dependencies.docs]\nkind = \"mcp_stdio\"\ncommand = \"npx -y hunter2\"\n";
+    let folder = folder_with(&[("config/default.toml", text)]);
+    let (code, _, err) = check(folder.path(), &[], &[]);
+    assert_eq!(code, 0, "{err}");
+    for words in ["dependencies.docs.command", "its arguments into args"] {
+        assert!(err.contains(words), "{err}");
+    }
+    assert!(!err.contains("hunter2"), "{err}");
 }
 
 #[test]

@@ -39,6 +39,13 @@ async fn fail(sidecar: &Sidecar, name: &str) {
     assert_eq!(response.status().as_u16(), 502);
 }
 
+/// Makes a call that gets an error, of whatever kind.
+async fn fail_or_refuse(sidecar: &Sidecar) {
+    let request = http().get(sidecar.url("/web/x"));
+    let status = request.send().await.unwrap().status();
+    assert!(status.is_server_error(), "{status}");
+}
+
 async fn acknowledge(sidecar: &Sidecar, id: &Value) -> Value {
     let request = http().post(sidecar.admin(&format!("/api/outages/{id}/ack")));
     let request = request.bearer_auth(TOKEN).json(&json!({"reason": "on it"}));
@@ -119,6 +126,94 @@ async fn hlt_3_notes_are_there_after_kill_and_restart() {
     let sidecar = Sidecar::start(command(folder.path()), 1);
     assert_eq!(notes(&sidecar).await, json!([first, second]));
     kill(sidecar).await;
+}
+
+/// The sums of calls and errors of the last hour: of one dependency, and of the overview.
+async fn hour(sidecar: &Sidecar) -> [(u64, u64); 2] {
+    let sums = |series: &Value| {
+        let sum = |key: &str| {
+            let all = series[key].as_array().unwrap().iter();
+            all.filter_map(Value::as_u64).sum()
+        };
+        (sum("calls"), sum("errors"))
+    };
+    let one: Value = get(sidecar, "/api/dependencies/web/series").await;
+    let all: Value = get(sidecar, "/api/series").await;
+    [sums(&one), sums(&all[0])]
+}
+
+async fn get(sidecar: &Sidecar, path: &str) -> Value {
+    let request = http().get(sidecar.admin(path));
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+/// Waits until the file of the last hour has these calls.
+async fn written(folder: &Path, sidecar: &Sidecar, calls: u64) {
+    let file = folder.join("state.json.hour");
+    let begin = std::time::SystemTime::now();
+    let is_written = || {
+        let at = std::fs::metadata(&file).and_then(|found| found.modified());
+        at.is_ok_and(|at| at > begin)
+    };
+    let waiting = async {
+        while !is_written() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting).await.unwrap();
+    assert_eq!(hour(sidecar).await, [(calls, calls); 2]);
+}
+
+#[tokio::test]
+async fn hlt_3_the_last_hour_is_there_after_kill_and_restart() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    for _ in 0..3 {
+        fail_or_refuse(&sidecar).await;
+    }
+    written(folder.path(), &sidecar, 3).await;
+    let before: Value = get(&sidecar, "/api/dependencies/web/series").await;
+    kill(sidecar).await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    assert_eq!(hour(&sidecar).await, [(3, 3); 2]);
+    let after: Value = get(&sidecar, "/api/dependencies/web/series").await;
+    // At the time that they had: within a step of 5 s.
+    let at = |series: &Value| {
+        let begin: jiff::Timestamp = series["begin"].as_str().unwrap().parse().unwrap();
+        let all = series["calls"].as_array().unwrap();
+        let first = all.iter().position(|calls| calls.as_u64() > Some(0));
+        begin.as_second() + 5 * i64::try_from(first.unwrap()).unwrap()
+    };
+    assert!((at(&before) - at(&after)).abs() <= 5, "{before} {after}");
+    // A stop that was asked for loses nothing, and there is no restart that loses what was before.
+    fail_or_refuse(&sidecar).await;
+    sidecar.signal("TERM");
+    sidecar.ended().await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    assert_eq!(hour(&sidecar).await, [(4, 4); 2]);
+    kill(sidecar).await;
+
+    // Nothing depends on it: a damaged one is told, and replaced.
+    let file = folder.path().join("state.json.hour");
+    std::fs::write(&file, "{\"breakerbox_hour\":1").unwrap();
+    let mut damaged = command(folder.path());
+    damaged.env("RUST_LOG", "warn");
+    let log = folder.path().join("log");
+    let into = std::fs::File::create(&log).unwrap();
+    let sidecar = Sidecar::start_logged(damaged, 1, into.into());
+    assert_eq!(hour(&sidecar).await, [(0, 0); 2]);
+    written(folder.path(), &sidecar, 0).await;
+    kill(sidecar).await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(
+        log.contains("the charts of the last hour cannot be read")
+            && log.contains("state.json.hour"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

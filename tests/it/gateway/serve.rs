@@ -393,6 +393,10 @@ fn an_address_that_is_taken_ends_with_1() {
         err.contains(&format!("{address} cannot be listened on")),
         "{err}"
     );
+    // EDGE-8: the key, and the likely reason.
+    for words in ["(gateway.bind)", "another process has it"] {
+        assert!(err.contains(words), "{err}");
+    }
 }
 
 #[tokio::test]

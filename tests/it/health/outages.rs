@@ -2,7 +2,7 @@
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{DependencyOutage, FallbackRule, Fixed};
-use breakerbox_policy::{CauseKind, OutageCondition};
+use breakerbox_policy::{BreakerCommand, CauseKind, OutageCondition};
 
 use crate::scripted::{Bench, Do, ms, opens_after, pass};
 
@@ -74,6 +74,36 @@ fn hlt_2_a_share_of_errors_is_an_outage_too() {
         bench.fail_until_open().await;
         assert_eq!(bench.status().outage.unwrap().id, outage.id);
         assert_eq!(all(&bench).len(), 1);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn hlt_2_an_order_that_refuses_calls_is_the_cause_of_its_outage() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        // It failed once, long before.
+        let _ = bench.ask(Do::Fail).await;
+        let open = BreakerCommand::Open {
+            reason: "migration tonight".into(),
+            until: None,
+        };
+        bench.client.operate(open).await.unwrap();
+        for _ in 0..40 {
+            let refused = bench.ask(Do::Answer(1)).await;
+            assert!(refused.is_err());
+        }
+        let outage = bench.status().outage.unwrap();
+        assert_eq!(outage.cause.kind, CauseKind::Ordered);
+        assert_eq!(
+            outage.cause.text,
+            "an order refuses its calls: migration tonight"
+        );
+        // The figures are of the begin, and say so.
+        assert!(
+            outage.cause.rule.ends_with("within 30 s when it began"),
+            "{outage:?}"
+        );
         bench.finish().await;
     });
 }

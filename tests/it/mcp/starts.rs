@@ -35,6 +35,8 @@ async fn mcp_1_m1_a_server_that_is_absent_or_misspelt_is_one_sick_dependency() {
         return;
     };
     is_told_as_sick(&bed, "its program cannot be started").await;
+    // EDGE-8: the program that is not there is named.
+    is_told_as_sick(&bed, "; there is no file ").await;
     // It is installed now, and found without an order.
     std::os::unix::fs::symlink("/bin/sh", bed.folder.path().join("server")).unwrap();
     bed.until_well("sick").await;

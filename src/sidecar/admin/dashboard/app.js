@@ -107,7 +107,7 @@ function render() {
   for (const name of cards.keys()) if (!model.dependencies.has(name)) cards.delete(name);
   const text = wanted.find.toLowerCase();
   // The dependency of the address is shown, whatever the filter says.
-  const fits = (one) => one.name === wanted.name || ((wanted.show === null || one.group === wanted.show) && one.name.toLowerCase().includes(text));
+  const fits = (one) => one.name === wanted.name || ((wanted.show === null || one.isOf(wanted.show)) && one.name.toLowerCase().includes(text));
   const shown = all.filter(fits);
   for (const one of shown) cardOf(one.name).update(one, now);
   arrange(find("grid"), shown.map((one) => cards.get(one.name).node));
@@ -130,7 +130,7 @@ function cardOf(name) {
 }
 
 function summarise(all) {
-  const members = new Map(GROUPS.map((group) => [group, all.filter((one) => one.group === group).length]));
+  const members = new Map(GROUPS.map((group) => [group, all.filter((one) => one.isOf(group)).length]));
   for (const [group, { node, number }] of tiles) {
     say(number, String(members.get(group)));
     set(node, "data-any", members.get(group) > 0);

@@ -9,6 +9,8 @@ const PAUSES = {
   bulkhead: "no place is free",
   draining: "it is being stopped",
 };
+/** Letters of a state from which it gets a width of its own, so that it does not stand in one word a line. */
+const LONG = 24;
 const HEADS = ["consumer", "dependency", "state", "waiting", "in flight", "answered", "given back", "dead letters"];
 
 async function load() {
@@ -26,7 +28,7 @@ function render(consumers) {
   const paused = consumers.filter(({ paused }) => paused === "breaker" || paused === "pause").length;
   say(find("consumers-note"), paused === 0 ? "" : `${paused} of ${consumers.length} fetch nothing`);
   rebuild(find("consumers-list"), consumers, () => [
-    make("thead", {}, make("tr", {}, ...HEADS.map((text) => make("th", { scope: "col", text })))),
+    make("thead", {}, make("tr", {}, ...HEADS.map((text) => make("th", { scope: "col", class: HEADS.indexOf(text) > 2 ? "number" : null, text })))),
     make("tbody", {}, ...consumers.map(line)),
   ]);
 }
@@ -37,16 +39,18 @@ function line(one) {
     make("th", { scope: "row", text: one.name }),
     make("td", { text: one.dependency }),
     make("td", {}, state(one)),
-    ...numbers.map((number) => make("td", { text: String(number) })),
-    make("td", { text: dead(one.dead_letters) }));
+    ...numbers.map((number) => make("td", { class: "number", text: String(number) })),
+    make("td", { class: "number", text: dead(one.dead_letters) }));
 }
 
 function state({ paused, problem }) {
-  if (problem !== null) return make("span", { class: "is", "data-state": "stopped", text: problem });
+  if (problem !== null) return make("span", { class: wide(problem), "data-state": "stopped", text: problem });
   if (paused === null) return make("span", { class: "is", "data-state": "running", text: "fetches" });
   const text = `waits: ${PAUSES[paused] ?? paused}`;
-  return make("span", { class: "is", "data-state": "waiting", text });
+  return make("span", { class: wide(text), "data-state": "waiting", text });
 }
+
+const wide = (text) => text.length > LONG ? "is long" : "is";
 
 /** The number of dead letters, with their reasons. */
 function dead(reasons) {

@@ -75,6 +75,11 @@ export class Dependency {
     return override ? "override" : "ok";
   }
 
+  /** True if a tile of this name counts and shows it. A sick one with an override is of two tiles. */
+  isOf(group) {
+    return this.group === group || (group === "override" && this.view.override !== null);
+  }
+
   /** What callers got over the last half minute. */
   get answers() {
     return this.view.answers;

@@ -26,9 +26,9 @@ function render({ pools, models, token_limits: limits }) {
   rebuild(find("pools-list"), pools, () => pools.map(pool));
   const rows = models.map(row);
   rebuild(find("models-grid"), rows, () => rows.length === 0 ? [] : [
-    make("thead", {}, make("tr", {}, ...HEADS.map((text) => make("th", { scope: "col", text })))),
+    make("thead", {}, make("tr", {}, ...HEADS.map((text) => make("th", { scope: "col", class: text === HEADS[0] ? null : "number", text })))),
     make("tbody", {}, ...rows.map(([name, ...cells]) =>
-      make("tr", {}, make("th", { scope: "row", text: name }), ...cells.map((text) => make("td", { text }))))),
+      make("tr", {}, make("th", { scope: "row", text: name }), ...cells.map((text) => make("td", { class: "number", text }))))),
   ]);
   rebuild(find("limits-list"), limits, () => limits.map(limit));
 }

@@ -46,12 +46,14 @@ export function callers(one) {
   const parts = [];
   if (calls === 0) parts.push(`no calls in the last ${wait(span)}`);
   else if (part === null) parts.push(`errors for ${errors} of ${count(calls, "call", "calls")} in the last ${wait(span)}`);
-  else parts.push(`errors for ${share(part)} of ${short(each)} calls/s`);
+  else if (errors > 0) parts.push(`errors for ${share(part)} of ${short(each)} calls/s`);
+  else parts.push(`${helped > 0 ? "all are answered" : "no errors"}, ${short(each)} calls/s`);
   if (helped > 0) parts.push(`a fallback's answer for ${share(helped / calls)}`);
   const affected = one.outage?.affected;
   if (affected) {
     const by = affected.by_fallback > 0 ? `, ${short(affected.by_fallback)} answered by fallbacks` : "";
-    parts.push(`${count(affected.errors, "error", "errors")} since it began${by}`);
+    const errors = affected.errors > 0 ? count(affected.errors, "error", "errors") : "no errors";
+    parts.push(`${errors} since it began${by}`);
   }
   return `Callers: ${parts.join("; ")}`;
 }
@@ -94,5 +96,10 @@ export function next(one, { now, serverNow }) {
   return { text: "", part: null };
 }
 
-/** The breaker's state, second to the health. */
-export const breaker = (one) => `Breaker ${word(one.shown).toLowerCase()}`;
+/** The breaker's state, second to the health, with the keys whose own breakers refuse calls meanwhile. */
+export function breaker(one) {
+  const state = `Breaker ${word(one.shown).toLowerCase()}`;
+  const refused = one.view.keys.filter((key) => ["open", "forced_open"].includes(key.override?.mode ?? key.state));
+  if (refused.length === 0 || one.shown !== "closed") return state;
+  return `${state}, open for ${refused.length === 1 ? refused[0].key : count(refused.length, "key", "keys")}`;
+}

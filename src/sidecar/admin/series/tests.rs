@@ -13,7 +13,11 @@ fn calls(calls: u64, errors: u64) -> CallSums {
 }
 
 fn counts(stretch: &SeriesStretch) -> Vec<Option<(u64, u64)>> {
-    let all = stretch.buckets.iter();
+    counts_of(&stretch.buckets)
+}
+
+fn counts_of(buckets: &[Option<CallBucket>]) -> Vec<Option<(u64, u64)>> {
+    let all = buckets.iter();
     all.map(|bucket| bucket.map(|bucket| (bucket.calls, bucket.errors)))
         .collect()
 }
@@ -152,12 +156,12 @@ fn item_100_buckets_are_joined_on_the_same_grid_for_all() {
     for second in (30..=70).step_by(5) {
         series.record((at(second - 5), at(second)), calls(second, 1));
     }
-    let joint = series.hour().joined(6);
-    assert_eq!(joint.width, Duration::from_secs(30));
-    assert_eq!(joint.begin(), Time::ZERO);
+    let hour = series.hour();
+    let (first, joint) = joined((hour.number(), &hour.buckets), 6);
+    assert_eq!(first, 0);
     // One bucket before second 30, six up to 60, two after.
     assert_eq!(
-        counts(&joint),
+        counts_of(&joint),
         [
             Some((30, 1)),
             Some((35 + 40 + 45 + 50 + 55 + 60, 6)),

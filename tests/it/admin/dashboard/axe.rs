@@ -16,7 +16,7 @@ const AXE: &str = "axe-core@4.14.1";
 /// Installs axe-core once into the target folder. Returns `None` if that is not possible; the test
 /// is then skipped.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn script() -> Option<String> {
+pub(super) fn script() -> Option<String> {
     let npm = tools::find(&["npm"])?;
     let place: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(AXE.replace('@', "-"));
     let file = place.join("node_modules/axe-core/axe.min.js");
@@ -38,7 +38,7 @@ fn script() -> Option<String> {
 }
 
 /// Asserts that axe-core finds nothing in the page as it is.
-async fn no_violations(page: &Page, view: &str) {
+pub(super) async fn no_violations(page: &Page, view: &str) {
     let run = "axe.run(document).then((found) => found.violations.map(({ id, nodes }) => \
         `${id}: ${nodes.slice(0, 3).map(({ target }) => target.join()).join(' and ')}`))";
     assert_eq!(page.value(run).await, json!([]), "{view}");

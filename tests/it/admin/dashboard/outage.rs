@@ -1,6 +1,9 @@
 //! An outage as an operator meets it at night: what is wrong, since when, why, what callers get, and
 //! what to do, without a click.
 
+use breakerbox_actors::CallOptions;
+use breakerbox_policy::BreakerCommand;
+
 use super::{Stage, nothing, part, state, tile};
 use crate::scripted::{Do, ms, opens_after};
 
@@ -93,5 +96,70 @@ async fn hlt_2_an_outage_among_a_hundred_dependencies_answers_five_questions_wit
         .await;
     page.until(&format!("{}.innerText === ''", part("payments", ".said")))
         .await;
+    stage.finish(nothing).await;
+}
+
+#[tokio::test]
+async fn item_15_a_sick_dependency_with_an_order_is_counted_with_the_overridden_ones_too() {
+    let Some(stage) = Stage::start(&["search", "covered"], opens_after(3, ms(600_000))).await
+    else {
+        return;
+    };
+    let page = &stage.page;
+    let open = BreakerCommand::Open {
+        reason: "migration tonight".to_owned(),
+        until: None,
+    };
+    stage.clients[0].operate(open).await.unwrap();
+    for _ in 0..40 {
+        stage.clients[0].ask(Do::Answer(1)).await.unwrap_err();
+    }
+    page.until(&format!("{} === '1'", tile("down"))).await;
+    assert_eq!(page.text(&tile("override")).await, "1");
+    page.value("document.querySelector('.tile[data-group=\"override\"]').click()")
+        .await;
+    let names =
+        "[...document.querySelectorAll('#grid > article')].map((one) => one.dataset.name).join()";
+    page.until(&format!("{names} === 'search'")).await;
+    page.value("document.querySelector('.tile[data-group=\"override\"]').click()")
+        .await;
+    // Of calls that are all answered, no share of errors is told.
+    for _ in 0..40 {
+        stage.clients[1].ask(Do::Fail).await.unwrap();
+    }
+    page.until(&format!(
+        "/^Callers: all are answered, .+ calls\\/s; a fallback's answer for 100 %; no errors since it \
+         began, \\d+ answered by fallbacks$/.test({}.innerText)",
+        part("covered", ".callers")
+    ))
+    .await;
+    stage.finish(nothing).await;
+}
+
+#[tokio::test]
+async fn item_15_a_key_whose_breaker_is_open_is_told_beside_the_closed_one() {
+    let Some(stage) = Stage::start(&["search"], opens_after(2, ms(600_000))).await else {
+        return;
+    };
+    let of = |key: &str| CallOptions {
+        key: Some(key.to_owned().into()),
+        ..CallOptions::default()
+    };
+    for key in ["large", "small"] {
+        let shown = match key {
+            "large" => "Breaker closed, open for large",
+            _ => "Breaker closed, open for 2 keys",
+        };
+        for _ in 0..3 {
+            stage.clients[0]
+                .ask_with(Do::Fail, of(key))
+                .await
+                .unwrap_err();
+        }
+        stage
+            .page
+            .until(&format!("{} === '{shown}'", state("search")))
+            .await;
+    }
     stage.finish(nothing).await;
 }
