@@ -15,8 +15,9 @@ use crate::faults::{ChaosFault, SmallDisk};
 use crate::service::Service;
 use crate::sidecar::{Sidecar, configure, signal_to};
 
-/// Descriptors that may be open beyond those at the beginning: connections that are kept.
-const SPARE_DESCRIPTORS: usize = 40;
+/// Descriptors that may be open beyond those at the beginning, without the connections to services:
+/// connections of callers that are just closing.
+const SPARE_DESCRIPTORS: usize = 12;
 /// Time within which everything is well again: the longest backoff of the configuration is 1 s, a
 /// paused machine may take longer.
 const WELL_WITHIN: Duration = Duration::from_secs(15);
@@ -75,7 +76,8 @@ fn text(urls: [&str; 4], folder: &Path, round: Option<u32>) -> String {
          workers = {{ backoff = {{ base = \"50ms\", factor = 2.0, max = \"1s\", jitter = 0.0 }} }}\n\
          {breaker}{guest}\
          [consumers.jobs]\ndependency = \"work\"\nstream = \"CALLS\"\nsubject = \"calls.>\"\n\
-         dead_letters = \"dead.work\"\nanswers = \"answers.work\"\n"
+         dead_letters = \"dead.work\"\nanswers = \"answers.work\"\n\
+         ack_wait = \"10s\"\n"
     )
 }
 
@@ -126,7 +128,9 @@ impl Bed {
         tokio::spawn(Arc::clone(&bed.callers).publish(bed.context.clone()));
         bed.callers.go_on();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        bed.descriptors = bed.sidecar.descriptors();
+        bed.callers.pause().await;
+        bed.descriptors = bed.own_descriptors();
+        bed.callers.go_on();
         Some(bed)
     }
 
@@ -135,6 +139,18 @@ impl Bed {
         let urls = services.map(|service| format!("http://{}", service.address));
         let [a, b, c] = &urls;
         text([a, b, c, &self.broker.url()], self.folder.path(), round)
+    }
+
+    /// Returns the numbers of connections of the services web, work and chat.
+    pub(crate) fn connections(&self) -> [usize; 3] {
+        [&self.web, &self.work, &self.chat].map(Service::connections)
+    }
+
+    /// Returns the number of the sidecar's open descriptors without its connections to services: their
+    /// number follows from the load, up to the size of its pools.
+    fn own_descriptors(&self) -> usize {
+        let connections: usize = self.connections().iter().sum();
+        self.sidecar.descriptors().saturating_sub(connections)
     }
 
     pub(crate) fn signal_tools(&self, signal: Signal) {
@@ -232,7 +248,7 @@ impl Bed {
         let left = async {
             loop {
                 let (living, zombies) = self.sidecar.children();
-                let descriptors = self.sidecar.descriptors();
+                let descriptors = self.own_descriptors();
                 let most = self.descriptors + SPARE_DESCRIPTORS;
                 if living.len() == 1 && zombies == 0 && descriptors <= most {
                     return;
@@ -242,10 +258,10 @@ impl Bed {
         };
         if tokio::time::timeout(PATIENCE, left).await.is_err() {
             let (living, zombies) = self.sidecar.children();
-            let descriptors = self.sidecar.descriptors();
+            let descriptors = self.own_descriptors();
             panic!(
                 "after {fault:?}: processes {living:?} and {zombies} dead ones, {descriptors} \
-                 descriptors, at the beginning {}\n{}",
+                 descriptors without connections to services, at the beginning {}\n{}",
                 self.descriptors,
                 self.log()
             );

@@ -164,7 +164,9 @@ impl Callers {
                 .post(format!("{gateway}/chat/v1/chat/completions"))
                 .json(&json!({ "model": "m", "stream": true, "messages": [] })),
             "tools" => {
-                let params = json!({ "name": "echo", "arguments": { "text": "a word" } });
+                // Equal calls that were under way at each kill would be put into quarantine.
+                let text = format!("a word {}", fastrand::u64(..));
+                let params = json!({ "name": "echo", "arguments": { "text": text } });
                 let message =
                     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
                 let request = self

@@ -187,6 +187,16 @@ impl SmallDisk {
     fn free(&self) {
         let _ = std::fs::remove_file(self.0.join("filler"));
     }
+
+    /// Empties the access log, which would fill the file system after some minutes.
+    pub(crate) fn empty_log(&self) {
+        let mut log = std::fs::File::options();
+        let log = log
+            .write(true)
+            .truncate(true)
+            .open(self.0.join("access.log"));
+        log.expect("the sidecar writes an access log");
+    }
 }
 
 impl Drop for SmallDisk {

@@ -22,7 +22,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bed::Bed;
-use faults::FAULTS;
+use faults::{FAULTS, SmallDisk};
+use sidecar::open_descriptors;
 
 /// Longest wait for anything that has no limit of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,14 +68,18 @@ async fn faults_come_and_go_and_nothing_stays() {
         bed.check_trips(fault, trips, opened);
         let memory = bed.sidecar.resident();
         let descriptors = bed.sidecar.descriptors();
+        let connections = bed.connections();
         println!(
-            "{:5.1} s {fault:?}: well again after {again:.1?}, {memory} KiB, {descriptors} descriptors",
+            "{:5.1} s {fault:?}: well again after {again:.1?}, {memory} KiB, {descriptors} \
+             descriptors, {} of this program, {connections:?} connections of services",
             begun.elapsed().as_secs_f64(),
+            open_descriptors("self"),
         );
         // By then each kind of fault has left its traces in histories and pools.
         if early.is_none() && done >= FAULTS.len() && begun.elapsed() > span / 3 {
             early = Some(memory);
         }
+        bed.disk.iter().for_each(SmallDisk::empty_log);
         bed.callers.go_on();
     }
     bed.callers.pause().await;

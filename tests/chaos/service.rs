@@ -34,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     mode: watch::Sender<ServiceMode>,
     pub(crate) requests: Arc<AtomicU64>,
+    /// One clone for each open connection, and one more.
+    connections: Arc<()>,
 }
 
 impl Service {
@@ -43,6 +45,8 @@ impl Service {
         let (mode, now) = watch::channel(ServiceMode::Well);
         let requests = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&requests);
+        let connections = Arc::new(());
+        let connection = Arc::downgrade(&connections);
         tokio::spawn(async move {
             let mut listener = Some(listener);
             let mut own = now.clone();
@@ -59,7 +63,12 @@ impl Service {
                 let accepted = listener.as_ref().unwrap();
                 tokio::select! {
                     Ok((socket, _)) = accepted.accept() => {
-                        tokio::spawn(serve(socket, now.clone(), Arc::clone(&counted)));
+                        let Some(connection) = connection.upgrade() else { return };
+                        let serving = serve(socket, now.clone(), Arc::clone(&counted));
+                        tokio::spawn(async move {
+                            serving.await;
+                            drop(connection);
+                        });
                     }
                     changed = own.changed() => if changed.is_err() { return },
                 }
@@ -69,7 +78,13 @@ impl Service {
             address,
             mode,
             requests,
+            connections,
         }
+    }
+
+    /// Returns the number of connections that the service has not closed.
+    pub(crate) fn connections(&self) -> usize {
+        Arc::strong_count(&self.connections) - 1
     }
 
     pub(crate) fn set(&self, mode: ServiceMode) {
@@ -93,7 +108,7 @@ async fn serve(
         requests.fetch_add(1, Ordering::Relaxed);
         let now = *mode.borrow_and_update();
         let is_going_on = tokio::select! {
-            is_going_on = answer(&mut socket, &request, now) => is_going_on,
+            is_going_on = answer(&mut socket, &mut kept, &request, now) => is_going_on,
             _ = mode.wait_for(|mode| *mode == ServiceMode::Gone) => return,
         };
         if !is_going_on {
@@ -119,24 +134,37 @@ async fn read(socket: &mut TcpStream, kept: &mut Vec<u8>) -> Option<String> {
                 return Some(head);
             }
         }
-        let mut piece = [0; 4096];
-        let count = socket.read(&mut piece).await.ok()?;
-        if count == 0 {
-            return None;
-        }
-        kept.extend_from_slice(&piece[..count]);
+        read_piece(socket, kept).await?;
     }
 }
 
+/// Reads what comes next; `None` at the end of the connection.
+async fn read_piece(socket: &mut TcpStream, kept: &mut Vec<u8>) -> Option<()> {
+    let mut piece = [0; 4096];
+    let count = socket.read(&mut piece).await.ok()?;
+    kept.extend_from_slice(&piece[..count]);
+    (count > 0).then_some(())
+}
+
+/// Returns when the caller has closed the connection.
+async fn left(socket: &mut TcpStream, kept: &mut Vec<u8>) {
+    while read_piece(socket, kept).await.is_some() {}
+}
+
 /// Answers a request. Returns true if the connection goes on.
-async fn answer(socket: &mut TcpStream, head: &str, mode: ServiceMode) -> bool {
+async fn answer(socket: &mut TcpStream, kept: &mut Vec<u8>, head: &str, mode: ServiceMode) -> bool {
     let is_model = head.contains("/chat/completions");
     let wait = match mode {
         ServiceMode::Slow => Duration::from_secs(2),
         ServiceMode::Stopped => Duration::from_secs(600),
         _ => Duration::ZERO,
     };
-    tokio::time::sleep(wait).await;
+    // A caller that gave up leaves a connection behind, which would stay open as long as the wait.
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(wait) => {}
+        () = left(socket, kept) => return false,
+    }
     let whole = match mode {
         ServiceMode::Down => short("500 Internal Server Error", "", "{}"),
         ServiceMode::Throttled => short("429 Too Many Requests", "retry-after: 1\r\n", "{}"),
@@ -178,4 +206,30 @@ fn streamed() -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{body}"
     )
+}
+
+#[tokio::test]
+async fn a_stopped_service_closes_the_connections_of_callers_that_left() {
+    let service = Service::start().await;
+    service.set(ServiceMode::Stopped);
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(service.address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        sockets.push(socket);
+    }
+    let until = async |connections, requests| {
+        let reached = async {
+            while service.connections() != connections
+                || service.requests.load(Ordering::Relaxed) != requests
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await
+    };
+    until(3, 3).await.expect("three requests are not answered");
+    drop(sockets);
+    until(0, 3).await.expect("nothing is kept of them");
 }

@@ -120,8 +120,7 @@ impl Sidecar {
 
     /// Returns the number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.id());
-        std::fs::read_dir(folder).map_or(0, Iterator::count)
+        open_descriptors(&self.id().to_string())
     }
 
     /// Limits the number of descriptors that it may have.
@@ -202,6 +201,11 @@ impl Drop for Sidecar {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the number of open descriptors of a process.
+pub(crate) fn open_descriptors(process: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count)
 }
 
 pub(crate) fn signal_to(id: u32, signal: Signal) {
