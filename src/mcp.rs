@@ -80,7 +80,8 @@ mod handshake;
 
 mod standing;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 pub(crate) mod log_level;

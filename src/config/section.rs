@@ -462,8 +462,10 @@ impl<'a> Section<'a> {
             let origin = ValueOrigin::of(value);
             // An empty table has no line, and nothing that is unknown was built in.
             let is_placed = origin != ValueOrigin::built_in();
-            let nowhere = || ValueOrigin::new(LayerRank::BuiltIn, "an empty section");
-            let origin = is_placed.then_some(origin).unwrap_or_else(nowhere);
+            let origin = match is_placed {
+                true => origin,
+                false => ValueOrigin::new(LayerRank::BuiltIn, "an empty section"),
+            };
             self.push(
                 self.path_of(key),
                 Some(show_unknown(key, near, value)),

@@ -247,8 +247,7 @@ fn cause(outage: &Outage, status: &DependencyStatus) -> String {
     // The order that is the cause has said its reason.
     let is_said = outage.cause.kind == CauseKind::Ordered;
     let set = status.overridden.as_ref();
-    if let Some(set) = set.filter(|set| !status.parked && !(is_said && text.contains(&set.reason)))
-    {
+    if let Some(set) = set.filter(|set| !(status.parked || is_said && text.contains(&set.reason))) {
         append(
             &mut text,
             "; ",

@@ -150,11 +150,12 @@ async fn get(sidecar: &Sidecar, path: &str) -> Value {
 /// Waits until the file of the last hour has these calls.
 async fn written(folder: &Path, sidecar: &Sidecar, calls: u64) {
     let file = folder.join("state.json.hour");
-    let begin = std::time::SystemTime::now();
-    let is_written = || {
-        let at = std::fs::metadata(&file).and_then(|found| found.modified());
-        at.is_ok_and(|at| at > begin)
+    let modified = || {
+        let found = std::fs::metadata(&file);
+        found.and_then(|found| found.modified()).ok()
     };
+    let before = modified();
+    let is_written = || modified() != before;
     let waiting = async {
         while !is_written() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
