@@ -109,7 +109,7 @@ impl Connection {
     pub(super) fn tell_callers(&self, notice: ServerNotice) {
         if &*notice.method == "notifications/subscriptions/acknowledged" {
             // It answers our own subscription.
-            return;
+            return self.told.acknowledge();
         }
         // MCP-5: the subscription is ours, and so is its id.
         let notice = notice.without_subscription();

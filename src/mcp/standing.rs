@@ -26,6 +26,8 @@ use super::tool_list;
 
 /// Maximum time for which a call waits until its server was told the level of its caller.
 const LEVEL_WAIT: Duration = Duration::from_secs(1);
+/// Maximum time for which a server may take to acknowledge a subscription.
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(1);
 /// Limits of the pause before a subscription that has ended is begun again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// The request that begins a subscription.
@@ -39,9 +41,16 @@ pub(super) struct ToldWishes {
     /// The resources that it was asked to watch: true if it has agreed. Held while it is asked, so
     /// that it is asked once.
     resources: Mutex<BTreeMap<String, bool>>,
+    /// Number of subscriptions that a server of the newer dialect has acknowledged.
+    acknowledged: watch::Sender<u64>,
 }
 
 impl ToldWishes {
+    /// Notes that the server has acknowledged a subscription.
+    pub(super) fn acknowledge(&self) {
+        self.acknowledged.send_modify(|number| *number += 1);
+    }
+
     /// Waits until the server tells log messages of this level, for a bounded time.
     pub(super) async fn until_level(&self, wanted: Option<&str>) {
         let Some(wanted) = wanted.and_then(rank) else {
@@ -222,9 +231,14 @@ async fn listen(
     while connection.liveness.end() == ConnectionEnd::None {
         let began = Instant::now();
         let side = CallSide::default();
+        let mut acknowledged = connection.told.acknowledged.subscribe();
+        let before = *acknowledged.borrow_and_update();
         let asking = connection.ask_long("subscriptions/listen", Some(params.clone()), side);
         let catching_up = async {
             if is_again {
+                let begun = acknowledged.wait_for(|number| *number > before);
+                // One that does not say so has begun all the same.
+                drop(timeout(ACKNOWLEDGEMENT, begun).await);
                 // MCP-5: what was said in between is not said again.
                 tool_list::catch_up(connection, true).await;
             }

@@ -197,6 +197,8 @@ async fn mcp_1_a17_readers_that_come_while_their_server_starts_are_served_side_b
         return;
     };
     front.name = "late";
+    let listing = front.caller();
+    let listing = listing.ask("tools/list", json!({}));
     let call = async |seconds: f64| {
         let answer = front
             .caller()
@@ -206,7 +208,10 @@ async fn mcp_1_a17_readers_that_come_while_their_server_starts_are_served_side_b
         tokio::time::Instant::now()
     };
     // As writers, they would go one at a time.
-    let (one, other) = tokio::join!(call(1.5), call(1.5));
+    let (one, other, listed) = tokio::join!(call(1.5), call(1.5), listing);
+    // A cursor of the server would not be known when its tools are.
+    assert!(listed["result"]["nextCursor"].is_null(), "{listed}");
+    assert!(listed["result"]["tools"].as_array().unwrap().len() > 5);
     let between = one.max(other) - one.min(other);
     assert!(between < Duration::from_millis(1200), "{between:?}");
     front.end().await;

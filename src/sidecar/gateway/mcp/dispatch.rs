@@ -110,7 +110,7 @@ impl McpEndpoint {
         let description = self.client.description();
         let has_levels = |one: &Arc<ServerDescription>| !one.dialect.is_self_contained();
         // MCP-5: a server of the older dialect has one level, which is told to it beforehand.
-        let level = level.filter(|_| description.as_ref().is_some_and(has_levels));
+        let level = level.filter(|_| description.as_ref().is_none_or(has_levels));
         let _level = level.and_then(|level| self.audience.ask_level(level));
         match (&*request.method, is_newer) {
             ("ping", false) => Ok(vec![Bytes::from_static(b"{}")]),
@@ -337,15 +337,28 @@ impl McpEndpoint {
         }
         let session = request.session.as_ref();
         let is_own = request.forwarded.is_some() || session.is_some_and(|own| own.is_own);
-        let listed = self.client.listed().filter(|_| !is_own);
-        let Some(listed) = listed else {
-            // The server was never reached so far, or may list other tools to this caller.
-            let answered = self.pass(request, stream).await?;
-            let result = JsonText::checked(joined(&answered));
-            let shown = self.hooks.filtered(&result);
-            return Ok(vec![shown.unwrap_or(result).into_bytes()]);
+        let known = || self.client.listed().filter(|_| !is_own);
+        let is_newer = request.is_newer();
+        let cursor = refuse_cursor(request.params.as_ref());
+        let listed = match known() {
+            Some(listed) => {
+                cursor?;
+                listed
+            }
+            None => {
+                // The server was never reached so far, or may list other tools to this caller.
+                let answered = self.pass(request, stream).await?;
+                match known().filter(|_| cursor.is_ok()) {
+                    // MCP-1: it has started meanwhile, and a cursor of its own would not be known.
+                    Some(listed) => listed,
+                    None => {
+                        let result = JsonText::checked(joined(&answered));
+                        let shown = self.hooks.filtered(&result);
+                        return Ok(vec![shown.unwrap_or(result).into_bytes()]);
+                    }
+                }
+            }
         };
-        refuse_cursor(request.params.as_ref())?;
         let shown = self.hooks.shown(&self.client, &listed);
         let mut text = Vec::from(&b"{\"tools\":["[..]);
         for (number, tool) in shown.iter().enumerate() {
@@ -356,8 +369,7 @@ impl McpEndpoint {
         }
         text.extend_from_slice(b"]}");
         let reply = RawReply::of(JsonText::checked(Bytes::from(text)));
-        let asked = (&*request.method, request.is_newer());
-        Ok(finished(&reply, asked, None))
+        Ok(finished(&reply, ("tools/list", is_newer), None))
     }
 
     /// Describes the server in the newer dialect.
