@@ -1,7 +1,7 @@
 //! Listing of a server's tools: at its start, and when it says that they have changed.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
@@ -21,6 +21,8 @@ use crate::lock::LockExt as _;
 
 /// Maximum number of pages of a list.
 const MAX_PAGES: usize = 1000;
+/// Maximum number of announcements that wait for one list; the oldest are dropped for more.
+const MAX_ANNOUNCED: usize = 1000;
 /// The message by which a server tells that its tools have changed.
 const CHANGED: &str = "notifications/tools/list_changed";
 
@@ -103,7 +105,7 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
     if connection.listing.announce(notice) {
         let connection = Arc::clone(connection);
         drop(tokio::spawn(async move {
-            while let Some(notice) = connection.listing.next() {
+            while let Some(notices) = connection.listing.next() {
                 match list_all(&connection).await {
                     Ok(listed) => learn(&connection.state, None, Some(listed)).await,
                     Err(error) => tracing::warn!(
@@ -111,7 +113,9 @@ pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
                         "a server's tools have changed, and cannot be listed"
                     ),
                 }
-                connection.state.tell_audience(notice);
+                for notice in notices {
+                    connection.state.tell_audience(notice);
+                }
             }
         }));
     }
@@ -124,23 +128,27 @@ pub(super) struct PendingList(Mutex<PendingState>);
 #[derive(Default)]
 struct PendingState {
     is_listing: bool,
-    /// The last announcement since the present list was asked for.
-    announced: Option<ServerNotice>,
+    /// The last announcements since the present list was asked for.
+    announced: VecDeque<ServerNotice>,
 }
 
 impl PendingList {
     /// Notes an announcement. Returns true if the tools are not being listed.
     fn announce(&self, notice: ServerNotice) -> bool {
         let mut state = self.0.acquire();
-        state.announced = Some(notice);
+        if state.announced.len() == MAX_ANNOUNCED {
+            state.announced.pop_front();
+        }
+        state.announced.push_back(notice);
         !std::mem::replace(&mut state.is_listing, true)
     }
 
-    /// Returns the announcement after which the tools have to be listed; `None` ends the listing.
-    fn next(&self) -> Option<ServerNotice> {
+    /// Returns the announcements after which the tools have to be listed; `None` ends the listing.
+    fn next(&self) -> Option<VecDeque<ServerNotice>> {
         let mut state = self.0.acquire();
-        state.is_listing = state.announced.is_some();
-        state.announced.take()
+        state.is_listing = !state.announced.is_empty();
+        let announced = std::mem::take(&mut state.announced);
+        state.is_listing.then_some(announced)
     }
 }
 

@@ -169,7 +169,7 @@ async fn mcp_5_m12_capabilities_and_sessions_are_what_they_are_said_to_be() {
     let listed = front.caller().ask("tools/list", json!({})).await;
     assert_eq!(
         listed["result"]["tools"].as_array().unwrap().len(),
-        11,
+        13,
         "{listed}"
     );
     front.end().await;

@@ -42,6 +42,12 @@ impl EventReader {
     }
 
     async fn read_event(&mut self) -> (Option<String>, Value) {
+        // Comments keep the stream alive, and are no events.
+        let read = tokio::time::timeout(PATIENCE, self.read_on()).await;
+        read.expect("an event")
+    }
+
+    async fn read_on(&mut self) -> (Option<String>, Value) {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let field = |name: &str| {
@@ -57,11 +63,8 @@ impl EventReader {
                 };
                 return (id, data);
             }
-            let piece = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
-            let piece = piece
-                .expect("an event")
-                .unwrap()
-                .expect("more of the stream");
+            let piece = self.response.chunk().await;
+            let piece = piece.unwrap().expect("more of the stream");
             self.read.push_str(std::str::from_utf8(&piece).unwrap());
         }
     }
