@@ -86,6 +86,7 @@ pub(crate) mod fuzzing;
 // responses
 mod problem;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -192,6 +193,17 @@ impl Gateway {
         runtime: &Runtime,
         tracing: Tracing,
     ) -> io::Result<Self> {
+        Self::start_before(config, runtime, tracing, BTreeSet::new())
+    }
+
+    /// Starts a gateway before its dependencies. `awaited`: the names of those that are about to be
+    /// [put](Self::put); until then, their callers are asked to come again.
+    pub(crate) fn start_before(
+        config: &GatewayConfig,
+        runtime: &Runtime,
+        tracing: Tracing,
+        awaited: BTreeSet<String>,
+    ) -> io::Result<Self> {
         let tls = ListenerTls::default();
         tls.renew(config.tls.as_ref())
             .map_err(|problem| io::Error::other(format!("gateway.{problem}")))?;
@@ -213,6 +225,7 @@ impl Gateway {
             threads: Mutex::default(),
             access_writer: access_writer.map(Arc::new),
         };
+        gateway.directory.awaited.store(Arc::new(awaited));
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
         let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
         let places = Arc::new(Semaphore::new(most));
@@ -261,12 +274,10 @@ impl Gateway {
         self.directory.budget.clone()
     }
 
-    /// Sets the names of dependencies that are about to be put: until then, their callers are asked to
-    /// come again.
+    /// Awaits no dependency any more.
     #[cfg(feature = "cli")]
-    pub(crate) fn await_start(&self, names: impl IntoIterator<Item = String>) {
-        let names = names.into_iter().collect();
-        self.directory.awaited.store(Arc::new(names));
+    pub(crate) fn has_started(&self) {
+        self.directory.awaited.store(Arc::default());
     }
 
     /// Applies new limits to later connections. The address, the threads and the maximum number of

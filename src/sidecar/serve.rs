@@ -283,7 +283,9 @@ async fn open(
     }
     let server = admin.serve(listener)?;
     let address = settings.gateway.bind;
-    let gateway = export.gateway(&settings.gateway, runtime);
+    let wanted = plan.wanted(settings).into_iter();
+    let wanted = wanted.map(|(name, ..)| name.to_owned()).collect();
+    let gateway = export.gateway(&settings.gateway, runtime, wanted);
     let gateway = gateway.map_err(|cause| match cause.get_ref().is_some() {
         // Its text begins with the key of a file that cannot be used.
         true => SidecarError::Gateway(cause),
@@ -301,16 +303,13 @@ async fn open(
     admin.show_models(gateway.servers());
     admin.show_tools(move |name| tools.tools(name));
     admin.show_groups(move || groups.groups());
-    let wanted = plan.wanted(settings).into_iter();
-    let wanted = wanted.map(|(name, ..)| name.to_owned());
-    gateway.await_start(wanted);
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;
             return Err(error.into());
         }
     }
-    gateway.await_start([]);
+    gateway.has_started();
     if let Some(orders) = &orders {
         tell_of_absent(orders, settings);
     }

@@ -1,5 +1,6 @@
 //! Traces and metrics of the sidecar, if its build and its configuration include them.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::Runtime;
@@ -17,8 +18,18 @@ impl SidecarExport {
         Ok(Self(()))
     }
 
-    pub(super) fn gateway(&self, config: &GatewayConfig, runtime: &Runtime) -> io::Result<Gateway> {
-        Gateway::start(config, runtime)
+    pub(super) fn gateway(
+        &self,
+        config: &GatewayConfig,
+        runtime: &Runtime,
+        awaited: BTreeSet<String>,
+    ) -> io::Result<Gateway> {
+        Gateway::start_before(
+            config,
+            runtime,
+            crate::sidecar::gateway::Tracing::default(),
+            awaited,
+        )
     }
 
     pub(super) fn report(&mut self, _: &Admin) {}
@@ -39,12 +50,17 @@ impl SidecarExport {
     }
 
     /// Starts the gateway, with spans if they are exported.
-    pub(super) fn gateway(&self, config: &GatewayConfig, runtime: &Runtime) -> io::Result<Gateway> {
+    pub(super) fn gateway(
+        &self,
+        config: &GatewayConfig,
+        runtime: &Runtime,
+        awaited: BTreeSet<String>,
+    ) -> io::Result<Gateway> {
         let tracing = self
             .0
             .as_ref()
             .map(crate::sidecar::observe::otel::Exporter::tracing);
-        Gateway::start_traced(config, runtime, tracing.unwrap_or_default())
+        Gateway::start_before(config, runtime, tracing.unwrap_or_default(), awaited)
     }
 
     /// Starts exporting metrics.
