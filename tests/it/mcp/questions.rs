@@ -140,10 +140,9 @@ async fn mcp_5_a_newer_caller_that_never_answers_holds_its_place_for_a_limited_t
     again["requestState"] = asked["result"]["requestState"].clone();
     again["inputResponses"] = json!({ "question": { "action": "accept" } });
     let late = newer.ask("tools/call", again).await;
-    // The call has ended meanwhile, by the error that its server got.
-    let told = late["result"]["content"][0]["text"]
-        .as_str()
-        .unwrap_or_default();
-    assert!(told.contains("question_timeout = 700 ms"), "{late}");
+    // The call ends by the error that its server got; once that is told, it is not held any more.
+    let told = late["result"]["content"][0]["text"].as_str();
+    let is_over = told.is_some_and(|told| told.contains("question_timeout = 700 ms"));
+    assert!(is_over || late["error"]["code"] == -32602, "{late}");
     front.end().await;
 }
