@@ -199,8 +199,8 @@ impl NatsQueue {
         if let Some(origin) = &origin {
             headers.insert(ORIGIN, origin.as_str());
         }
-        let sent = Some(headers.clone());
-        let ack = self.server.put(subject.clone(), sent, payload.clone());
+        let (sent, body) = self.fitted(subject, headers.clone(), payload.clone());
+        let ack = self.server.put(subject.clone(), Some(sent), body);
         let ack = ack.await?;
         let Some(origin) = origin.filter(|_| ack.duplicate) else {
             return Ok(());
@@ -215,10 +215,19 @@ impl NatsQueue {
             .parse()
             .map_err(|_| SourceError::Refused("the id of a message is none of NATS".to_owned()))?;
         headers.insert(ID, id);
+        let (headers, payload) = self.fitted(subject, headers, payload);
         self.server
             .put(subject.clone(), Some(headers), payload)
             .await
             .map(drop)
+    }
+
+    /// Returns a publication as it is sent: a dead letter is made to fit, an answer is whole.
+    fn fitted(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> (HeaderMap, Bytes) {
+        match subject == self.server.settings.dead_letters {
+            true => self.server.fitted(headers, payload),
+            false => (headers, payload),
+        }
     }
 
     async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
@@ -319,10 +328,6 @@ impl MessageSource for NatsQueue {
                 return Err(SourceError::Refused(problem.to_owned()));
             };
             let payload = Bytes::copy_from_slice(&message.payload);
-            let (headers, payload) = match message.subject == self.server.settings.dead_letters {
-                true => self.server.fitted(headers, payload),
-                false => (headers, payload),
-            };
             self.publish_once(message, headers, payload).await
         })
     }

@@ -285,7 +285,7 @@ async fn open(
     let address = settings.gateway.bind;
     let wanted = plan.wanted(settings).into_iter();
     let wanted = wanted.map(|(name, ..)| name.to_owned()).collect();
-    let gateway = export.gateway(&settings.gateway, runtime, wanted);
+    let gateway = Gateway::start_before(&settings.gateway, runtime, export.tracing(), wanted);
     let gateway = gateway.map_err(|cause| match cause.get_ref().is_some() {
         // Its text begins with the key of a file that cannot be used.
         true => SidecarError::Gateway(cause),

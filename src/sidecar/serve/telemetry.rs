@@ -1,12 +1,8 @@
 //! Traces and metrics of the sidecar, if its build and its configuration include them.
 
-use std::collections::BTreeSet;
-use std::io;
-
-use crate::Runtime;
-use crate::config::{GatewayConfig, Settings};
+use crate::config::Settings;
 use crate::sidecar::admin::Admin;
-use crate::sidecar::gateway::Gateway;
+use crate::sidecar::gateway::Tracing;
 
 /// The exporter: none in this build.
 #[cfg(not(feature = "otel"))]
@@ -18,18 +14,8 @@ impl SidecarExport {
         Ok(Self(()))
     }
 
-    pub(super) fn gateway(
-        &self,
-        config: &GatewayConfig,
-        runtime: &Runtime,
-        awaited: BTreeSet<String>,
-    ) -> io::Result<Gateway> {
-        Gateway::start_before(
-            config,
-            runtime,
-            crate::sidecar::gateway::Tracing::default(),
-            awaited,
-        )
+    pub(super) fn tracing(&self) -> Tracing {
+        Tracing::default()
     }
 
     pub(super) fn report(&mut self, _: &Admin) {}
@@ -49,18 +35,12 @@ impl SidecarExport {
         )?))
     }
 
-    /// Starts the gateway, with spans if they are exported.
-    pub(super) fn gateway(
-        &self,
-        config: &GatewayConfig,
-        runtime: &Runtime,
-        awaited: BTreeSet<String>,
-    ) -> io::Result<Gateway> {
-        let tracing = self
-            .0
-            .as_ref()
-            .map(crate::sidecar::observe::otel::Exporter::tracing);
-        Gateway::start_before(config, runtime, tracing.unwrap_or_default(), awaited)
+    /// Returns the spans of the gateway's requests, if they are exported.
+    pub(super) fn tracing(&self) -> Tracing {
+        let exporter = self.0.as_ref();
+        exporter
+            .map(crate::sidecar::observe::otel::Exporter::tracing)
+            .unwrap_or_default()
     }
 
     /// Starts exporting metrics.

@@ -411,3 +411,26 @@ async fn msg_3_nothing_is_lost_to_a_message_of_another_queue_with_the_same_id() 
     assert_eq!(count(&context, "ANSWERS").await, 2);
     assert_eq!(count(&context, "dead_web").await, 2);
 }
+
+#[tokio::test]
+async fn msg_6_a_message_of_nearly_the_longest_length_becomes_a_dead_letter() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "max_failures = 1");
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    let _sidecar = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "dead_web").await;
+    // With its own headers it is just short enough, and with those of a dead letter too long.
+    let payload = "x".repeat((1 << 20) - 100);
+    let headers = [("breakerbox-path", "/poison"), ("idempotency-key", "k")];
+    publish(&context, "calls.web.find", &headers, &payload).await;
+    until_count(&context, "CALLS", 0).await;
+    let dead = stored(&context, "dead_web").await;
+    assert_eq!(dead.len(), 1);
+    assert!(!dead[0].header("breakerbox-cut").is_empty());
+    assert_eq!(service.calls(), 1);
+}
