@@ -5,6 +5,8 @@
 
 mod dead_letters;
 
+mod ended_notes;
+
 mod nats_queue;
 
 mod notes;

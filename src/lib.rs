@@ -196,7 +196,7 @@ pub mod policy {
         HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings, IllegalTransition, Intensity,
         KeySettings, LostProbe, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
         MessageNotes, MessageRules, MessageStart, MessageTally, MeterRefusal, MeterSettings,
-        OpenTime, Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode,
+        NotedWork, OpenTime, Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode,
         PanicReport, PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings,
         QuotaReset, Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter,
         RetrySettings, ReturnReason, RoundedDuration, SettingProblem, State, StopCause, Symptom,

@@ -55,8 +55,20 @@ pub struct MessageNotes {
     pub returns: u32,
     /// Number of failures that were held against it.
     pub failures: u32,
-    /// True if work on it has begun, and may have been done.
-    pub is_marked: bool,
+    /// State of the work on it.
+    pub work: NotedWork,
+}
+
+/// State of the work on a message, as far as its notes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NotedWork {
+    /// None has begun, or none needs a note.
+    #[default]
+    NotBegun,
+    /// It has begun, and may have been done.
+    Begun,
+    /// It is done, and its answer is published.
+    Answered,
 }
 
 /// A message as it comes from its queue.
@@ -189,6 +201,8 @@ pub enum MessageStart {
         /// True if the note has to be written first.
         mark: bool,
     },
+    /// It was answered before; only its acknowledgement was lost.
+    Answered,
     /// It is a dead letter.
     Dead(DeadReason),
 }
@@ -259,8 +273,10 @@ impl MessageRules {
     pub fn begin(&self, arrival: &MessageArrival) -> MessageStart {
         let is_unsafe = !arrival.is_idempotent && !self.repeats_maybe;
         // MSG-7: what may have been done is not done again.
-        if is_unsafe && arrival.notes.is_marked {
-            return MessageStart::Dead(DeadReason::Maybe);
+        match arrival.notes.work {
+            NotedWork::Answered => return MessageStart::Answered,
+            NotedWork::Begun if is_unsafe => return MessageStart::Dead(DeadReason::Maybe),
+            NotedWork::Begun | NotedWork::NotBegun => {}
         }
         // MSG-8: a message past its deadline is not executed.
         if arrival.time_left().is_some_and(|left| left.is_zero()) {
@@ -359,7 +375,7 @@ impl MessageRules {
             reason,
             notes: MessageNotes {
                 returns: notes.returns.saturating_add(1),
-                is_marked: false,
+                work: NotedWork::NotBegun,
                 ..notes
             },
         }

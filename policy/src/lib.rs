@@ -57,7 +57,7 @@ pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
 pub use consumer::{
     BreakerAfter, DeadReason, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
-    MessageNotes, MessageRules, MessageStart, MessageTally, ReturnReason, partition_of,
+    MessageNotes, MessageRules, MessageStart, MessageTally, NotedWork, ReturnReason, partition_of,
 };
 pub use health::{
     AnswerCounts, DOWN_MINIMUM_CALLS, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, HealthSettings,

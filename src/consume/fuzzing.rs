@@ -7,7 +7,7 @@ use super::{nats_queue, notes};
 /// Reads notes, and makes the headers of a publication.
 pub(crate) fn notes_and_headers(data: &[u8], headers: &[(String, String)]) {
     if let Some(read) = notes::read(data) {
-        assert_eq!(notes::read(notes::write(read).as_bytes()), Some(read));
+        assert_eq!(notes::read(notes::write(read, "").as_bytes()), Some(read));
     }
     let id = String::from_utf8_lossy(data).into_owned();
     let message = OutgoingMessage::new(id, "answers.a", headers.to_vec(), data);

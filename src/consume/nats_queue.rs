@@ -4,24 +4,27 @@
 //! long it may take, is in `queue_server`.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, HeaderValue};
 use breakerbox_actors::{
     MessageSource, ORIGIN, OutgoingMessage, QueueMessage, SourceError, SourceFuture,
 };
-use breakerbox_policy::MessageNotes;
+use breakerbox_policy::{MessageNotes, NotedWork};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
+use super::ended_notes::EndedNotes;
 use super::notes;
-use super::provision::QUESTION;
+use super::provision::{DUPLICATES, QUESTION, QueueParts};
 use super::queue_server::{QueueServer, unavailable};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
@@ -29,6 +32,9 @@ use super::sorted_message::SortedMessage;
 use super::sorter::SorterTask;
 use crate::config::FleetConfig;
 use crate::nats::{NatsConnection, NatsError};
+
+/// Attempts to claim a message while its notes change.
+const CLAIMS: usize = 3;
 
 /// The reason why a queue cannot be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +52,9 @@ impl From<NatsError> for QueueError {
 pub struct NatsQueue {
     server: Arc<QueueServer>,
     sorter: SorterTask,
+    /// The name under which this process writes notes.
+    holder: String,
+    ended: EndedNotes,
 }
 
 impl NatsQueue {
@@ -66,6 +75,8 @@ impl NatsQueue {
         Self {
             server: Arc::new(QueueServer::new(connection, settings)),
             sorter: SorterTask::default(),
+            holder: format!("{:016x}", RandomState::new().hash_one(0_u8)),
+            ended: EndedNotes::default(),
         }
     }
 
@@ -230,33 +241,72 @@ impl NatsQueue {
         }
     }
 
-    async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
-        let parts = self.server.parts().await?;
-        let subject = self.server.note_subject(parts.1.epoch, message);
+    async fn note(
+        &self,
+        parts: &QueueParts,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, SourceError> {
         let asked = async {
-            match parts
-                .1
-                .notes
-                .get_last_raw_message_by_subject(&subject)
-                .await
-            {
+            match parts.notes.get_last_raw_message_by_subject(subject).await {
                 Ok(note) => Ok(Some(note)),
                 Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        let note = self.server.ask(asked).await?;
+        self.server.ask(asked).await
+    }
+
+    async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
+        let parts = self.server.parts().await?;
+        let subject = self.server.note_subject(parts.1.epoch, message);
+        let note = self.note(&parts.1, &subject).await?;
         Ok(note
             .and_then(|note| notes::read(&note.payload))
             .unwrap_or_default())
     }
 
-    async fn remove_notes(&self, message: &QueueMessage) -> Result<(), SourceError> {
+    async fn claim_notes(
+        &self,
+        message: &QueueMessage,
+        notes: MessageNotes,
+    ) -> Result<(), SourceError> {
         let parts = self.server.parts().await?;
         let subject = self.server.note_subject(parts.1.epoch, message);
-        let purged = async { parts.1.notes.purge().filter(subject).await };
-        let purged = self.server.connection.within(QUESTION, purged).await;
-        purged.map(drop).map_err(unavailable)
+        let text = Bytes::from(notes::write(notes, &self.holder));
+        let mut last = 0;
+        for _ in 0..CLAIMS {
+            if self.server.put_after(last, &subject, text.clone()).await? {
+                return Ok(());
+            }
+            let Some(note) = self.note(&parts.1, &subject).await? else {
+                last = 0;
+                continue;
+            };
+            let is_free =
+                notes::read(&note.payload).is_none_or(|known| known.work == NotedWork::NotBegun);
+            match is_free {
+                true => last = note.sequence,
+                // The answer to an earlier try was lost.
+                false if note.payload == text => return Ok(()),
+                false => {
+                    let problem = "another consumer has begun its work".to_owned();
+                    return Err(SourceError::Refused(problem));
+                }
+            }
+        }
+        let problem = "its notes change all the time".to_owned();
+        Err(SourceError::Unavailable(problem))
+    }
+
+    /// Drops the notes that are due by then, or all.
+    async fn drop_ended(&self, by: Option<Instant>) -> Result<(), SourceError> {
+        while let Some(subject) = self.ended.take(by) {
+            let parts = self.server.parts().await?;
+            let purged = async { parts.1.notes.purge().filter(subject).await };
+            let purged = self.server.connection.within(QUESTION, purged).await;
+            purged.map_err(unavailable)?;
+        }
+        Ok(())
     }
 }
 
@@ -277,7 +327,9 @@ impl MessageSource for NatsQueue {
     fn close(&self) -> SourceFuture<'_, ()> {
         Box::pin(async {
             self.sorter.end(QUESTION).await;
-            Ok(())
+            // What is left after that stays behind.
+            let dropped = tokio::time::timeout(QUESTION, self.drop_ended(None));
+            dropped.await.unwrap_or(Ok(()))
         })
     }
 
@@ -311,14 +363,29 @@ impl MessageSource for NatsQueue {
             let parts = self.server.parts().await?;
             let subject = self.server.note_subject(parts.1.epoch, message);
             self.server
-                .put(subject, None, Bytes::from(notes::write(notes)))
+                .put(
+                    subject,
+                    None,
+                    Bytes::from(notes::write(notes, &self.holder)),
+                )
                 .await
                 .map(drop)
         })
     }
 
+    fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()> {
+        Box::pin(self.claim_notes(message, notes))
+    }
+
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
-        Box::pin(self.remove_notes(message))
+        Box::pin(async move {
+            let parts = self.server.parts().await?;
+            let now = Instant::now();
+            let subject = self.server.note_subject(parts.1.epoch, message);
+            // MSG-7: until then a server that was killed may deliver the message again.
+            self.ended.add(now + DUPLICATES, subject);
+            self.drop_ended(Some(now)).await
+        })
     }
 
     fn publish<'a>(&'a self, message: &'a OutgoingMessage) -> SourceFuture<'a, ()> {

@@ -1,19 +1,24 @@
 //! The notes of messages as they are kept in a bucket.
 
-use breakerbox_policy::MessageNotes;
+use breakerbox_policy::{MessageNotes, NotedWork};
 
 /// Version of the format.
 const VERSION: &str = "1";
 
-/// Writes notes: version, returns, failures, and 1 for a mark.
-pub(super) fn write(notes: MessageNotes) -> String {
+/// Writes notes: version, returns, failures, how far the work has come, and who wrote them.
+pub(super) fn write(notes: MessageNotes, holder: &str) -> String {
     let MessageNotes {
         returns,
         failures,
-        is_marked,
+        work,
     } = notes;
-    let mark = u8::from(is_marked);
-    format!("{VERSION} {returns} {failures} {mark}")
+    // An older version takes all but 0 for work that may have been done.
+    let work = match work {
+        NotedWork::NotBegun => 0,
+        NotedWork::Begun => 1,
+        NotedWork::Answered => 2,
+    };
+    format!("{VERSION} {returns} {failures} {work} {holder}")
 }
 
 /// Reads notes. `None`: of another version, or no notes at all.
@@ -26,7 +31,11 @@ pub(super) fn read(text: &[u8]) -> Option<MessageNotes> {
     Some(MessageNotes {
         returns: words.next()?.parse().ok()?,
         failures: words.next()?.parse().ok()?,
-        is_marked: words.next()? != "0",
+        work: match words.next()? {
+            "0" => NotedWork::NotBegun,
+            "2" => NotedWork::Answered,
+            _ => NotedWork::Begun,
+        },
     })
 }
 
@@ -36,12 +45,21 @@ mod tests {
 
     #[test]
     fn msg_5_notes_are_read_as_they_were_written() {
-        let notes = MessageNotes {
-            returns: 7,
-            failures: 2,
-            is_marked: true,
-        };
-        assert_eq!(read(write(notes).as_bytes()), Some(notes));
+        for work in [NotedWork::NotBegun, NotedWork::Begun, NotedWork::Answered] {
+            let notes = MessageNotes {
+                returns: 7,
+                failures: 2,
+                work,
+            };
+            let text = write(notes, "here");
+            assert_eq!(read(text.as_bytes()), Some(notes));
+        }
+        let earlier = read(b"1 0 0 1").unwrap();
+        assert_eq!(
+            earlier.work,
+            NotedWork::Begun,
+            "as an earlier version wrote it"
+        );
         for other in ["", "1", "2 7 2 1", "1 x 2 1", "1 7 2"] {
             assert_eq!(read(other.as_bytes()), None, "{other}");
         }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderMap, RequestErrorKind};
@@ -109,37 +110,68 @@ impl QueueServer {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<PublishAck, SourceError> {
+        let headers = headers.unwrap_or_default();
+        let published = self.publish(&subject, headers, payload);
+        match published.await? {
+            Ok(ack) => Ok(ack),
+            Err(error) => Err(self.unpublished(&subject, &error).await),
+        }
+    }
+
+    /// Publishes a message if the last one of its subject is that with this number, or if there is none
+    /// and the number is 0. Returns false otherwise.
+    pub(super) async fn put_after(
+        &self,
+        sequence: u64,
+        subject: &str,
+        payload: Bytes,
+    ) -> Result<bool, SourceError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
+        match self.publish(subject, headers, payload).await? {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Err(error) => Err(self.unpublished(subject, &error).await),
+        }
+    }
+
+    async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Result<PublishAck, PublishError>, SourceError> {
         let context = self.connection.jetstream().map_err(unavailable)?;
         let published = async {
-            let sent =
-                context.publish_with_headers(subject.clone(), headers.unwrap_or_default(), payload);
+            let sent = context.publish_with_headers(subject.to_owned(), headers, payload);
             sent.await?.await
         };
-        match tokio::time::timeout(QUESTION, published).await {
-            Err(_) => Err(unavailable(NatsError::TimedOut(QUESTION))),
-            Ok(Ok(ack)) => Ok(ack),
-            Ok(Err(error)) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Err(SourceError::Refused(
-                    "it is too long for the server".to_owned(),
-                )),
-                PublishErrorKind::StreamNotFound => {
-                    // Without a leader there is no answer either: only a list of streams is certain.
-                    match provision::takes(&self.connection, &subject).await {
-                        Ok(false) => {
-                            // It may be one of ours that an operator has deleted.
-                            self.forget();
-                            let problem = format!("no stream takes the subject {subject}");
-                            Err(SourceError::Refused(problem))
-                        }
-                        Ok(true) | Err(_) => Err(unavailable(NatsError::of(error))),
+        let published = tokio::time::timeout(QUESTION, published).await;
+        published.map_err(|_| unavailable(NatsError::TimedOut(QUESTION)))
+    }
+
+    /// Tells a stream that will never take a message from one that cannot at present.
+    async fn unpublished(&self, subject: &str, error: &PublishError) -> SourceError {
+        match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => {
+                SourceError::Refused("it is too long for the server".to_owned())
+            }
+            PublishErrorKind::StreamNotFound => {
+                // Without a leader there is no answer either: only a list of streams is certain.
+                match provision::takes(&self.connection, subject).await {
+                    Ok(false) => {
+                        // It may be one of ours that an operator has deleted.
+                        self.forget();
+                        SourceError::Refused(format!("no stream takes the subject {subject}"))
                     }
+                    Ok(true) | Err(_) => unavailable(NatsError::of(error)),
                 }
-                // The stream's own limits: its size, or that of a message.
-                PublishErrorKind::Other if says_limit(&error) => Err(SourceError::Refused(
-                    NatsError::of(full_text(&error)).to_string(),
-                )),
-                _ => Err(unavailable(NatsError::of(full_text(&error)))),
-            },
+            }
+            // The stream's own limits: its size, or that of a message.
+            PublishErrorKind::Other if says_limit(error) => {
+                SourceError::Refused(NatsError::of(full_text(error)).to_string())
+            }
+            _ => unavailable(NatsError::of(full_text(error))),
         }
     }
 

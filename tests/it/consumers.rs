@@ -1,6 +1,8 @@
 //! Consumers: messages of a queue as protected calls (rules MSG-1 to MSG-11).
 
 #[cfg(all(feature = "cli", feature = "fleet"))]
+mod broker_killed;
+#[cfg(all(feature = "cli", feature = "fleet"))]
 mod figures;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod nats;
@@ -31,7 +33,8 @@ use breakerbox_actors::{
     QueueMessage, RuntimeSettings,
 };
 use breakerbox_policy::{
-    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, ReturnReason, WindowKind,
+    BreakerSettings, Class, DeadReason, DependencySettings, MessageNotes, NotedWork, ReturnReason,
+    WindowKind,
 };
 
 use crate::scripted::{ms, nonzero};

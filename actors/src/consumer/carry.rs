@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     BreakerAfter, Class, DeadReason, Executed, MessageArrival, MessageCallEnd, MessageCallKind,
-    MessageFate, MessageNotes, MessageStart, ReturnReason,
+    MessageFate, MessageNotes, MessageStart, NotedWork, ReturnReason,
 };
 
 use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
@@ -157,6 +157,7 @@ impl MessageCarrier {
         let rules = &self.state.settings.rules;
         let must_mark = match rules.begin(&arrival) {
             MessageStart::Work { mark } => mark,
+            MessageStart::Answered => return self.end_answered(&arrival).await,
             MessageStart::Dead(reason) => {
                 let executed = match reason {
                     DeadReason::Maybe => Executed::Maybe,
@@ -172,11 +173,11 @@ impl MessageCarrier {
         };
         if must_mark {
             let marked = MessageNotes {
-                is_marked: true,
+                work: NotedWork::Begun,
                 ..notes
             };
-            // MSG-7: the mark is there before the work.
-            let marking = self.insist(|own| own.state.source.keep_notes(&own.message, marked));
+            // MSG-7: the mark is there before the work, and is this consumer's alone.
+            let marking = self.insist(|own| own.state.source.claim(&own.message, marked));
             if marking.await.is_err() {
                 return;
             }
@@ -224,7 +225,7 @@ impl MessageCarrier {
         }
     }
 
-    async fn answer(mut self, terms: &MessageTerms, arrival: &MessageArrival, answer: WorkAnswer) {
+    async fn answer(self, terms: &MessageTerms, arrival: &MessageArrival, answer: WorkAnswer) {
         if let Some(subject) = &terms.answer_subject {
             let answer = OutgoingMessage {
                 id: format!("answer:{}", self.message.id),
@@ -239,9 +240,29 @@ impl MessageCarrier {
                 return self.send_dead_letter(arrival, dead, problem, None).await;
             }
         }
-        if self.acknowledge().await {
+        if !self.may_repeat(arrival) {
+            let answered = MessageNotes {
+                work: NotedWork::Answered,
+                ..arrival.notes
+            };
+            // MSG-7: a server that is killed may forget the acknowledgement that it confirmed.
+            let noting = self.insist(|own| own.state.source.keep_notes(&own.message, answered));
+            if let Err(error) = noting.await {
+                tracing::debug!(%error, "it is not noted that a message was answered");
+            }
+        }
+        self.end_answered(arrival).await;
+    }
+
+    /// Acknowledges the message after the publication of its answer.
+    async fn end_answered(mut self, arrival: &MessageArrival) {
+        if self.acknowledge(arrival).await {
             self.fate.close(breakerbox_policy::MessageTally::answer);
         }
+    }
+
+    fn may_repeat(&self, arrival: &MessageArrival) -> bool {
+        arrival.is_idempotent || self.state.settings.rules.repeats_maybe
     }
 
     /// Adds the header that tells the message apart from one of another queue with the same id.
@@ -290,11 +311,13 @@ impl MessageCarrier {
             state.tell_dead(&self.message.id, reason, Some(problem));
             let mut notes = arrival.notes;
             notes.returns = notes.returns.saturating_add(1);
-            notes.is_marked = executed != Executed::No;
+            if executed != Executed::No {
+                notes.work = NotedWork::Begun;
+            }
             let delay = state.settings.rules.max_delay;
             return self.give_back(notes, ReturnReason::Failed, delay).await;
         }
-        if self.acknowledge().await {
+        if self.acknowledge(arrival).await {
             self.fate.close(|books| books.dead_letter(reason));
             state.tell_dead(&self.message.id, reason, None);
         }
@@ -314,13 +337,13 @@ impl MessageCarrier {
     }
 
     /// Acknowledges the message, and drops its notes. Returns false if the queue refuses it.
-    async fn acknowledge(&self) -> bool {
+    async fn acknowledge(&self, arrival: &MessageArrival) -> bool {
         let done = self.insist(|own| own.state.source.acknowledge(&own.message));
         if done.await.is_err() {
             return false;
         }
-        // Without notes there is nothing to drop, and most messages have none.
-        if let Err(error) = self.state.source.drop_notes(&self.message).await {
+        let has_notes = !self.may_repeat(arrival) || arrival.notes != MessageNotes::default();
+        if has_notes && let Err(error) = self.state.source.drop_notes(&self.message).await {
             tracing::debug!(%error, "the notes of a message that has ended are left behind");
         }
         true

@@ -74,7 +74,14 @@ pub trait MessageSource: Send + Sync + 'static {
         notes: MessageNotes,
     ) -> SourceFuture<'a, ()>;
 
-    /// Drops the notes of a message that has ended.
+    /// Keeps notes of a message at the begin of its work. Returns once the server has confirmed it.
+    ///
+    /// Of two consumers that have deliveries of one message, only one may succeed: the other one gets
+    /// [`SourceError::Refused`]. A consumer that asks again after an answer was lost succeeds again.
+    fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()>;
+
+    /// Drops the notes of a message that has ended, now or when the server can no longer deliver it
+    /// again: a server that was killed may have forgotten acknowledgements that it had confirmed.
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
 
     /// Publishes a message. Returns once the server has confirmed it.

@@ -329,6 +329,10 @@ impl MessageSource for ScriptedQueue {
         })
     }
 
+    fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()> {
+        self.keep_notes(message, notes)
+    }
+
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
         self.now(|state| {
             state.notes.remove(&message.place);

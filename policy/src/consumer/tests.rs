@@ -175,7 +175,7 @@ fn msg_7_work_that_may_have_been_done_is_not_repeated_unless_that_is_allowed() {
     assert_eq!(rules().begin(&once), MessageStart::Work { mark: true });
     let mut marked = once;
     marked.deliveries = 2;
-    marked.notes.is_marked = true;
+    marked.notes.work = NotedWork::Begun;
     let dead = MessageStart::Dead(DeadReason::Maybe);
     assert_eq!(rules().begin(&marked), dead);
     let end = |executed| MessageCallEnd {
@@ -191,7 +191,11 @@ fn msg_7_work_that_may_have_been_done_is_not_repeated_unless_that_is_allowed() {
         fate(&once, &end(Executed::Yes)),
         MessageFate::Dead(DeadReason::Failures)
     );
-    assert!(!notes_of(fate(&once, &end(Executed::No))).is_marked);
+    let returned = notes_of(fate(&once, &end(Executed::No)));
+    assert_eq!(returned.work, NotedWork::NotBegun);
+    let mut answered = marked;
+    answered.notes.work = NotedWork::Answered;
+    assert_eq!(rules().begin(&answered), MessageStart::Answered);
     let repeats = MessageRules {
         repeats_maybe: true,
         ..rules()
@@ -289,6 +293,7 @@ mod properties {
                 books.fetch(message.deliveries == 1);
                 prop_assert!(books.adds_up());
                 let mark = match rules.begin(&message) {
+                    MessageStart::Answered => unreachable!("no answer was noted"),
                     MessageStart::Dead(reason) => {
                         books.dead_letter(reason);
                         break;
@@ -307,7 +312,9 @@ mod properties {
                 prop_assert!(is_idempotent || executed <= 1);
                 if crashes {
                     books.give_back(ReturnReason::Interrupted);
-                    message.notes.is_marked = mark;
+                    if mark {
+                        message.notes.work = NotedWork::Begun;
+                    }
                     message.deliveries += 1;
                     continue;
                 }
@@ -322,7 +329,7 @@ mod properties {
                     }
                     MessageFate::Return { delay, reason, notes } => {
                         prop_assert!(delay >= LEAST && delay <= rules.max_delay);
-                        prop_assert!(!notes.is_marked);
+                        prop_assert_eq!(notes.work, NotedWork::NotBegun);
                         books.give_back(reason);
                         message.notes = notes;
                         message.deliveries += 1;

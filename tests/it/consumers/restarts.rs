@@ -10,7 +10,7 @@ fn msg_7_work_that_may_have_been_done_is_not_done_again() {
         run_paused(async move || {
             let bed = Bed::new().await;
             let marked = MessageNotes {
-                is_marked: true,
+                work: NotedWork::Begun,
                 ..MessageNotes::default()
             };
             for (id, key) in [("once", None), ("twice", Some("k"))] {
@@ -36,13 +36,33 @@ fn msg_7_work_that_may_have_been_done_is_not_done_again() {
 }
 
 #[test]
+fn msg_7_work_that_was_answered_is_only_acknowledged_when_its_message_comes_again() {
+    run_paused(async || {
+        let bed = Bed::new().await;
+        let message = QueueMessage::new("m1", *b"work");
+        let answered = MessageNotes {
+            work: NotedWork::Answered,
+            ..MessageNotes::default()
+        };
+        bed.queue.keep_notes(&message, answered).await.unwrap();
+        bed.queue.push(message);
+        let consumer = bed.start(bed.jobs(consumer())).await;
+        bed.until("it has ended", || bed.queue.waiting() == 0).await;
+        let tally = consumer.status().tally;
+        assert_eq!((bed.script.calls(), tally.all_dead()), (0, 0));
+        assert_eq!((tally.fetched, tally.answered), (1, 1));
+        bed.runtime.finish().await;
+    });
+}
+
+#[test]
 fn msg_7_a_mark_is_there_while_work_that_is_not_idempotent_is_under_way() {
     run_paused(async || {
         let bed = Bed::new().await;
         bed.push("m1", "hang");
         bed.start(bed.jobs(consumer())).await;
         bed.until("it is called", || bed.script.calls() == 1).await;
-        assert!(bed.queue.kept_notes()["m1"].is_marked);
+        assert_eq!(bed.queue.kept_notes()["m1"].work, NotedWork::Begun);
         bed.runtime.finish().await;
     });
 }
@@ -80,6 +100,10 @@ impl MessageSource for CrashingQueue {
         notes: MessageNotes,
     ) -> SourceFuture<'a, ()> {
         self.queue.keep_notes(message, notes)
+    }
+
+    fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()> {
+        self.queue.claim(message, notes)
     }
 
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {

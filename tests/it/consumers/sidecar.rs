@@ -75,7 +75,8 @@ impl Service {
         let key = key.map(|key| key.to_str().unwrap().to_owned());
         // Given back by its drop: a caller that is killed ends its call here too.
         let held = key.map(|key| KeyUnderWay::of(&self.state, key));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let work = if path == "/slow" { 600 } else { 5 };
+        tokio::time::sleep(Duration::from_millis(work)).await;
         drop(held);
         if is_down || is_poison {
             return (StatusCode::INTERNAL_SERVER_ERROR, "broken").into_response();
