@@ -65,7 +65,7 @@ pub(super) fn read_all(
             consumers.insert(name, consumer);
         }
     }
-    check_durables(&consumers, table);
+    check_each_other(&consumers, table);
     consumers
 }
 
@@ -204,14 +204,32 @@ fn is_http(kind: Option<DependencyKind>) -> bool {
 }
 
 /// Reports consumers that would take the messages of each other.
-fn check_durables(consumers: &BTreeMap<String, ConsumerConfig>, table: &Section<'_>) {
-    let mut seen: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for (name, consumer) in consumers {
-        let key = (consumer.stream.as_str(), consumer.durable.as_str());
-        if let Some(other) = seen.insert(key, name) {
-            let reason = format!("consumers.{other} has this one on the same stream");
-            let section = table.named(name);
-            section.conflict("durable", reason, "another name");
+fn check_each_other(consumers: &BTreeMap<String, ConsumerConfig>, table: &Section<'_>) {
+    for (index, (name, consumer)) in consumers.iter().enumerate() {
+        let section = table.named(name);
+        for (other, earlier) in consumers.iter().take(index) {
+            if consumer.stream == earlier.stream && consumer.durable == earlier.durable {
+                let reason = format!("consumers.{other} has this one on the same stream");
+                section.conflict("durable", reason, "another name");
+            } else if overlap(&consumer.subject, &earlier.subject) {
+                // A server refuses a second stream, or a second consumer of a work queue.
+                let taken = &earlier.subject;
+                let reason = format!("consumers.{other} takes messages of {taken} too");
+                section.conflict("subject", reason, "subjects of which no message is in both");
+            }
+        }
+    }
+}
+
+/// Returns true if there are subjects that both patterns take.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+            (None, None) => return true,
+            _ => return false,
         }
     }
 }
@@ -269,6 +287,24 @@ mod tests {
             (">", "anything.at.all", true),
         ] {
             assert_eq!(matches(pattern, subject), is, "{pattern} {subject}");
+        }
+    }
+
+    #[test]
+    fn msg_3_patterns_overlap_where_a_subject_is_in_both() {
+        for (one, other, do_they) in [
+            ("calls.web", "calls.web", true),
+            ("calls.web", "calls.kg", false),
+            ("calls.>", "calls.web.find", true),
+            ("calls.>", "calls", false),
+            ("calls.*", "calls.web.find", false),
+            ("calls.*.find", "calls.web.*", true),
+            ("*.web", "calls.>", true),
+            (">", "calls", true),
+            ("calls.web", "calls.web.find", false),
+        ] {
+            assert_eq!(overlap(one, other), do_they, "{one} {other}");
+            assert_eq!(overlap(other, one), do_they, "{other} {one}");
         }
     }
 

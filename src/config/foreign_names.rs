@@ -231,6 +231,7 @@ const OF_DEPENDENCY: &[(&str, &[&str])] = &[
             "address",
             "addr",
             "base_url",
+            "api_base",
             "uri",
             "target",
             "upstream",
@@ -243,6 +244,20 @@ const OF_DEPENDENCY: &[(&str, &[&str])] = &[
             "host_port",
             "port",
         ],
+    ),
+    (
+        "api",
+        &[
+            "dialect",
+            "provider",
+            "api_type",
+            "model_provider",
+            "vendor",
+        ],
+    ),
+    (
+        "token_limit",
+        &["tpm", "tokens_per_minute", "max_tokens_per_minute"],
     ),
     ("kind", &["type", "protocol", "scheme", "driver"]),
     (
@@ -262,7 +277,7 @@ const OF_DEPENDENCY: &[(&str, &[&str])] = &[
         &["instances", "replicas", "worker_count", "num_workers"],
     ),
     (
-        "headers, such as headers = { authorization = \"Bearer …\" }, best in a variable",
+        "headers, such as headers = { authorization = \"Bearer …\" }, best in a variable; for kind = \"model\": key",
         &[
             "api_key",
             "apikey",

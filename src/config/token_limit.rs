@@ -3,10 +3,12 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use config::ValueKind;
+use breakerbox_actors::printable;
+use config::{Map, Value, ValueKind};
 use serde_json::json;
 
 use super::kind::DependencyKind;
+use super::masking::{self, MASK};
 use super::section::Section;
 use super::value_type::{TICK, ValueType, YEAR, duration, integer, one_of};
 
@@ -22,7 +24,7 @@ pub struct TokenLimitConfig {
     pub burst: NonZeroU64,
     /// The tokens that count.
     pub of: TokensOf,
-    /// Tokens of an answer that are reserved where the request asks for no maximum.
+    /// Tokens of an answer that are reserved where the request asks for no maximum; below `burst`.
     pub output_estimate: u64,
     /// Maximum wait of an attempt.
     pub max_wait: Duration,
@@ -58,6 +60,11 @@ const OF: &[(&str, TokensOf)] = &[
     ("output", TokensOf::Output),
 ];
 
+const KEYS: [&str; 6] = ["rate", "per", "burst", "of", "output_estimate", "max_wait"];
+
+/// Tokens of an answer that are reserved by default.
+const ESTIMATE: i64 = 1_000;
+
 const ALLOWED: &str = "a table such as { rate = 450000, per = \"1m\", of = \"total\", output_estimate = \
                        1000, max_wait = \"20s\", burst = 450000 }, a list of such tables, or \"off\"";
 
@@ -81,7 +88,7 @@ pub(super) fn read(
 }
 
 fn limits() -> ValueType<'static, Vec<TokenLimitConfig>> {
-    let parse = |value: &config::Value| match &value.kind {
+    let parse = |value: &Value| match &value.kind {
         ValueKind::String(text) if text.trim() == "off" => Some(Vec::new()),
         ValueKind::Array(tables) => tables.iter().map(limit).collect(),
         ValueKind::Table(_) => Some(vec![limit(value)?]),
@@ -102,36 +109,160 @@ fn limits() -> ValueType<'static, Vec<TokenLimitConfig>> {
     let schema = json!({ "anyOf": [
         table.clone(), { "type": "array", "items": table }, { "const": "off" },
     ] });
-    ValueType::new(ALLOWED, parse, show).schema(schema)
+    let mut limits = ValueType::new(ALLOWED, parse, show).schema(schema);
+    limits.given = show_given;
+    limits.mistake = mistake;
+    limits
 }
 
-fn limit(value: &config::Value) -> Option<TokenLimitConfig> {
-    const KEYS: [&str; 6] = ["rate", "per", "burst", "of", "output_estimate", "max_wait"];
+fn limit(value: &Value) -> Option<TokenLimitConfig> {
+    read_limit(value).ok()
+}
+
+/// Reads one limit.
+///
+/// # Errors  The key that cannot be used, and why.
+fn read_limit(value: &Value) -> Result<TokenLimitConfig, String> {
     let ValueKind::Table(table) = &value.kind else {
-        return None;
+        return Err(format!("{} is no table", show_given(value)));
     };
-    if table.keys().any(|key| !KEYS.contains(&key.as_str())) {
-        return None;
+    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        let known = KEYS.join(", ");
+        return Err(format!("unknown key {}, known: {known}", printable(key)));
     }
-    let or = |key: &str, default: i64, least: i64| match table.get(key) {
-        Some(value) => (integer(least..=MOST).parse)(value),
-        None => Some(default),
+    if !table.contains_key("rate") {
+        return Err("rate is missing".to_owned());
+    }
+    let rate = number(table, "rate", 1, 1)?;
+    let burst = number(table, "burst", rate, 1)?;
+    let of = match table.get("of") {
+        Some(value) => parsed("of", value, &one_of(OF))?,
+        None => TokensOf::Total,
     };
-    let span = |key: &str, default: Duration, least: Duration| match table.get(key) {
-        Some(value) => (duration(least..=YEAR).parse)(value),
-        None => Some(default),
-    };
-    let tokens = |count: i64| u64::try_from(count).ok();
-    let rate = (integer(1..=MOST).parse)(table.get("rate")?)?;
-    Some(TokenLimitConfig {
-        rate: NonZeroU64::new(tokens(rate)?)?,
-        per: span("per", Duration::from_secs(60), TICK)?,
-        burst: NonZeroU64::new(tokens(or("burst", rate, 1)?)?)?,
-        of: match table.get("of") {
-            Some(value) => (one_of(OF).parse)(value)?,
-            None => TokensOf::Total,
-        },
-        output_estimate: tokens(or("output_estimate", 1_000, 0)?)?,
-        max_wait: span("max_wait", Duration::ZERO, Duration::ZERO)?,
+    let output_estimate = number(table, "output_estimate", ESTIMATE.min(burst / 2), 0)?;
+    if of != TokensOf::Input && output_estimate >= burst && output_estimate > 0 {
+        return Err(format!(
+            "output_estimate = {output_estimate} is not below burst = {burst}: no request without a \
+             maximum of its own could ever begin"
+        ));
+    }
+    let tokens = |count: i64| u64::try_from(count).unwrap_or_default();
+    let at_least_one = |count: i64| NonZeroU64::new(tokens(count)).unwrap_or(NonZeroU64::MIN);
+    Ok(TokenLimitConfig {
+        rate: at_least_one(rate),
+        per: span(table, "per", Duration::from_secs(60), TICK)?,
+        burst: at_least_one(burst),
+        of,
+        output_estimate: tokens(output_estimate),
+        max_wait: span(table, "max_wait", Duration::ZERO, Duration::ZERO)?,
     })
+}
+
+fn number(table: &Map<String, Value>, key: &str, default: i64, least: i64) -> Result<i64, String> {
+    match table.get(key) {
+        Some(value) => parsed(key, value, &integer(least..=MOST)),
+        None => Ok(default),
+    }
+}
+
+fn span(
+    table: &Map<String, Value>,
+    key: &str,
+    default: Duration,
+    least: Duration,
+) -> Result<Duration, String> {
+    match table.get(key) {
+        Some(value) => parsed(key, value, &duration(least..=YEAR)),
+        None => Ok(default),
+    }
+}
+
+fn parsed<T>(key: &str, value: &Value, shape: &ValueType<'_, T>) -> Result<T, String> {
+    let allowed = &shape.allowed;
+    let given = (shape.given)(value);
+    (shape.parse)(value).ok_or_else(|| format!("{key}: given {given}, allowed: {allowed}"))
+}
+
+/// Says what is wrong with the first limit that cannot be used.
+fn mistake(value: &Value) -> Option<String> {
+    match &value.kind {
+        ValueKind::Array(tables) => (0..).zip(tables).find_map(|(index, table): (usize, _)| {
+            let wrong = read_limit(table).err()?;
+            Some(format!("[{index}] {wrong}"))
+        }),
+        ValueKind::Table(_) => read_limit(value).err(),
+        _ => None,
+    }
+}
+
+/// Formats given limits. Only the values of unknown keys may be secrets.
+fn show_given(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Array(tables) => {
+            let tables: Vec<String> = tables.iter().map(show_given).collect();
+            format!("[{}]", tables.join(", "))
+        }
+        ValueKind::Table(table) => {
+            let known = KEYS.iter().filter_map(|key| {
+                let value = table.get(*key)?;
+                Some(format!("{key} = {}", masking::show(value)))
+            });
+            let unknown = table.keys().filter(|key| !KEYS.contains(&key.as_str()));
+            let unknown = unknown.map(|key| format!("{} = {MASK}", printable(key)));
+            let entries: Vec<String> = known.chain(unknown).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        _ => masking::show(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Value {
+        let text = format!("limit = {text}");
+        let file = config::File::from_str(&text, config::FileFormat::Toml);
+        let built = config::Config::builder().add_source(file).build();
+        built.unwrap().get::<Value>("limit").unwrap()
+    }
+
+    #[test]
+    fn llm_token_limits_name_the_key_that_is_wrong() {
+        let cases = [
+            ("{ rate = 0 }", "rate: given 0, allowed: "),
+            ("{ per = \"1m\" }", "rate is missing"),
+            (
+                "{ rate = 9, bursts = 8 }",
+                "unknown key bursts, known: rate, per",
+            ),
+            ("{ rate = 9, per = \"1x\" }", "per: given \"1x\", allowed: "),
+            (
+                "{ rate = 9, of = \"words\" }",
+                "of: given \"words\", allowed: ",
+            ),
+            (
+                "{ rate = 9, output_estimate = 9 }",
+                "output_estimate = 9 is not below burst = 9",
+            ),
+            ("[{ rate = 9 }, { rate = -1 }]", "[1] rate: given -1"),
+        ];
+        for (text, told) in cases {
+            let value = read_text(text);
+            let wrong = mistake(&value).unwrap();
+            assert!(wrong.starts_with(told), "{text}: {wrong}");
+            assert!((limits().parse)(&value).is_none(), "{text}");
+        }
+        let masked = read_text("{ rate = 9, key = \"hunter2\" }");
+        assert_eq!(show_given(&masked), "{ rate = 9, key = *** }");
+    }
+
+    #[test]
+    fn llm_a_small_token_limit_reserves_half_of_its_burst_for_an_answer() {
+        let read = |text: &str| read_limit(&read_text(text)).unwrap().output_estimate;
+        assert_eq!(read("{ rate = 100000 }"), 1_000);
+        assert_eq!(read("{ rate = 500 }"), 250);
+        assert_eq!(read("{ rate = 1 }"), 0);
+        assert_eq!(read("{ rate = 5, of = \"input\", output_estimate = 5 }"), 5);
+    }
 }

@@ -30,6 +30,8 @@ pub(super) struct ValueType<'a, T> {
     pub(super) show: ShowFn<'a, T>,
     /// Formats a given value, without secrets.
     pub(super) given: fn(&Value) -> String,
+    /// Says what is wrong with a value that cannot be used, where more can be said than its type.
+    pub(super) mistake: fn(&Value) -> Option<String>,
     /// True for a duration, of which a number without a unit is in seconds.
     pub(super) is_span: bool,
     /// The allowed values in a file, as a JSON Schema.
@@ -47,6 +49,7 @@ impl<'a, T: 'a> ValueType<'a, T> {
             parse: Box::new(parse),
             show: Box::new(show),
             given: masking::show,
+            mistake: |_| None,
             is_span: false,
             schema: json!({}),
         }
