@@ -244,6 +244,13 @@ async fn flt_12_an_override_holds_for_all_replicas_or_for_one() {
         })
         .await;
     assert_eq!(later.call().await, 503);
+    let here = json!({ "reason": "not all of it", "scope": "replica" });
+    let done = later.operate("close", here).await;
+    let note = done["note"].as_str().unwrap();
+    assert!(
+        note.contains("the whole fleet keeps it forced_open"),
+        "{note}"
+    );
     other
         .operate("close", json!({ "reason": "it is over" }))
         .await;

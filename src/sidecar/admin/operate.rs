@@ -105,8 +105,8 @@ pub(super) async fn operate(
         "the board of the fleet is not reached: it holds for this replica alone".to_owned()
     });
     let closes = matches!(&*operation, "close" | "reset");
-    let configured = || still_configured(&admin, &name).filter(|_| closes);
-    let notes = [told, alone, note, configured()].into_iter().flatten();
+    let kept = || still_overridden(&admin, &name).filter(|_| closes);
+    let notes = [told, alone, note, kept()].into_iter().flatten();
     let notes: Vec<String> = notes.collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     done(&admin, &name, operation, (note, holds))
@@ -138,13 +138,20 @@ fn done(
     }))
 }
 
-/// Returns a note if the configuration holds an override that no operator can take off.
-fn still_configured(admin: &Admin, name: &str) -> Option<String> {
+/// Returns a note if an override stands that the order did not take off.
+fn still_overridden(admin: &Admin, name: &str) -> Option<String> {
     let set = admin.runtime().status(name)?.overridden?;
-    (set.by == CommandSource::Configuration).then(|| {
-        let mode = set.mode;
-        format!("the configuration keeps it {mode}: change dependencies.{name}.override there")
-    })
+    let mode = set.mode;
+    match set.by {
+        CommandSource::Configuration => Some(format!(
+            "the configuration keeps it {mode}: change dependencies.{name}.override there"
+        )),
+        // FLT-12: the word to one replica leaves the fleet's as it is.
+        CommandSource::Fleet => Some(format!(
+            "an override of the whole fleet keeps it {mode}: close it for the fleet, without --here"
+        )),
+        _ => None,
+    }
 }
 
 /// Starts the workers of a dependency anew. Returns a note if they do not run yet.
