@@ -14,6 +14,8 @@ use super::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 pub(super) struct EventHistory {
     /// The latest events.
     latest: VecDeque<Event>,
+    /// Number of minor events among them: without one, no room is looked for.
+    minor: usize,
     /// Operators' events, and begins of outages that last, that there is no room for any more. All of
     /// them are older than those of `latest`.
     older: VecDeque<Event>,
@@ -36,6 +38,7 @@ impl EventHistory {
         if self.latest.len() >= EVENT_HISTORY {
             self.make_room();
         }
+        self.minor += usize::from(is_minor(&event.kind));
         self.latest.push_back(event);
     }
 
@@ -47,9 +50,10 @@ impl EventHistory {
 
     fn make_room(&mut self) {
         // HLT-2: the probes of a long outage do not push out what began it, nor other events.
-        let repeated = self.latest.iter().position(|event| is_minor(&event.kind));
-        if let Some(repeated) = repeated {
-            self.latest.remove(repeated);
+        if self.minor > 0 {
+            let repeated = self.latest.iter().position(|event| is_minor(&event.kind));
+            self.latest.remove(repeated.unwrap_or(0));
+            self.minor -= 1;
             return;
         }
         let Some(oldest) = self.latest.pop_front() else {
