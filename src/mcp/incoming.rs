@@ -93,9 +93,7 @@ pub(super) enum IncomingText {
 impl IncomingText {
     /// Reads a text. One that answers a call always answers it, and one that asks is answered.
     pub(super) fn read(text: &Bytes) -> Self {
-        let plain = text.trim_ascii();
-        let plain = plain.strip_prefix(MARK).unwrap_or(plain);
-        let text = text.slice_ref(plain);
+        let text = text.slice_ref(without_marks(text));
         match RawMessage::read(&text) {
             Ok(message) => Self::One(message.into()),
             Err(MessageFault::Shape(Some(id))) => Self::One(IncomingMessage::unusable(Some(id))),
@@ -180,6 +178,33 @@ impl IncomingText {
     }
 }
 
+/// Returns a text without the blanks, marks and controls around it, such as the colours that a program
+/// sets for a terminal. Where words are before a message, it may be a log line that shows another one.
+fn without_marks(text: &[u8]) -> &[u8] {
+    let mut rest = text.trim_ascii();
+    loop {
+        let next = match rest {
+            [0x1b, b'[', sequence @ ..] => {
+                let end = sequence
+                    .iter()
+                    .position(|byte| (0x40..=0x7e).contains(byte));
+                end.map_or(rest, |end| &sequence[end + 1..])
+            }
+            [0..=0x1f | 0x7f, next @ ..] => next,
+            _ => rest.strip_prefix(MARK).unwrap_or(rest),
+        };
+        if next.len() == rest.len() {
+            break;
+        }
+        rest = next.trim_ascii_start();
+    }
+    // What ends a message is no part of a sequence.
+    match rest.iter().rposition(|byte| b"}]".contains(byte)) {
+        Some(end) if rest[end + 1..].first() == Some(&0x1b) => &rest[..=end],
+        _ => rest,
+    }
+}
+
 /// The objects of a list. CALL-6: those beyond the limit are not kept.
 struct ObjectList<'a>(Vec<&'a [u8]>);
 
@@ -247,6 +272,14 @@ mod tests {
             ),
             (r#"{"jsonrpc":"2.0","\u0069d":7,"result":{"a":}}"#, Some(7)),
             ("[INFO] it runs", Some(0)),
+            ("\u{1b}[31m", Some(0)),
+            ("\u{1b}[", Some(0)),
+            // A log line that shows a message is none.
+            (r#"sent {"jsonrpc":"2.0","id":7,"result":{}}"#, Some(0)),
+            (
+                "\u{1b}[2m12:00 {\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}",
+                Some(0),
+            ),
             (r#"[1,"x",{"level":"info"}]"#, Some(0)),
         ] {
             assert_eq!(id_of(text), expected, "{text}");
@@ -257,6 +290,7 @@ mod tests {
     fn mcp_3_a5_an_answer_behind_a_mark_in_a_list_or_with_another_form_of_its_id_is_one() {
         for text in [
             "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\r\n",
+            "\u{1b}[2K\u{1b}[0m\r\u{0}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\u{1b}[0m",
             r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#,
             r#"[{"jsonrpc":"2.0","method":"x"},{"jsonrpc":"2.0","id":7,"result":{}}]"#,
             r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{}}"#,
