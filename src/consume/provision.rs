@@ -75,6 +75,7 @@ pub(super) async fn provide(
     };
     let messages = stream(connection, &context, of_messages).await?;
     provide_dead_letters(connection, settings).await?;
+    warn_of_answers(connection, settings).await?;
     // A bucket as `nats kv` shows it, made by hand: servers before 2.10 take no other settings. Its
     // leader answers each question: no decision may rest on a copy that lags behind.
     let of_notes = Config {
@@ -251,6 +252,23 @@ pub(super) async fn provide_dead_letters(
         let mark = breakerbox_policy::partition_of(&settings.dead_letters, NonZeroU32::MAX);
         config.name = format!("{}_{mark:08x}", config.name);
         stream(connection, &context, config).await?;
+    }
+    Ok(())
+}
+
+/// Warns of answers that no stream takes: their messages become dead letters after their work.
+async fn warn_of_answers(
+    connection: &NatsConnection,
+    settings: &QueueSettings,
+) -> Result<(), NatsError> {
+    for subject in &settings.answers {
+        if !takes(connection, subject).await? {
+            let durable = &settings.durable;
+            tracing::warn!(
+                "{durable}: no stream at the servers takes answers to {subject}, so their messages become dead \
+                 letters after their work; make one, such as: nats stream add ANSWERS --subjects '{subject}'"
+            );
+        }
     }
     Ok(())
 }

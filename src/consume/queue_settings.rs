@@ -20,6 +20,8 @@ pub struct QueueSettings {
     pub ack_wait: Duration,
     /// The subject of the dead letters; a stream for it is made where it is missing.
     pub dead_letters: String,
+    /// The subjects of the answers. Their streams are not made: where one is missing, a warning says so.
+    pub answers: Vec<String>,
     /// The bucket with the notes about messages; made where it is missing.
     pub notes: String,
     /// Number of copies that the servers keep.
@@ -38,6 +40,7 @@ impl QueueSettings {
             durable: format!("breakerbox_{name}"),
             ack_wait: Duration::from_secs(30),
             dead_letters: format!("dead.{name}"),
+            answers: Vec::new(),
             notes: "breakerbox_messages".to_owned(),
             copies: 1,
             partitions: None,

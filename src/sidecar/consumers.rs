@@ -118,6 +118,8 @@ impl Consumers {
         queue.durable.clone_from(&config.durable);
         queue.ack_wait = config.ack_wait;
         queue.dead_letters.clone_from(&config.dead_letters);
+        let answers = config.answers.iter().chain(&config.answer_subjects);
+        queue.answers = answers.cloned().collect();
         queue.notes = notes_bucket(&fleet.name);
         queue.copies = usize::try_from(fleet.bucket_replicas).unwrap_or(1);
         queue.partitions = config.partitions;

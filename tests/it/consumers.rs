@@ -8,6 +8,8 @@ mod figures;
 mod nats;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod ordered_nats;
+#[cfg(all(feature = "cli", feature = "fleet"))]
+mod provisioned;
 #[cfg(all(feature = "cli", feature = "fleet", unix))]
 mod redis;
 #[cfg(all(feature = "cli", feature = "fleet", unix))]

@@ -1,0 +1,120 @@
+//! What consumers make at the servers, and what they say about what is missing there.
+
+use breakerbox::SourceError;
+use breakerbox::config::FleetConfig;
+use breakerbox::consume::{NatsQueue, QueueSettings};
+
+use super::nats::{NatsServer, PATIENCE, publish, stream, until_count};
+use super::sidecar::{Service, configure, publish_calls, until_made};
+use super::*;
+use crate::gateway::serve::{Sidecar, command};
+
+/// Fetches until the servers have been asked; returns the last error.
+async fn asked(
+    queue: &NatsQueue,
+    wanted: impl Fn(&Result<Vec<QueueMessage>, SourceError>) -> bool,
+) {
+    let mut last = None;
+    let asking = async {
+        loop {
+            let fetched = queue.fetch(1, Duration::from_millis(20)).await;
+            if wanted(&fetched) {
+                return;
+            }
+            last = Some(fetched);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    assert!(asked.is_ok(), "{last:?}");
+}
+
+#[tokio::test]
+async fn msg_6_subjects_of_dead_letters_with_like_names_have_a_stream_each() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let fleet = FleetConfig::new(nats.url());
+    let context = nats.jetstream().await;
+    for (name, dead_letters) in [
+        ("one", "dead.a_b"),
+        ("two", "dead.a.b"),
+        ("three", "dead.a.b"),
+    ] {
+        let mut settings = QueueSettings::new(name, format!("S_{name}"), format!("calls.{name}"));
+        settings.dead_letters = dead_letters.to_owned();
+        let queue = NatsQueue::connect(&fleet, settings).await.unwrap();
+        asked(&queue, Result::is_ok).await;
+        publish(&context, dead_letters, &[("Nats-Msg-Id", name)], "a letter").await;
+    }
+}
+
+#[tokio::test]
+async fn msg_3_a_durable_consumer_that_the_server_refuses_is_named_with_the_cure() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let fleet = FleetConfig::new(nats.url());
+    let first = QueueSettings::new("first", "CALLS", "calls.>");
+    let first = NatsQueue::connect(&fleet, first).await.unwrap();
+    asked(&first, Result::is_ok).await;
+    let second = QueueSettings::new("second", "CALLS", "calls.>");
+    let second = NatsQueue::connect(&fleet, second).await.unwrap();
+    asked(&second, |fetched| {
+        let Err(error) = fetched else {
+            return false;
+        };
+        let text = error.to_string();
+        text.contains("breakerbox_second of the stream CALLS") && text.contains("set `durable` to")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn msg_7_a_bucket_of_notes_that_was_deleted_is_made_anew() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    until_made(&context, "CALLS").await;
+    publish_calls(&context, 0..1, &[]).await;
+    until_count(&context, "ANSWERS", 1).await;
+    context
+        .delete_stream("KV_breakerbox_messages_default")
+        .await
+        .unwrap();
+    publish_calls(&context, 1..2, &[]).await;
+    until_count(&context, "ANSWERS", 2).await;
+    assert_eq!(service.calls(), 2);
+    drop(sidecar);
+}
+
+#[tokio::test]
+async fn msg_2_a_missing_stream_for_answers_is_warned_of_before_any_work_is_done() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "");
+    let log = folder.path().join("log");
+    let file = std::fs::File::create(&log).unwrap();
+    let sidecar = Sidecar::start_logged(command(folder.path()), 1, file.into());
+    let warned = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if text.contains("no stream at the servers takes answers to answers.web") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, warned).await.unwrap();
+    assert_eq!(service.calls(), 0);
+    drop(sidecar);
+}
