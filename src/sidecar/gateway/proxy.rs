@@ -37,7 +37,9 @@ use super::http::grpc;
 use super::http::model_verdict::is_event_stream;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
-use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
+use super::http::response_stream::{
+    self, ModelReading, ResponsePiece, ResponseStream, declines_method,
+};
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
@@ -426,7 +428,8 @@ impl ProxiedCall<'_> {
             let status = response.status();
             let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
             let is_failure = matches!(class, Class::Failure | Class::Throttled)
-                && !speaks_of_caller(status.as_u16());
+                && !speaks_of_caller(status.as_u16())
+                && !declines_method(request.method(), status);
             let seen = (status, response.headers());
             self.route.note(request, seen, is_failure);
         }
@@ -455,7 +458,8 @@ impl ProxiedCall<'_> {
         let left = limit().map(|limit| limit.saturating_sub(spent));
         let classify = response_stream::by(&settings.classify);
         let ahead = (left, &self.lane.budget);
-        ResponseStream::begin(answered?, classify, (span, ahead)).await
+        let answered = (request.method(), answered?);
+        ResponseStream::begin(answered, classify, (span, ahead)).await
     }
 
     /// Streams the dependency's own response.

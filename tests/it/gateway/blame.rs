@@ -161,6 +161,27 @@ async fn edge_1_e1f_a_refused_credential_of_a_caller_is_its_own() {
 }
 
 #[tokio::test]
+async fn edge_1_a_method_that_the_service_does_not_know_is_the_callers_affair() {
+    let upstream =
+        Upstream::of(async |_: Request| (axum::http::StatusCode::NOT_IMPLEMENTED, "no")).await;
+    let bed = Bed::new(&upstream.url(), "breaker = { failure_threshold = 2 }").await;
+    for method in ["BREW", "PROPFIND", "DELETE", "BREW"] {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let response = bed.http.request(method, bed.url("/web/a")).send().await;
+        assert_eq!(response.unwrap().status(), 501);
+    }
+    let status = bed.status();
+    assert_eq!(
+        (status.window.failures, status.health.to_string()),
+        (0, "ok".to_owned())
+    );
+    // Each server has to know this one.
+    assert_eq!(bed.get("/web/a").await.status(), 501);
+    assert_eq!(bed.status().window.failures, 1);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_4_e6b_a_short_body_that_drips_has_an_end() {
     let upstream = Upstream::of(async |_: Request| "ok").await;
     let bed = Bed::of(&format!(

@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use http::response::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
-use breakerbox_policy::{Class, ClassifySettings, Symptom};
+use breakerbox_policy::{Class, ClassifySettings, Executed, Symptom};
 
 pub(crate) use content::ModelReading;
 
@@ -51,6 +51,8 @@ pub(crate) struct ResponseStream {
     span: Option<AttemptSpan>,
     /// The answer of a model.
     model: Option<Box<ModelBody>>,
+    /// True if it declines a method that only this caller wanted.
+    declines_method: bool,
 }
 
 /// A part of a response.
@@ -60,13 +62,13 @@ pub(crate) enum ResponsePiece {
 }
 
 impl ResponseStream {
-    /// Accepts a response once its head has arrived. `ahead`: the time that the attempt
-    /// has left, and the budget for the part that is read ahead.
+    /// Accepts a response to a request of this method once its head has arrived. `ahead`: the time that
+    /// the attempt has left, and the budget for the part that is read ahead.
     ///
     /// # Errors  The settings class the response as one that may be retried or answered by a
     /// fallback.
     pub(crate) async fn begin(
-        mut answered: Response<PooledBody>,
+        (method, mut answered): (&Method, Response<PooledBody>),
         classify: impl FnOnce(Symptom) -> Class,
         (span, ahead): (Option<AttemptSpan>, (Option<Duration>, &BufferBudget)),
     ) -> Result<Self, HttpError> {
@@ -82,7 +84,8 @@ impl ResponseStream {
             Some(grpc) => grpc.symptom(),
             None => (status.as_u16() >= 400).then_some(Symptom::Status(status.as_u16())),
         };
-        let failed = match symptom.map(classify) {
+        let declines_method = declines_method(method, status);
+        let failed = match symptom.filter(|_| !declines_method).map(classify) {
             Some(Class::Failure | Class::Throttled | Class::Misconfigured) => true,
             None | Some(Class::Success | Class::Rejected | Class::Cancelled) => false,
         };
@@ -99,6 +102,7 @@ impl ResponseStream {
             tunnel,
             span,
             model: None,
+            declines_method,
         };
         if failed {
             return Err(this.into_error(ahead).await);
@@ -130,6 +134,7 @@ impl ResponseStream {
             tunnel: None,
             span,
             model: Some(Box::new(model)),
+            declines_method: false,
         })
     }
 
@@ -185,6 +190,7 @@ impl ResponseStream {
         }
         match &self.grpc {
             Some(grpc) => grpc.verdict(),
+            None if self.declines_method => Verdict::from(Class::Rejected).executed(Executed::No),
             None => of_status(self.status, self.retry_after),
         }
     }
@@ -260,6 +266,14 @@ impl Stream for ResponseStream {
             )
         })
     }
+}
+
+/// Returns true for an answer that says only that the server does not know the request's method. It has
+/// to know GET and HEAD (RFC 9110, section 9.1), and POST is what services are called by.
+pub(crate) fn declines_method(method: &Method, status: StatusCode) -> bool {
+    // EDGE-1: a caller chooses the method.
+    status == StatusCode::NOT_IMPLEMENTED
+        && !matches!(*method, Method::GET | Method::HEAD | Method::POST)
 }
 
 /// Returns the verdict on a response that has ended, or on an attempt without one.
