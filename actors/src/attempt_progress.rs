@@ -1,6 +1,7 @@
 //! Progress of an attempt that is still being sent: limits of time then bound its silence.
 
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use breakerbox_policy::{Executed, Time};
@@ -23,6 +24,7 @@ struct ProgressState {
     is_paused: bool,
     is_final: bool,
     is_unsent: bool,
+    upload: UploadState,
     /// Number of holds, and the begin of the first of those that last.
     holds: u32,
     held_since: Option<NotedTime>,
@@ -31,6 +33,16 @@ struct ProgressState {
     /// The end of the call that no hold moves, once its limits are known.
     ends: Option<CallEnd>,
     upload_limit: Option<Duration>,
+}
+
+/// The caller's part of a call, as far as it is told.
+#[derive(Debug, Default)]
+enum UploadState {
+    /// There is none, or it is over.
+    #[default]
+    Over,
+    /// It is on its way. The waker is that of the attempt.
+    OnItsWay(Option<Waker>),
 }
 
 /// The end of a call by its limits.
@@ -143,6 +155,38 @@ impl AttemptProgress {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.0.acquire().is_paused
+    }
+
+    /// Notes that the caller's part of the call is on its way. Until [`end_upload`](Self::end_upload) the
+    /// call is not overdue, however long it runs (rule BRK-9), and its duration counts from there.
+    pub fn begin_upload(&self) {
+        self.0.acquire().upload = UploadState::OnItsWay(None);
+    }
+
+    /// Notes that the dependency has all of the caller's part.
+    pub fn end_upload(&self) {
+        let before = std::mem::take(&mut self.0.acquire().upload);
+        if let UploadState::OnItsWay(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
+    /// Returns true while the caller's part is on its way.
+    pub(crate) fn is_uploading(&self) -> bool {
+        matches!(self.0.acquire().upload, UploadState::OnItsWay(_))
+    }
+
+    /// Ready once the caller's part is not on its way any more.
+    ///
+    /// # Cancel safety   It can be polled again.
+    pub(crate) fn poll_uploaded(&self, cx: &Context<'_>) -> Poll<()> {
+        match &mut self.0.acquire().upload {
+            UploadState::Over => Poll::Ready(()),
+            UploadState::OnItsWay(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Notes whether nothing has been sent so far, because the dependency has to be prepared first. A

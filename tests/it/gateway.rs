@@ -43,6 +43,7 @@ mod reloads;
 mod retries;
 pub(crate) mod serve;
 #[cfg(unix)]
+mod shared_connection;
 mod shutdown_delay;
 mod stand_in_streams;
 mod streams;

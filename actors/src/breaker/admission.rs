@@ -390,6 +390,13 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    /// Takes the call out of those that can be overdue: it waits for its caller.
+    pub(crate) fn pause_age(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.answered(&self.shared);
+        }
+    }
+
     /// See [`PermitGuard::is_stale`].
     pub(crate) fn is_stale(&self) -> bool {
         let permit = self.permit.as_ref();

@@ -11,6 +11,7 @@ mod streamed;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use breakerbox_policy::{Executed, Time};
@@ -221,6 +222,53 @@ pub(super) async fn bounded_silence<T>(
     }
 }
 
+/// Sets the time in which the caller's part of an attempt has to be over, if the attempt is a probe.
+fn limit_upload(shared: &Shared, plan: &CallPlan<'_>, permits: &AttemptPermits<'_>) {
+    if let Some(progress) = plan.progress {
+        // EDGE-1: a probe's silence is that of the dependency only once it has the request.
+        let is_probe = permits.admission.probe().is_some();
+        let lease = shared.settings().breaker.half_open.probe_lease;
+        progress.limit_upload(is_probe.then_some(lease / 2));
+    }
+}
+
+/// Runs an attempt that cannot be overdue while its caller's part is on its way (rule BRK-9).
+async fn while_uploading<T>(
+    shared: &Shared,
+    progress: &AttemptProgress,
+    permits: &mut AttemptPermits<'_>,
+    work: impl Future<Output = T>,
+) -> T {
+    // EDGE-1: a caller that sends slowly is no slow dependency.
+    permits.admission.pause_age();
+    let mut work = std::pin::pin!(work);
+    let either = poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => progress.poll_uploaded(cx).map(|()| None),
+    });
+    if let Some(done) = either.await {
+        return done;
+    }
+    permits.admission.mark_started(Some(shared.clock.now()));
+    work.await
+}
+
+/// Returns the moment from which an attempt waited for its dependency, and not for its caller.
+fn dependency_began(
+    plan: &CallPlan<'_>,
+    permits: &AttemptPermits<'_>,
+    began: Time,
+    ended: Time,
+) -> Time {
+    let Some(silent) = plan.progress.and_then(AttemptProgress::silent_for) else {
+        return began;
+    };
+    // EDGE-1: what the caller took counts neither as slow nor for the adaptive limit.
+    let began = permits.admission.started_at().unwrap_or(began).max(began);
+    let silent = u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX);
+    began.max(Time::from_nanos(ended.as_nanos().saturating_sub(silent)))
+}
+
 /// One attempt, which ends with the first item. The closure is not called before the call may go
 /// out.
 async fn open_once<S, F>(
@@ -246,20 +294,20 @@ where
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
     let scope = plan.scope(shared, permits.admission.probe());
-    if let Some(progress) = plan.progress {
-        // EDGE-1: a probe's silence is that of the dependency only once it has the request.
-        let is_probe = permits.admission.probe().is_some();
-        let lease = shared.settings().breaker.half_open.probe_lease;
-        progress.limit_upload(is_probe.then_some(lease / 2));
-    }
+    limit_upload(shared, plan, &permits);
     let work = async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
-    let result = bounded_until_first(shared, plan, began, work).await;
-    let times = (began, shared.clock.now());
+    let result = bounded_until_first(shared, plan, began, work);
+    let result = match plan.progress.filter(|progress| progress.is_uploading()) {
+        None => result.await,
+        Some(progress) => Box::pin(while_uploading(shared, progress, &mut permits, result)).await,
+    };
+    let ended = shared.clock.now();
+    let times = (dependency_began(plan, &permits, began, ended), ended);
     let (result, verdict) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
             let hold = StreamHold::new(

@@ -47,6 +47,9 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
 /// The first bytes of a connection that speaks HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Most of a response by HTTP/2 that waits for its caller.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// hyper's settings for connections.
 pub(super) struct ConnectionBuilder {
     http1: http1::Builder,
@@ -67,6 +70,8 @@ pub(super) fn builder(config: &GatewayConfig) -> ConnectionBuilder {
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        // EDGE-4: a caller may open a window for more than it ever reads.
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     ConnectionBuilder { http1, http2 }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
@@ -408,7 +408,7 @@ impl ProxiedCall<'_> {
         let traced = span.as_ref().map(AttemptSpan::request);
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
-        let sending = upstream.send(request, body, left);
+        let sending = upstream.send(request, body, (began, left));
         let answered = match &trace {
             None => sending.await,
             Some(trace) => Box::pin(or_blame(sending, trace, left)).await,
@@ -425,13 +425,7 @@ impl ProxiedCall<'_> {
             trace.answered();
         }
         if let Ok(response) = &answered {
-            let status = response.status();
-            let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
-            let is_failure = matches!(class, Class::Failure | Class::Throttled)
-                && !speaks_of_caller(status.as_u16())
-                && !declines_method(request.method(), status);
-            let seen = (status, response.headers());
-            self.route.note(request, seen, is_failure);
+            self.note_head(request, response.status(), response.headers());
         }
         // What is read of an error beforehand must not exceed the limits of the attempt.
         // Those of an upload begin at its end.
@@ -460,6 +454,16 @@ impl ProxiedCall<'_> {
         let ahead = (left, &self.lane.budget);
         let answered = (request.method(), answered?);
         ResponseStream::begin(answered, classify, (span, ahead)).await
+    }
+
+    /// Tells the caches of an answer's head.
+    fn note_head(&self, request: &HttpRequest, status: StatusCode, headers: &HeaderMap) {
+        let settings = self.route.client.settings();
+        let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
+        let is_failure = matches!(class, Class::Failure | Class::Throttled)
+            && !speaks_of_caller(status.as_u16())
+            && !declines_method(request.method(), status);
+        self.route.note(request, (status, headers), is_failure);
     }
 
     /// Streams the dependency's own response.

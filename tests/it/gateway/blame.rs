@@ -142,6 +142,98 @@ async fn edge_1_e1d_a_kept_connection_that_closes_at_its_reuse_is_no_failure() {
 }
 
 #[tokio::test]
+async fn edge_1_a_server_that_ends_while_it_works_has_failed() {
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        // It works on the request, and dies of it.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let mut caller = bed.connect().await;
+    for (status, end, failures) in [("200", "ok", 0), ("502", "\r\n\r\n", 1)] {
+        let request = b"POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        let answer = read_until(&mut caller, end).await;
+        assert!(answer.contains(status), "{answer}");
+        bed.until("it is counted", |status| status.window.failures == failures)
+            .await;
+    }
+    assert_eq!(upstream.hits(), 1, "one connection served both");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_1_a_slow_upload_is_no_slow_call() {
+    let upstream = Upstream::of(async |request: Request| {
+        axum::body::to_bytes(request.into_body(), 1 << 22)
+            .await
+            .unwrap();
+        "ok"
+    })
+    .await;
+    let rule = "breaker = { window = { kind = \"count\", size = 10 }, slow_call = \"200ms\", \
+                slow_rate = 0.2, minimum_calls = 2 }";
+    let bed = Bed::new(&upstream.url(), rule).await;
+    // The first is kept until it is whole, the second is passed on as it comes.
+    for length in [1_000, 2_000_000] {
+        let mut callers = Vec::new();
+        for _ in 0..3 {
+            let mut caller = bed.connect().await;
+            let head =
+                format!("POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+            caller.write_all(head.as_bytes()).await.unwrap();
+            caller.write_all(&vec![b'x'; length / 2]).await.unwrap();
+            callers.push(caller);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(bed.get("/web/a").await.status(), 200, "none is overdue");
+        for mut caller in callers {
+            caller.write_all(&vec![b'x'; length / 2]).await.unwrap();
+            let answer = read_until(&mut caller, "\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let status = bed.status();
+        assert_eq!((status.window.slow, status.window.failures), (0, 0));
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn brk_9_a_call_is_overdue_once_its_upload_is_over() {
+    let upstream = Upstream::of(async |request: Request| {
+        if request.method() == "POST" {
+            std::future::pending::<()>().await;
+        }
+        "ok"
+    })
+    .await;
+    let rule = "breaker = { window = { kind = \"count\", size = 10 }, slow_call = \"200ms\", \
+                slow_rate = 0.2, minimum_calls = 2 }";
+    let bed = Bed::new(&upstream.url(), rule).await;
+    let mut callers = Vec::new();
+    for _ in 0..3 {
+        let mut caller = bed.connect().await;
+        let head = b"POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
+        caller.write_all(head).await.unwrap();
+        // Clients send the body apart from its head.
+        caller.write_all(b"0123456789").await.unwrap();
+        callers.push(caller);
+    }
+    let opened = async {
+        while bed.get("/web/a").await.status() == 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, opened).await.unwrap();
+    drop(callers);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_1_e1f_a_refused_credential_of_a_caller_is_its_own() {
     let upstream = Upstream::of(async |request: Request| {
         let status = request.uri().path().trim_start_matches('/');

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use breakerbox_policy::{Class, Symptom};
 
@@ -96,7 +97,7 @@ impl Dependency for HttpDependency {
         let limit = || call.remaining();
         let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
-        let sending = upstream.send(&request, body, call.remaining());
+        let sending = upstream.send(&request, body, (Instant::now(), call.remaining()));
         let answered = call.first_byte(sending).await;
         let answered = answered.unwrap_or_else(|late| Err(HttpFailure::Late(late.limit).into()));
         if let Some(span) = &mut span {

@@ -54,6 +54,10 @@ struct IdleConnections {
 
 /// Maximum number of header lines of a response.
 pub(super) const MAX_HEADERS: usize = 256;
+/// Most of a response that is read ahead of its caller, and the longest head.
+pub(super) const MAX_READ_AHEAD: usize = 64 * 1024;
+/// Time within which the end of an idle connection meets a request on its way to it.
+const REUSE: Duration = Duration::from_millis(250);
 
 /// Time between two searches for connections that were idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -112,11 +116,12 @@ impl ConnectionPool {
     }
 
     /// Sends a request and waits for the head of its response. If a closing connection returns the
-    /// request unsent, it is sent on another one: it was never made. `again` makes the request once
-    /// more, if it may be repeated.
+    /// request unsent, it is sent on another one: it was never made. `began`: the moment at which the
+    /// attempt began; `again` makes the request once more, if it may be repeated.
     pub(crate) async fn request(
         &self,
         mut message: Request<Upload>,
+        began: Instant,
         again: impl FnOnce() -> Option<Request<Upload>>,
     ) -> Result<Response<PooledBody>, HttpFailure> {
         let has_body = !message.body().is_end_stream();
@@ -129,7 +134,7 @@ impl ConnectionPool {
                 message = unsent;
                 continue;
             }
-            if !connection.history.closed_on_reuse() {
+            if !closed_on_reuse(&connection.history, began) {
                 return Err(failed(&connection.history, has_body, error.error()));
             }
             // EDGE-1: the server closed an idle connection at this moment, which is no failure.
@@ -185,6 +190,12 @@ impl ConnectionPool {
     }
 }
 
+/// Returns true if the server has closed an idle connection at the moment of its reuse. A server that
+/// has worked on the request before is the failure of the dependency.
+pub(super) fn closed_on_reuse(history: &SocketHistory, began: Instant) -> bool {
+    history.closed_on_reuse() && began.elapsed() <= REUSE
+}
+
 /// Returns the failure of a request that got no answer.
 pub(super) fn failed(
     history: &SocketHistory,
@@ -207,7 +218,9 @@ pub(super) fn http1() -> Builder {
     builder
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
-        .max_headers(MAX_HEADERS);
+        .max_headers(MAX_HEADERS)
+        // EDGE-4: the system's buffers hold back what a caller does not read.
+        .max_buf_size(MAX_READ_AHEAD);
     builder
 }
 

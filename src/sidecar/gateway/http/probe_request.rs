@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use super::error::HttpError;
 use super::pool::PooledBody;
@@ -54,7 +55,9 @@ pub(crate) async fn send(
     let request = HttpRequest::new(to, headers, RequestBody::Whole(Bytes::new()), true);
     let body = Upload::Whole(Some(Bytes::new()));
     let asking = async {
-        let response = upstream.send(&request, body, Some(limit)).await?;
+        let response = upstream
+            .send(&request, body, (Instant::now(), Some(limit)))
+            .await?;
         Ok::<_, HttpError>(read(response).await)
     };
     match tokio::time::timeout(limit, asking).await {

@@ -215,6 +215,11 @@ impl UploadStatus {
         self.ended.load(Ordering::Acquire)
     }
 
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.progress.end_upload();
+    }
+
     /// Notes that the head of the answer has come.
     pub(crate) fn answered(&self) {
         self.answered.store(true, Ordering::Release);
@@ -245,6 +250,8 @@ fn is_break(failure: HttpFailure) -> bool {
 
 impl StreamedBody {
     pub(super) fn new(rest: Incoming, limits: BodyLimits) -> Self {
+        let trace = Arc::<UploadStatus>::default();
+        trace.progress.begin_upload();
         Self {
             before: VecDeque::new(),
             rest,
@@ -254,7 +261,7 @@ impl StreamedBody {
             waited: Duration::ZERO,
             fresh: 0,
             is_of_messages: limits.is_of_messages,
-            trace: Arc::default(),
+            trace,
             watch: None,
         }
     }
@@ -318,7 +325,7 @@ impl StreamedBody {
         }
         let frame = match frame {
             None => {
-                self.trace.ended.store(true, Ordering::Release);
+                self.trace.end();
                 return Poll::Ready(None);
             }
             Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyCut)))),
@@ -341,7 +348,9 @@ impl StreamedBody {
         }
         // A reader that knows the length does not poll for the end.
         let has_ended = self.rest.is_end_stream() || frame.is_trailers();
-        self.trace.ended.store(has_ended, Ordering::Release);
+        if has_ended {
+            self.trace.end();
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 }

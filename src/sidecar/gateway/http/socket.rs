@@ -5,7 +5,7 @@
 //! the sending, and the reader finds out whether there is an answer.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 
@@ -30,6 +30,8 @@ pub(crate) struct SocketHistory {
     has_answered_last: AtomicBool,
     /// True if the head of a response may be missing.
     awaits_head: AtomicBool,
+    /// Number of requests that were given up since the peer has sent something.
+    given_up: AtomicU32,
 }
 
 impl SocketHistory {
@@ -50,6 +52,11 @@ impl SocketHistory {
         } else {
             FirstBytes::None
         }
+    }
+
+    /// Notes that a request is given up. Returns the number of those since the peer has sent something.
+    pub(super) fn gave_up(&self) -> u32 {
+        self.given_up.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Notes that the head of a response has come.
@@ -74,6 +81,9 @@ impl SocketObserver for Arc<SocketHistory> {
         }
         self.has_answered.store(true, Ordering::Release);
         self.has_answered_last.store(true, Ordering::Release);
+        if self.given_up.load(Ordering::Relaxed) > 0 {
+            self.given_up.store(0, Ordering::Release);
+        }
     }
 
     fn max_read(&self) -> usize {

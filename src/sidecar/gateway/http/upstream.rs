@@ -11,7 +11,9 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSF
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper_util::client::legacy::Client as Negotiated;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 use super::address::UpstreamAddress;
 use super::answer_fault::{AnswerFault, FirstBytes, find};
@@ -19,12 +21,21 @@ use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::error::HttpError;
 use super::grpc::GrpcRequest;
-use super::pool::{self, ConnectionPool, MAX_HEADERS, PooledBody};
+use super::pool::{self, ConnectionPool, MAX_HEADERS, MAX_READ_AHEAD, PooledBody};
 use super::request_body::Upload;
 use super::socket::{SocketHistory, SocketMark};
 use super::upgrade;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
+
+/// Most of a response by HTTP/2 that is read ahead of its caller.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// The same for all streams of a connection: as much as the protocol allows, because each is bounded.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Number of calls that end without an answer, one after the other, while nothing at all comes by their
+/// connection, until it is given up. Pings would tell too, but servers of gRPC close a connection on
+/// which they come more often than each five minutes.
+const UNANSWERED: u32 = 2;
 
 /// Connections to one dependency, kept by one thread.
 pub(crate) struct UpstreamClient {
@@ -57,18 +68,23 @@ impl UpstreamClient {
                     .http1_allow_spaces_after_header_name_in_responses(true)
                     .http1_allow_obsolete_multiline_headers_in_responses(true)
                     .http1_max_headers(MAX_HEADERS)
+                    .http1_max_buf_size(MAX_READ_AHEAD)
+                    // EDGE-4: callers that do not read hold back their own streams, and no other.
+                    .http2_initial_stream_window_size(STREAM_WINDOW)
+                    .http2_initial_connection_window_size(CONNECTION_WINDOW)
                     .build(connector),
             ))
         };
         Self { address, transport }
     }
 
-    /// Sends a request and waits for the head of its response. `left`: remaining time of the call.
+    /// Sends a request and waits for the head of its response. `began`: the moment at which the attempt
+    /// began; `left`: remaining time of the call.
     pub(crate) async fn send(
         &self,
         request: &HttpRequest,
         body: Upload,
-        left: Option<Duration>,
+        (began, left): (Instant, Option<Duration>),
     ) -> Result<Response<PooledBody>, HttpError> {
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
@@ -88,12 +104,12 @@ impl UpstreamClient {
                 Box::pin(sending).await
             }
             UpstreamTransport::Plain(pool) => {
-                let sent = pool.request(message, again).await;
+                let sent = pool.request(message, began, again).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
-            UpstreamTransport::Negotiated(pool) => match negotiated(pool, message).await {
+            UpstreamTransport::Negotiated(pool) => match negotiated(pool, message, began).await {
                 Err(HttpFailure::ClosedOnReuse) => match again() {
-                    Some(message) => negotiated(pool, message).await,
+                    Some(message) => negotiated(pool, message, began).await,
                     None => Err(HttpFailure::ClosedOnReuse),
                 },
                 sent => sent,
@@ -205,16 +221,46 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
 
 async fn negotiated(
     pool: &Negotiated<UpstreamConnector, Upload>,
-    message: Request<Upload>,
+    mut message: Request<Upload>,
+    began: Instant,
 ) -> Result<Response<PooledBody>, HttpFailure> {
     let has_body = !message.body().is_end_stream();
+    let mut unanswered = UnansweredRequest(Some(capture_connection(&mut message)));
     let sent = pool.request(message).await;
+    unanswered.0 = None;
     sent.map(|response| response.map(PooledBody::alone))
-        .map_err(|error| failure_of(&error, has_body))
+        .map_err(|error| failure_of(&error, has_body, began))
+}
+
+/// A request by a connection that others share. Dropped without an answer, it may take the connection
+/// out of the pool.
+struct UnansweredRequest(Option<CaptureConnection>);
+
+impl Drop for UnansweredRequest {
+    fn drop(&mut self) {
+        let Some(captured) = &self.0 else {
+            return;
+        };
+        let connected = captured.connection_metadata();
+        let Some(connected) = connected.as_ref() else {
+            return;
+        };
+        let mut extras = Extensions::new();
+        connected.get_extras(&mut extras);
+        let history = extras.get::<SocketMark>().map(|mark| &mark.0);
+        // EDGE-1: a connection that has fallen silent is not kept for the next calls.
+        if history.is_some_and(|history| history.gave_up() >= UNANSWERED) {
+            connected.poison();
+        }
+    }
 }
 
 /// Returns the failure of a request that got no answer.
-fn failure_of(error: &hyper_util::client::legacy::Error, has_body: bool) -> HttpFailure {
+fn failure_of(
+    error: &hyper_util::client::legacy::Error,
+    has_body: bool,
+    began: Instant,
+) -> HttpFailure {
     if error.is_connect() {
         return HttpFailure::Connect(ConnectFailure::of(error));
     }
@@ -229,7 +275,11 @@ fn failure_of(error: &hyper_util::client::legacy::Error, has_body: bool) -> Http
     let history = extras.get::<SocketMark>().map(|mark| &mark.0);
     match history {
         // EDGE-1: the server closed an idle connection at this moment, which is no failure.
-        Some(history) if !connected.is_negotiated_h2() && history.closed_on_reuse() => {
+        Some(history)
+            if !connected.is_negotiated_h2()
+                && !speaks_http2(history, error)
+                && pool::closed_on_reuse(history, began) =>
+        {
             HttpFailure::ClosedOnReuse
         }
         // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
