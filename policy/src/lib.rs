@@ -67,7 +67,8 @@ pub use limit::AdaptiveLimit;
 pub use meter::{Meter, MeterRefusal, MeterSettings, Reservation};
 pub use outage::{
     Acknowledgement, CauseKind, FailureNote, GIVE_UP_MINIMUM, HangFigures, OUTAGES_KEPT, Outage,
-    OutageCause, OutageCondition, OutageLog, ProbeNote, UnansweredCalls, limit_reached,
+    OutageCause, OutageCondition, OutageEnding, OutageLog, ProbeNote, UnansweredCalls,
+    limit_reached,
 };
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
