@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::{AnswerCounts, Time};
 
-pub use cause::{CauseKind, FailureNote, OutageCause, limit_reached};
+pub use cause::{CauseKind, OutageCause, limit_reached};
 pub use unanswered::{GIVE_UP_MINIMUM, HangFigures, UnansweredCalls};
 
 /// Number of ended outages that are kept of a dependency.

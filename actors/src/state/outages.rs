@@ -11,8 +11,8 @@ use std::time::Duration;
 use breakerbox_policy::{
     Acknowledgement, AnswerCounts, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote,
     GIVE_UP_MINIMUM, HEALTH_SPAN, HangFigures, Outage, OutageCause, OutageCondition, OutageEnding,
-    OutageLog, OverrideMode, ProbeNote, Rate, ServiceLevel, State, Symptom, Time, UnansweredCalls,
-    limit_reached,
+    OutageLog, Outcome, OverrideMode, ProbeNote, Rate, ServiceLevel, State, Symptom, Time,
+    UnansweredCalls, limit_reached,
 };
 
 use super::Shared;
@@ -54,19 +54,37 @@ impl OutageState {
 impl Shared {
     /// Notes an attempt that failed after this time, as the cause of an outage that it may begin.
     pub(crate) fn note_failure(&self, verdict: &Verdict, after: Duration) {
+        self.set_last_failure(self.failure_note(verdict, after));
+    }
+
+    /// Returns the outcome of an attempt that took this time, as its breaker records it.
+    #[inline]
+    pub(crate) fn outcome(&self, verdict: &Verdict, elapsed: Duration) -> Outcome {
+        // EDGE-8: a status and a timeout are told with a trip, as a refused connection is.
+        let is_told = verdict.class == Class::Failure
+            && (verdict.symptom.is_some() || verdict.cause.is_some());
+        Outcome {
+            class: verdict.class,
+            elapsed,
+            retry_after: self.believed(verdict.retry_after),
+            cause: is_told.then(|| self.failure_note(verdict, elapsed)),
+        }
+    }
+
+    fn failure_note(&self, verdict: &Verdict, after: Duration) -> FailureNote {
         let is_timeout = verdict.symptom == Some(Symptom::Timeout);
         let settings = self.settings();
         let known = verdict.limit.filter(|_| is_timeout).map(TimeLimit::name);
         let reached = || limit_reached(&settings.timeout, after).filter(|_| is_timeout);
         let is_idle = verdict.limit == Some(TimeLimit::Idle);
         let silence = settings.timeout.idle.filter(|_| is_idle);
-        self.set_last_failure(FailureNote {
+        FailureNote {
             symptom: verdict.symptom,
             words: verdict.cause,
             after: silence.unwrap_or(after),
             limit: known.or_else(reached),
             ..FailureNote::default()
-        });
+        }
     }
 
     /// Notes a call that found no room in the bulkhead, as the cause of an outage that such calls may

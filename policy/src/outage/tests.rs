@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::{BreakerCause, Symptom, TimeoutSettings, TripReason};
+use crate::{BreakerCause, FailureNote, Symptom, TimeoutSettings, TripReason};
 
 fn at(seconds: u64) -> Time {
     Time::from_millis(seconds * 1_000)
