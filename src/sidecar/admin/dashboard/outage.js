@@ -17,10 +17,21 @@ const ADVICE = {
   misconfigured: () => "It refuses our configuration: check credentials and address.",
 };
 
-/** The head line of a sick dependency: what it is, since when, and the first cause. */
+/** True if the override is what callers notice first: it refuses them, or nothing else is wrong. A shadow lets all calls through. */
+const isOrdered = ({ view, outage }) => Boolean(view.override) && (view.override.mode === "forced_open" || !(outage || view.health !== "ok"));
+
+/** The words of an override. */
+const order = (over) => `${over.by === "supervisor" ? "the supervisor" : "an operator"}: ${over.reason}`;
+
+/** The head line of a sick dependency: what it is, since when, and the first cause; then its override. */
 export function headline(one, serverNow) {
-  const { view, outage } = one;
-  if (view.override) return `By ${view.override.by === "supervisor" ? "the supervisor" : "an operator"}: ${view.override.reason}`;
+  const { view } = one;
+  if (isOrdered(one)) return `By ${order(view.override)}`;
+  const sick = sickness(one, serverNow);
+  return view.override && sick ? `${sick}; ${word(view.override.mode).toLowerCase()} by ${order(view.override)}` : sick;
+}
+
+function sickness({ view, outage }, serverNow) {
   if (outage) {
     const ms = Math.max(outage.lasts_ms ?? 0, serverNow - Date.parse(outage.since));
     // Callers get its own answers again, and the breaker has not closed yet.
@@ -34,7 +45,7 @@ export function headline(one, serverNow) {
 /** Why: the breaker's own words, unless they are said already. */
 export function reason(one) {
   const { view, outage } = one;
-  if (view.override) return "";
+  if (isOrdered(one)) return "";
   const rule = outage?.cause.rule ?? (view.state === "closed" ? "" : view.reason);
   const said = outage?.cause.text ?? view.health_reason ?? "";
   return said.includes(rule) ? "" : sentence(rule);
@@ -61,7 +72,7 @@ export function callers(one) {
 /** What to do first. */
 export function advice(one) {
   const { view, outage } = one;
-  if (view.override) return "";
+  if (isOrdered(one)) return "";
   if (view.parked) return ADVICE.parked();
   const known = ADVICE[outage?.cause.kind];
   return known ? known(outage, view) : "Look at its own log.";
