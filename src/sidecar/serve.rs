@@ -36,7 +36,7 @@ use start_guard::StartGuard;
 use telemetry::SidecarExport;
 
 pub use privacy::forbid_inspection;
-pub use source::{ConfigChoice, RefusedConfig, check, loader};
+pub use source::{ConfigChoice, RefusedConfig, check, loader, readable_admin};
 
 /// Result of [`run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,7 +58,7 @@ pub(crate) fn alerts(
 ) -> io::Result<ExitReason> {
     run(err, async |err| {
         let done = match &alerts.step {
-            None => list(alerts).await,
+            None => list(alerts, err).await,
             Some(AlertStep::Ack(ack)) => acknowledge(ack).await,
             Some(AlertStep::Clear(clear)) => clear_all(clear).await,
         };
@@ -91,7 +91,7 @@ fn is_pending(alert: &Value) -> bool {
     matches!(alert["state"].as_str(), Some("active" | "acknowledged"))
 }
 
-async fn list(wanted: &Alerts) -> Result<String, ClientError> {
+async fn list(wanted: &Alerts, err: &mut dyn Write) -> Result<String, ClientError> {
     let remote = RemoteAdmin::new(&wanted.place, false)?;
     // The alerts count for more than a note that cannot be written.
     let _ = super::tell_of_refused_files(&remote, err).await;
@@ -203,7 +203,6 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
     let mut refused = None;
     for alert in own {
         let id = alert["id"].to_string();
-        remote.post(&["api", "alerts", &id, "clear"], &body).await?;
         let subject = alert["subject"].as_str().map(plain).unwrap_or_default();
         match remote.post(&["api", "alerts", &id, "clear"], &body).await {
             Ok(_) => {
