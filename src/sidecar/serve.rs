@@ -355,6 +355,7 @@ impl Sidecar {
             gateway: self.gateway.address(),
             admin: self.admin_server.address(),
             simulated: simulated.map(|(name, at)| (name.to_owned(), at)).collect(),
+            orders: self.admin.kept_orders(),
         };
         // In one piece: a program that has read the first lines reads on at once.
         out.write_all(banner::text(&self.settings, &listens).as_bytes())?;
