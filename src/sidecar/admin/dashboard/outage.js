@@ -3,12 +3,28 @@
 
 import { count, lasting, sentence, share, short, time, wait, word } from "./words.js";
 
+/** What to do about answers that are no fault of the dependency's program. */
+const STATUS_ADVICE = {
+  402: () => "Fill up the account with it, or raise its limit.",
+  429: ({ rate_limit: limit }) => `It wants fewer calls: ${limit ? "lower rate_limit" : "set a rate_limit"} or raise the quota with it.`,
+};
+
+/** What to do about connections that come to nothing, by the words of the cause. */
+const CONNECTION_ADVICE = [
+  [/certificate/, "Look at its certificate: its names, its end, and who signed it."],
+  [/name not found/, "Its name is not known: check url and the name servers."],
+  [/not TLS|not HTTP|was expected/, "What answers there speaks another protocol: check scheme and port of url, and http_version."],
+];
+
+/** The advice for a lost connection with these words, if there is one. */
+const byWords = (cause) => CONNECTION_ADVICE.find(([words]) => words.test(cause.text))?.[1];
+
 /** What wants the operator's eye first, by the kind of the first cause. */
 const ADVICE = {
-  status: () => "Look at its own log, and at what was deployed last.",
+  status: (outage, view) => STATUS_ADVICE[outage.cause.status]?.(view) ?? "Look at its own log, and at what was deployed last.",
   timeout: ({ cause }) => `It is slow or hangs: look at its load${cause.limit ? `; ${cause.limit} is the limit that cuts` : ""}.`,
-  connect: (_, { upstream }) => `See whether it runs${upstream ? ` at ${upstream}` : ""} and can be reached from here.`,
-  reset: () => "It breaks connections off: look at its own log.",
+  connect: ({ cause }, { upstream }) => byWords(cause) ?? `See whether it runs${upstream ? ` at ${upstream}` : ""} and can be reached from here.`,
+  reset: ({ cause }) => byWords(cause) ?? "It breaks connections off: look at its own log.",
   crash: () => "Our worker for it crashes: look at the last exit in the details.",
   hang: () => "It takes calls and answers none: look at its load, and at what it waits for.",
   slow: () => "It answers, but too slowly: look at its load.",
@@ -74,6 +90,7 @@ export function advice(one) {
   const { view, outage } = one;
   if (isOrdered(one)) return "";
   if (view.parked) return ADVICE.parked();
+  if (view.pause?.reason === "quota_used_up") return STATUS_ADVICE[402]();
   const known = ADVICE[outage?.cause.kind];
   return known ? known(outage, view) : "Look at its own log.";
 }
