@@ -180,7 +180,12 @@ pub(super) fn why(one: &Value) -> String {
         return text(&one["override"]["reason"]);
     }
     if one["line"].is_string() {
-        return text(&one["line"]);
+        let line = text(&one["line"]);
+        // The column of the health says the first word already.
+        let word = text(&one["health"]);
+        let rest = line.strip_prefix(&*word).filter(|_| !word.is_empty());
+        let rest = rest.map(|rest| rest.trim_start_matches([':', ' ']));
+        return rest.map_or_else(|| line.clone(), str::to_owned);
     }
     let mut why = text(&one["health_reason"]);
     if let Some(wait) = one["retry_after_ms"].as_u64() {
