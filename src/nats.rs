@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use breakerbox_actors::redact;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -71,6 +71,7 @@ pub(crate) struct Standing {
 pub(crate) struct NatsConnection {
     client: Client,
     standing: watch::Receiver<Standing>,
+    problem: watch::Receiver<Option<String>>,
 }
 
 impl NatsConnection {
@@ -84,6 +85,10 @@ impl NatsConnection {
             .collect::<Result<_, _>>()
             .map_err(NatsError::setup)?;
         let (tell, standing) = watch::channel(Standing::default());
+        let (tell_problem, problem) = watch::channel(None);
+        // EDGE-8: addresses alone, without the credentials that they may have.
+        let named = servers.iter().map(|one| format!("{}:{}", one.host(), one.port()));
+        let named = named.collect::<Vec<_>>().join(", ");
         let options = ConnectOptions::new()
             .name(name)
             .retry_on_initial_connect()
@@ -94,12 +99,17 @@ impl NatsConnection {
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
                 note(&tell, &event);
+                note_problem(&tell_problem, &named, &event);
                 async {}
             });
         let options = authenticate(options, config).await?;
         let options = encrypt(options, config);
         let client = options.connect(servers).await.map_err(NatsError::setup)?;
-        Ok(Self { client, standing })
+        Ok(Self {
+            client,
+            standing,
+            problem,
+        })
     }
 
     /// Returns true while the connection stands.
@@ -110,6 +120,12 @@ impl NatsConnection {
     /// Returns the state of the connection. Its changes can be awaited.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
+    }
+
+    /// Returns the reason for which the last attempt to connect failed, with the addresses; `None`
+    /// while the connection stands. Its changes can be awaited.
+    pub(crate) fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.problem.clone()
     }
 
     /// Returns the client, for subscriptions.
@@ -233,9 +249,39 @@ fn note(tell: &watch::Sender<Standing>, event: &Event) {
     }
 }
 
+/// Notes the reason of a failed attempt to connect. The same one again is no change.
+fn note_problem(tell: &watch::Sender<Option<String>>, servers: &str, event: &Event) {
+    let problem = match event {
+        Event::ClientError(ClientError::Other(error)) => {
+            Some(redact(&format!("{servers}: {error}")).into_owned())
+        }
+        Event::Connected => None,
+        _ => return,
+    };
+    tell.send_if_modified(|now| {
+        let is_new = *now != problem;
+        *now = problem;
+        is_new
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edge_8_a_failed_attempt_to_connect_is_told_once() {
+        let (tell, mut problem) = watch::channel(None);
+        let refused = Event::ClientError(ClientError::Other("authorization violation".to_owned()));
+        note_problem(&tell, "127.0.0.1:4222", &refused);
+        let told = problem.borrow_and_update().clone();
+        assert_eq!(told.as_deref(), Some("127.0.0.1:4222: authorization violation"));
+        note_problem(&tell, "127.0.0.1:4222", &refused);
+        note_problem(&tell, "127.0.0.1:4222", &Event::Disconnected);
+        assert!(!problem.has_changed().unwrap());
+        note_problem(&tell, "127.0.0.1:4222", &Event::Connected);
+        assert_eq!(*problem.borrow_and_update(), None);
+    }
 
     #[test]
     fn flt_15_waits_between_attempts_grow_to_a_second() {

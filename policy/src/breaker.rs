@@ -38,8 +38,8 @@ pub use state::{
 pub use view::{BreakerView, EndedPermits, HalfOpenView};
 
 use crate::{
-    BreakerSettings, ConfiguredOverride, HalfOpenRule, OverrideMode, Permit, PermitKind,
-    RandomSource, Time, Window,
+    BreakerSettings, ConfiguredOverride, FailureNote, HalfOpenRule, OverrideMode, Permit,
+    PermitKind, RandomSource, Time, Window,
 };
 
 /// Maximum number of events that wait to be fetched; the oldest is lost first.
@@ -72,7 +72,7 @@ pub struct Breaker {
     /// True if shadow mode has already reported that it would have tripped.
     warned: bool,
     /// Cause of the last failure of this generation.
-    last_failure: Option<&'static str>,
+    last_failure: Option<FailureNote>,
     /// The evidence of other replicas, while it stands.
     suspicion: Option<Suspicion>,
     /// End of the open time that the dependency itself asked for.
@@ -282,6 +282,9 @@ impl Breaker {
             since: self.since,
             cause: &self.cause,
             retry_after: state.and_then(|state| self.wait(state, now)),
+            wait_is_asked: self.state == State::Open
+                && self.hinted_until > now
+                && self.hinted_until >= self.open_until,
             counts: self.counts(now),
             minimum_calls: self.minimum_calls(),
             half_open: (self.state == State::HalfOpen).then(|| HalfOpenView {

@@ -2,40 +2,7 @@
 //!
 //! It knows no protocol; the code that speaks one names the symptom.
 
-use std::fmt;
-
-use crate::Class;
-
-/// A protocol-independent symptom of a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Symptom {
-    /// This HTTP status, such as 429.
-    Status(u16),
-    /// A class of HTTP statuses, such as 5 for `5xx`; used as a pattern.
-    StatusClass(u16),
-    /// No connection could be established.
-    Connect,
-    /// The attempt took too long.
-    Timeout,
-    /// The connection was lost before the response was complete.
-    Reset,
-    /// The worker crashed.
-    Crash,
-}
-
-impl fmt::Display for Symptom {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(out, "{status}"),
-            Self::StatusClass(hundred) => write!(out, "{hundred}xx"),
-            Self::Connect => out.write_str("connect"),
-            Self::Timeout => out.write_str("timeout"),
-            Self::Reset => out.write_str("reset"),
-            Self::Crash => out.write_str("crash"),
-        }
-    }
-}
+use crate::{Class, Symptom};
 
 /// A set of symptoms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -9,6 +9,8 @@ mod rate;
 mod text;
 mod time;
 
+mod symptom;
+
 mod outcome;
 
 mod classify;
@@ -54,7 +56,7 @@ pub use breaker::{
 pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
 pub use chaos::{Chaos, FaultInjection, InjectedFault};
-pub use classify::{ClassifySettings, Symptom, Symptoms};
+pub use classify::{ClassifySettings, Symptoms};
 pub use consumer::{
     BreakerAfter, DeadReason, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
     MessageNotes, MessageRules, MessageStart, MessageTally, NotedWork, ReturnReason, partition_of,
@@ -66,8 +68,8 @@ pub use health::{
 pub use limit::AdaptiveLimit;
 pub use meter::{Meter, MeterRefusal, MeterSettings, Reservation};
 pub use outage::{
-    Acknowledgement, CauseKind, FailureNote, GIVE_UP_MINIMUM, HangFigures, OUTAGES_KEPT, Outage,
-    OutageCause, OutageCondition, OutageLog, ProbeNote, UnansweredCalls, limit_reached,
+    Acknowledgement, CauseKind, GIVE_UP_MINIMUM, HangFigures, OUTAGES_KEPT, Outage, OutageCause,
+    OutageCondition, OutageEnding, OutageLog, ProbeNote, UnansweredCalls, limit_reached,
 };
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
@@ -83,6 +85,7 @@ pub use settings::{
     ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
+pub use symptom::{FailureNote, Symptom};
 pub use text::{ConfiguredSpan, CountedNoun, RoundedDuration};
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;

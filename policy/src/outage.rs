@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::{AnswerCounts, Time};
 
-pub use cause::{CauseKind, FailureNote, OutageCause, limit_reached};
+pub use cause::{CauseKind, OutageCause, limit_reached};
 pub use unanswered::{GIVE_UP_MINIMUM, HangFigures, UnansweredCalls};
 
 /// Number of ended outages that are kept of a dependency.
@@ -45,6 +45,16 @@ pub enum OutageCondition {
     Unanswered = 16,
 }
 
+/// The reason of the end of an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutageEnding {
+    /// The dependency is well again.
+    Recovery,
+    /// No further call has come, and some of the calls before had got its answers.
+    Silence,
+}
+
 /// An outage of a dependency.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -55,6 +65,8 @@ pub struct Outage {
     pub since: Time,
     /// Time of its end; `None` while it stands.
     pub ended: Option<Time>,
+    /// The reason of its end; `None` while it stands.
+    pub ended_by: Option<OutageEnding>,
     /// The condition that it began with.
     pub began_with: OutageCondition,
     /// The first cause.
@@ -138,6 +150,7 @@ impl OutageLog {
                 id,
                 since: now,
                 ended: None,
+                ended_by: None,
                 began_with: condition,
                 cause,
                 probes: 0,
@@ -173,6 +186,7 @@ impl OutageLog {
             return false;
         };
         outage.ended = None;
+        outage.ended_by = None;
         // The answers in between are none of the outage's.
         let before = answers.since(outage.affected);
         self.standing = Some(StandingOutage {
@@ -192,7 +206,13 @@ impl OutageLog {
     }
 
     /// Takes a condition off. Returns true if the outage has ended with it.
-    pub fn end(&mut self, now: Time, condition: OutageCondition, answers: AnswerCounts) -> bool {
+    pub fn end(
+        &mut self,
+        now: Time,
+        condition: OutageCondition,
+        by: OutageEnding,
+        answers: AnswerCounts,
+    ) -> bool {
         let Some(standing) = &mut self.standing else {
             return false;
         };
@@ -200,16 +220,17 @@ impl OutageLog {
         if standing.conditions != 0 {
             return false;
         }
-        self.end_all(now, answers)
+        self.end_all(now, by, answers)
     }
 
     /// Ends the outage that stands, with all its conditions. Returns true if there was one.
-    pub fn end_all(&mut self, now: Time, answers: AnswerCounts) -> bool {
+    pub fn end_all(&mut self, now: Time, by: OutageEnding, answers: AnswerCounts) -> bool {
         let Some(standing) = self.standing.take() else {
             return false;
         };
         let mut outage = standing.at(answers);
         outage.ended = Some(now);
+        outage.ended_by = Some(by);
         self.own_at_end = answers.own;
         if self.ended.len() == OUTAGES_KEPT {
             self.ended.pop_front();
@@ -223,6 +244,13 @@ impl OutageLog {
     pub fn has(&self, condition: OutageCondition) -> bool {
         let standing = self.standing.as_ref();
         standing.is_some_and(|standing| standing.conditions & condition as u8 != 0)
+    }
+
+    /// Returns the kind of the first cause of the outage that stands.
+    #[must_use]
+    pub fn cause_kind(&self) -> Option<CauseKind> {
+        let standing = self.standing.as_ref();
+        standing.map(|standing| standing.outage.cause.kind)
     }
 
     /// Returns true if an outage stands.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::FailureNote;
+
 /// Class of an attempt's result.
 ///
 /// Only [`Class::Success`] and [`Class::Failure`] feed the breaker. Counting a caller's bad
@@ -61,8 +63,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Wait requested by the dependency (`Retry-After`).
     pub retry_after: Option<Duration>,
-    /// The cause of a failure in a few words, such as "connection refused".
-    pub cause: Option<&'static str>,
+    /// The symptom of a failure, such as a refused connection, if it is known.
+    pub cause: Option<FailureNote>,
 }
 
 impl Outcome {

@@ -137,6 +137,7 @@ pub(crate) fn status(
         }
         match ask(status, &remote).await {
             Ok(answer) => {
+                tell_of_refused_files(&remote, err).await?;
                 show(status, &answer, out)?;
                 groups::show_all(status, &remote, out).await?;
                 consumers::show(status, &remote, out).await?;
@@ -148,6 +149,16 @@ pub(crate) fn status(
             },
         }
     })
+}
+
+/// Tells that the files of the configuration are refused at present, if they are.
+async fn tell_of_refused_files(remote: &RemoteAdmin, err: &mut dyn Write) -> io::Result<()> {
+    // A process that starts or ends is not ready, and has no such note.
+    let ready = remote.get(&["readyz"]).await.unwrap_or(Value::Null);
+    match ready["configuration"].as_str() {
+        Some(note) => writeln!(err, "breakerbox: {}", table::plain(note)),
+        None => Ok(()),
+    }
 }
 
 async fn ask(status: &Status, remote: &RemoteAdmin) -> Result<Value, ClientError> {
@@ -244,8 +255,7 @@ pub(crate) fn names_of_running(patience: Duration) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let (Ok(runtime), Ok(remote)) = (runtime, RemoteAdmin::new(&AdminTarget::default(), false))
-    else {
+    let (Ok(runtime), Ok(remote)) = (runtime, RemoteAdmin::silent(&AdminTarget::default())) else {
         return Vec::new();
     };
     let path = ["api", "dependencies"];

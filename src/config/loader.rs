@@ -178,10 +178,25 @@ impl Loader {
         }
         // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
-        let settings = read(&root, &sources, problems, warnings)?;
+        let mut settings = read(&root, &sources, problems, warnings)?;
+        settings.warnings.extend(self.relative_state(&settings));
         #[cfg(feature = "gateway")]
         let settings = super::proxy_variables::apply(settings, &proxies);
         Ok(settings)
+    }
+
+    /// Returns the warning of a relative `admin.state` beside a folder that was named.
+    fn relative_state(&self, settings: &Settings) -> Option<Warning> {
+        let dir = self.dir.as_ref()?;
+        let state = settings.admin.state.as_ref()?;
+        // HLT-3: started in another folder, the process would not find its orders.
+        state.is_relative().then(|| Warning {
+            key: "admin.state".to_owned(),
+            text: "this path is relative to the folder that the process is started in, not to that of \
+                   the configuration: started elsewhere, it does not find its orders"
+                .to_owned(),
+            origin: dir.display().to_string(),
+        })
     }
 
     /// Returns true if the usual places were looked at, and none of them has anything.

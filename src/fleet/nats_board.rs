@@ -248,9 +248,24 @@ impl SessionKeeper {
         let connection = self.open().await;
         *self.shared.connection.acquire() = Some(connection.clone());
         let mut standing = connection.standing();
+        let mut problem = connection.problem();
         loop {
-            if standing.wait_for(|now| now.is_connected).await.is_err() {
-                return;
+            loop {
+                tokio::select! {
+                    biased;
+                    stands = standing.wait_for(|now| now.is_connected) => match stands {
+                        Ok(_) => break,
+                        Err(_) => return,
+                    },
+                    Ok(()) = problem.changed() => {}
+                }
+                // EDGE-8: why it is not reached, once for each reason.
+                let reason = problem.borrow_and_update().clone();
+                if let Some(reason) = reason
+                    && self.news.send(BoardNews::Lost(reason)).await.is_err()
+                {
+                    return;
+                }
             }
             let Err(reason) = self.session(&connection, &mut standing).await;
             self.shared.is_joined.store(false, Ordering::Release);

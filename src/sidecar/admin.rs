@@ -143,6 +143,8 @@ struct AdminState {
     groups: OnceLock<Box<FindGroups>>,
     #[cfg(feature = "fleet")]
     fleet: OnceLock<crate::fleet::Fleet>,
+    /// The time since when the files of the configuration are refused, and their problems.
+    refused_files: Mutex<Option<(breakerbox_policy::Time, String)>>,
     phase: AtomicU8,
     orders: OnceLock<OrderFile>,
     alerts: Arc<Mutex<AlertLog>>,
@@ -202,6 +204,7 @@ impl Admin {
                 groups: OnceLock::new(),
                 #[cfg(feature = "fleet")]
                 fleet: OnceLock::new(),
+                refused_files: Mutex::default(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 orders: OnceLock::new(),
                 alerts: AlertLog::watch(&runtime),

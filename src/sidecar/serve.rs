@@ -36,7 +36,7 @@ use start_guard::StartGuard;
 use telemetry::SidecarExport;
 
 pub use privacy::forbid_inspection;
-pub use source::{ConfigChoice, RefusedConfig, check, loader};
+pub use source::{ConfigChoice, RefusedConfig, check, loader, readable_admin};
 
 /// Result of [`run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,6 +355,7 @@ impl Sidecar {
             gateway: self.gateway.address(),
             admin: self.admin_server.address(),
             simulated: simulated.map(|(name, at)| (name.to_owned(), at)).collect(),
+            orders: self.admin.kept_orders(),
         };
         // In one piece: a program that has read the first lines reads on at once.
         out.write_all(banner::text(&self.settings, &listens).as_bytes())?;

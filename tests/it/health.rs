@@ -6,7 +6,7 @@ mod silence;
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{Event, EventKind, FallbackRule, Fixed, Health, StaleCache};
-use breakerbox_policy::{Class, Rate};
+use breakerbox_policy::{Class, OutageEnding, Rate};
 
 use crate::scripted::{Bench, Dep, Do, ms, opens_after, pass};
 
@@ -77,6 +77,12 @@ fn hlt_1_it_is_ok_again_within_a_minute_with_or_without_calls() {
             assert_eq!(bench.status().outage, None);
             let kinds = shares(&bench);
             assert_eq!(kinds.len(), 2, "one begin, one end: {kinds:?}");
+            let by = match calls {
+                0 => OutageEnding::Silence,
+                _ => OutageEnding::Recovery,
+            };
+            let ended = bench.runtime.outages().remove(0).outage;
+            assert_eq!(ended.ended_by, Some(by));
             bench.finish().await;
         }
     });
@@ -96,6 +102,59 @@ fn hlt_1_half_of_errors_is_down_with_a_closed_breaker() {
             reason(&health),
             "50 % of 20 calls got errors in the last 30 s"
         );
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn hlt_1_silence_after_errors_alone_is_no_recovery() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;
+        for _ in 0..4 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        // Nothing is judged by less than five.
+        assert_eq!(bench.status().health, Health::Ok);
+        for _ in 0..26 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        for _ in 0..120 {
+            pass(1_000).await;
+            assert!(bench.status().health != Health::Ok);
+        }
+        let health = bench.status().health;
+        assert!(matches!(health, Health::Degraded { .. }), "{health}");
+        assert!(reason(&health).contains("no good answer since"), "{health}");
+        assert!(bench.status().outage.is_some());
+        assert_eq!(
+            shares(&bench).len(),
+            1,
+            "it has no end: {:?}",
+            shares(&bench)
+        );
+        bench.ask(Do::Answer(1)).await.unwrap();
+        let status = bench.status();
+        assert_eq!((status.health, status.outage), (Health::Ok, None));
+        let ended = bench.runtime.outages().remove(0).outage;
+        assert_eq!(ended.ended_by, Some(OutageEnding::Recovery));
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn hlt_1_an_outage_by_errors_ends_with_the_answer_to_a_callers_mistake() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;
+        for _ in 0..30 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        for _ in 0..40 {
+            pass(1_000).await;
+            bench.status();
+        }
+        assert!(bench.status().outage.is_some());
+        bench.ask(Do::End(Class::Rejected)).await.unwrap_err();
+        assert_eq!(bench.status().outage, None);
         bench.finish().await;
     });
 }

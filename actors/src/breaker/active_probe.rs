@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Time};
+use breakerbox_policy::{Class, Permit, PermitKind, Time};
 
 use super::gate::tag_of;
 use super::judgement::{change, count, release};
@@ -87,12 +87,7 @@ impl ActiveProbe {
             // HLT-2: an outage that it begins or prolongs has its symptom.
             shared.note_failure(verdict, elapsed);
         }
-        let outcome = Outcome {
-            class: verdict.class,
-            elapsed,
-            retry_after: shared.believed(verdict.retry_after),
-            cause: verdict.cause,
-        };
+        let outcome = shared.outcome(verdict, elapsed);
         let report = Report {
             key: None,
             permit: Some(permit),

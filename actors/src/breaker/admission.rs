@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Pause, Permit, PermitKind, Symptom, Time};
+use breakerbox_policy::{Class, Pause, Permit, PermitKind, Symptom, Time};
 
 use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
@@ -153,7 +153,7 @@ impl PermitGuard {
         Box::new(Report {
             key: self.key.filter(|_| !self.is_for_all),
             permit: Some(self.permit),
-            outcome: outcome(shared, elapsed, verdict),
+            outcome: shared.outcome(verdict, elapsed),
             counts_for_all,
             asked: verdict.retry_after,
             then: None,
@@ -253,7 +253,7 @@ impl PermitGuard {
             let ended = AttemptRecord {
                 dependency: &shared.name,
                 at: now,
-                outcome: outcome(shared, elapsed, verdict),
+                outcome: shared.outcome(verdict, elapsed),
                 permit: kind,
             };
             record_attempt(&**recorder, ended);
@@ -474,13 +474,4 @@ pub(crate) enum Settled {
     /// The breaker must count the outcome before the caller learns of it. Boxed, because few calls
     /// need a report and all of them pass this value on.
     NeedsReport(Box<Report>),
-}
-
-fn outcome(shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Outcome {
-    Outcome {
-        class: verdict.class,
-        elapsed,
-        retry_after: shared.believed(verdict.retry_after),
-        cause: verdict.cause,
-    }
 }

@@ -35,6 +35,8 @@ pub struct DependencyStatus {
     pub reason: String,
     /// Time for which calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
+    /// True if the dependency itself asked for the open time of its breaker (`Retry-After`).
+    pub wait_is_asked: bool,
     /// The contents of the window.
     pub window: WindowCounts,
     /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
@@ -130,6 +132,7 @@ impl DependencyStatus {
             since: view.since,
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
+            wait_is_asked: view.wait_is_asked,
             window: view.counts,
             minimum_calls: view.minimum_calls,
             half_open: view.half_open,

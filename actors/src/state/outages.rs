@@ -5,17 +5,19 @@
 //! second, and whenever the status is read: no call that succeeds pays for it.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Acknowledgement, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote, GIVE_UP_MINIMUM,
-    HangFigures, Outage, OutageCause, OutageCondition, OutageLog, OverrideMode, ProbeNote, Rate,
-    ServiceLevel, State, Symptom, Time, UnansweredCalls, limit_reached,
+    Acknowledgement, AnswerCounts, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote,
+    GIVE_UP_MINIMUM, HEALTH_SPAN, HangFigures, Outage, OutageCause, OutageCondition, OutageEnding,
+    OutageLog, Outcome, OverrideMode, ProbeNote, Rate, ServiceLevel, State, Symptom, Time,
+    UnansweredCalls, limit_reached,
 };
 
 use super::Shared;
 use super::counts::CountsView;
+use crate::breaker::active_probe::ActiveProbeResult;
 use crate::bulkhead_limit::BulkheadLimit;
 use crate::event::EventKind;
 use crate::redact::redact;
@@ -36,6 +38,10 @@ pub(crate) struct OutageState {
     unanswered: Mutex<UnansweredCalls>,
     /// Time of the last look at the share of errors, in nanoseconds; zero before the first.
     looked_at: AtomicU64,
+    /// True while half of the latest answers, or more, were errors when they were looked at.
+    was_down: AtomicBool,
+    /// The dependency's answers at the last look that found too many errors.
+    answered: AtomicU64,
 }
 
 impl OutageState {
@@ -48,19 +54,37 @@ impl OutageState {
 impl Shared {
     /// Notes an attempt that failed after this time, as the cause of an outage that it may begin.
     pub(crate) fn note_failure(&self, verdict: &Verdict, after: Duration) {
+        self.set_last_failure(self.failure_note(verdict, after));
+    }
+
+    /// Returns the outcome of an attempt that took this time, as its breaker records it.
+    #[inline]
+    pub(crate) fn outcome(&self, verdict: &Verdict, elapsed: Duration) -> Outcome {
+        // EDGE-8: a status and a timeout are told with a trip, as a refused connection is.
+        let is_told = verdict.class == Class::Failure
+            && (verdict.symptom.is_some() || verdict.cause.is_some());
+        Outcome {
+            class: verdict.class,
+            elapsed,
+            retry_after: self.believed(verdict.retry_after),
+            cause: is_told.then(|| self.failure_note(verdict, elapsed)),
+        }
+    }
+
+    fn failure_note(&self, verdict: &Verdict, after: Duration) -> FailureNote {
         let is_timeout = verdict.symptom == Some(Symptom::Timeout);
         let settings = self.settings();
         let known = verdict.limit.filter(|_| is_timeout).map(TimeLimit::name);
         let reached = || limit_reached(&settings.timeout, after).filter(|_| is_timeout);
         let is_idle = verdict.limit == Some(TimeLimit::Idle);
         let silence = settings.timeout.idle.filter(|_| is_idle);
-        self.set_last_failure(FailureNote {
+        FailureNote {
             symptom: verdict.symptom,
             words: verdict.cause,
             after: silence.unwrap_or(after),
             limit: known.or_else(reached),
             ..FailureNote::default()
-        });
+        }
     }
 
     /// Notes a call that found no room in the bulkhead, as the cause of an outage that such calls may
@@ -99,6 +123,12 @@ impl Shared {
                         self.end_condition(OutageCondition::BreakerOpen, now);
                         // What failed before says nothing of the dependency that is well again.
                         self.totals.judge_from(now);
+                        if matches!(
+                            cause,
+                            BreakerCause::Recovered { .. } | BreakerCause::FleetRecovered { .. }
+                        ) {
+                            self.outages.was_down.store(false, Ordering::Relaxed);
+                        }
                     }
                 }
             }
@@ -171,6 +201,7 @@ impl Shared {
         } else {
             self.end_condition(OutageCondition::Misconfigured, now);
             self.totals.judge_from(now);
+            self.outages.was_down.store(false, Ordering::Relaxed);
         }
     }
 
@@ -202,9 +233,21 @@ impl Shared {
         let mut log = self.outages.log.acquire();
         let answers = self.totals.answers();
         let lasts = log.has(OutageCondition::Errors);
+        if level != ServiceLevel::Good {
+            let is_down = level == ServiceLevel::Down;
+            self.outages.was_down.store(is_down, Ordering::Relaxed);
+            let answered = self.answered_well();
+            self.outages.answered.store(answered, Ordering::Relaxed);
+        }
         match level {
+            // HLT-1: silence after errors is no answer, so it ends nothing.
+            ServiceLevel::Good if lasts && self.is_silent_after_errors(&recent, &log, now) => None,
             ServiceLevel::Good if lasts => {
-                log.end(now, OutageCondition::Errors, answers);
+                let by = match recent.own {
+                    0 if !self.has_answered_since() => OutageEnding::Silence,
+                    _ => OutageEnding::Recovery,
+                };
+                log.end(now, OutageCondition::Errors, by, answers);
                 Some(EventKind::ErrorsOver)
             }
             // Another condition explains the errors.
@@ -239,6 +282,41 @@ impl Shared {
         }
     }
 
+    /// Returns true if most callers got errors last, and the dependency has given no good answer
+    /// since: neither to a call nor to an active probe.
+    fn is_silent_after_errors(&self, recent: &AnswerCounts, log: &OutageLog, now: Time) -> bool {
+        let is_answered = recent.own > 0 && !recent.are_mostly_errors();
+        let is_ordered = log.cause_kind() == Some(CauseKind::Ordered);
+        self.outages.was_down.load(Ordering::Relaxed)
+            && !(is_answered || is_ordered)
+            && (recent.errors > 0 || !(self.has_answered_since() || self.is_probed_well(now)))
+    }
+
+    /// Returns true if the dependency has answered an attempt since too many errors were found last.
+    fn has_answered_since(&self) -> bool {
+        self.answered_well() > self.outages.answered.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the latest active probe was a success of the last seconds.
+    fn is_probed_well(&self, now: Time) -> bool {
+        let probes = self.active_probes.load();
+        let last = probes.as_ref().and_then(|probes| probes.last.as_ref());
+        last.is_some_and(|(at, result, _)| {
+            *result == ActiveProbeResult::Succeeded && now.since(*at) < HEALTH_SPAN
+        })
+    }
+
+    /// Number of attempts that ended with an answer: a good one, or one to a caller's mistake.
+    fn answered_well(&self) -> u64 {
+        let counts = CountsView::of(self);
+        counts.success + counts.rejected
+    }
+
+    /// Returns true if an outage by errors lasts that no further answer has ended or confirmed.
+    pub(crate) fn has_unanswered_errors(&self) -> bool {
+        self.outages.log.acquire().has(OutageCondition::Errors)
+    }
+
     /// Looks at the callers that gave up while no call was answered.
     fn look_at_silence(&self, now: Time) -> Option<EventKind> {
         let hang = self.hang(now);
@@ -247,7 +325,17 @@ impl Shared {
         let answers = self.totals.answers();
         match hang {
             None if lasts => {
-                log.end(now, OutageCondition::Unanswered, answers);
+                // EDGE-1: callers that leave prove little, so the hang is over without them.
+                let by = match self
+                    .outages
+                    .unanswered
+                    .acquire()
+                    .is_answered(self.answered())
+                {
+                    true => OutageEnding::Recovery,
+                    false => OutageEnding::Silence,
+                };
+                log.end(now, OutageCondition::Unanswered, by, answers);
                 // What failed before says nothing of the dependency that answers again.
                 self.totals.judge_from(now);
                 Some(EventKind::NoAnswersOver)
@@ -323,7 +411,8 @@ impl Shared {
 
     fn end_condition(&self, condition: OutageCondition, now: Time) {
         let answers = self.totals.answers();
-        self.outages.log.acquire().end(now, condition, answers);
+        let by = OutageEnding::Recovery;
+        self.outages.log.acquire().end(now, condition, by, answers);
     }
 
     /// Returns the outage that stands.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::{CommandSource, State};
 use crate::text::CountedNoun;
-use crate::{OverrideMode, Rate, RoundedDuration, Time, WindowCounts};
+use crate::{FailureNote, OverrideMode, Rate, RoundedDuration, Time, WindowCounts};
 
 /// The rule that opened a breaker, with the figures it was judged by.
 ///
@@ -216,8 +216,8 @@ pub enum BreakerCause {
     Tripped {
         /// The rule.
         reason: TripReason,
-        /// The cause of the last failure, in a few words, if it is known.
-        last_failure: Option<&'static str>,
+        /// The symptom of the last failure, if it is known.
+        last_failure: Option<FailureNote>,
     },
     /// The open time is over.
     OpenTimeOver,

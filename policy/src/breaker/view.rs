@@ -54,6 +54,8 @@ pub struct BreakerView<'a> {
     pub cause: &'a BreakerCause,
     /// Time for which calls will be refused; `None` if they are admitted, or if it is unknown.
     pub retry_after: Option<Duration>,
+    /// True if the open time is as long as it is because the dependency asked for it (`Retry-After`).
+    pub wait_is_asked: bool,
     /// Counts of the window; in half-open, the results of the probes.
     pub counts: WindowCounts,
     /// Number of outcomes in `counts` from which a rate is judged and shown (BRK-14).

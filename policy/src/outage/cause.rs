@@ -1,25 +1,9 @@
 //! The first cause of an outage, and its symptom in plain words.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::outage::HangFigures;
-use crate::{BreakerCause, RoundedDuration, Symptom, TimeoutSettings, TripReason};
-
-/// The latest failure of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FailureNote {
-    /// The symptom, if it is a general one.
-    pub symptom: Option<Symptom>,
-    /// The cause in a few words, such as "connection refused".
-    pub words: Option<&'static str>,
-    /// Duration of the attempt.
-    pub after: Duration,
-    /// The configuration key of the limit that ended it, if it is known.
-    pub limit: Option<&'static str>,
-    /// True if there was no room for the call, so that the dependency was not asked.
-    pub is_overload: bool,
-}
+use crate::{BreakerCause, FailureNote, Symptom, TimeoutSettings, TripReason};
 
 /// Kind of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,37 +92,6 @@ impl FailureNote {
     }
 }
 
-impl fmt::Display for FailureNote {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or = |text| self.words.unwrap_or(text);
-        match self.symptom {
-            Some(symptom @ (Symptom::Status(_) | Symptom::StatusClass(_))) => {
-                write!(out, "{symptom} from the dependency")
-            }
-            Some(Symptom::Timeout) => {
-                let what = match self.limit {
-                    Some("timeout.idle") => "an answer that stopped for",
-                    _ => "no answer within",
-                };
-                write!(out, "{what} {}", RoundedDuration(self.after))?;
-                match self.limit {
-                    // EDGE-8: the limit that cut is named.
-                    Some(limit) => write!(out, " ({limit})"),
-                    None => Ok(()),
-                }
-            }
-            Some(Symptom::Connect) => out.write_str(or("no connection")),
-            Some(Symptom::Reset) => out.write_str(or("connection lost")),
-            Some(Symptom::Crash) => out.write_str(or("a worker crashed")),
-            None if self.is_overload => match self.limit {
-                Some(limit) => write!(out, "no room for further calls ({limit})"),
-                None => out.write_str("no room for further calls"),
-            },
-            None => out.write_str(or("its calls fail")),
-        }
-    }
-}
-
 impl OutageCause {
     /// The cause of an outage in which calls fail. `rule`: what was broken by it.
     #[must_use]
@@ -155,11 +108,12 @@ impl OutageCause {
     /// The cause of a breaker's trip. `last`: the latest failure of an attempt.
     #[must_use]
     pub fn of_trip(cause: &BreakerCause, last: Option<&FailureNote>) -> Self {
-        let rule = cause.to_string();
         let reason = match cause {
             BreakerCause::Tripped { reason, .. } => Some(reason),
             _ => None,
         };
+        // The text says what failed last.
+        let rule = reason.map_or_else(|| cause.to_string(), ToString::to_string);
         match (reason, last) {
             (Some(TripReason::SlowRate { .. }), _) => {
                 Self::of_kind(CauseKind::Slow, "its answers are slow".to_owned(), rule)

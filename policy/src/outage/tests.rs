@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::{BreakerCause, Symptom, TimeoutSettings, TripReason};
+use crate::{BreakerCause, FailureNote, Symptom, TimeoutSettings, TripReason};
 
 fn at(seconds: u64) -> Time {
     Time::from_millis(seconds * 1_000)
@@ -80,7 +80,12 @@ fn hlt_2_an_outage_keeps_its_begin_and_first_cause_through_its_probes() {
     assert_eq!(outage.last_probe, Some(probe(30, false)));
     assert_eq!(outage.affected, errors(20));
     log.probes(1, 0, probe(40, true));
-    assert!(log.end(at(40), OutageCondition::BreakerOpen, errors(26)));
+    assert!(log.end(
+        at(40),
+        OutageCondition::BreakerOpen,
+        OutageEnding::Recovery,
+        errors(26)
+    ));
     assert_eq!(log.standing(errors(30)), None);
     let ended = log.ended().next().unwrap();
     assert_eq!((ended.probes, ended.probes_failed), (3, 2));
@@ -96,14 +101,34 @@ fn hlt_2_an_outage_lasts_until_its_last_condition_is_gone() {
     };
     assert!(!more(&mut log, OutageCondition::Errors));
     assert!(log.has(OutageCondition::Errors) && !log.has(OutageCondition::NoWorker));
-    assert!(!log.end(at(3), OutageCondition::BreakerOpen, errors(0)));
-    assert!(!log.end(at(3), OutageCondition::Misconfigured, errors(0)));
-    assert!(log.end(at(4), OutageCondition::Errors, errors(0)));
+    assert!(!log.end(
+        at(3),
+        OutageCondition::BreakerOpen,
+        OutageEnding::Recovery,
+        errors(0)
+    ));
+    assert!(!log.end(
+        at(3),
+        OutageCondition::Misconfigured,
+        OutageEnding::Recovery,
+        errors(0)
+    ));
+    assert!(log.end(
+        at(4),
+        OutageCondition::Errors,
+        OutageEnding::Recovery,
+        errors(0)
+    ));
     assert!(
-        !log.end(at(5), OutageCondition::Errors, errors(0)),
+        !log.end(
+            at(5),
+            OutageCondition::Errors,
+            OutageEnding::Recovery,
+            errors(0)
+        ),
         "only once"
     );
-    assert!(!log.end_all(at(5), errors(0)));
+    assert!(!log.end_all(at(5), OutageEnding::Recovery, errors(0)));
 }
 
 #[test]
@@ -117,7 +142,12 @@ fn hlt_2_the_last_fifty_are_kept_beside_the_one_that_stands() {
     };
     for id in 1..=60 {
         assert!(opened(&mut log, id * 10, id));
-        assert!(log.end(at(id * 10 + 5), OutageCondition::BreakerOpen, own(id)));
+        assert!(log.end(
+            at(id * 10 + 5),
+            OutageCondition::BreakerOpen,
+            OutageEnding::Recovery,
+            own(id)
+        ));
     }
     assert!(opened(&mut log, 700, 61));
     let kept: Vec<u64> = log.ended().map(|outage| outage.id).collect();
@@ -147,12 +177,22 @@ fn hlt_2_a_worker_that_starts_and_ends_again_is_one_outage() {
         )
     };
     assert!(parked(&mut log, 1, 1));
-    assert!(log.end(at(5), OutageCondition::NoWorker, errors(5)));
+    assert!(log.end(
+        at(5),
+        OutageCondition::NoWorker,
+        OutageEnding::Recovery,
+        errors(5)
+    ));
     assert!(!parked(&mut log, 30, 2), "it goes on");
     let outage = log.standing(errors(31)).unwrap();
     assert_eq!((outage.id, outage.since), (1, at(1)));
     assert_eq!(outage.affected, errors(5));
-    assert!(log.end(at(31), OutageCondition::NoWorker, errors(31)));
+    assert!(log.end(
+        at(31),
+        OutageCondition::NoWorker,
+        OutageEnding::Recovery,
+        errors(31)
+    ));
     assert!(parked(&mut log, 91, 2), "a minute later it is another one");
 }
 
@@ -168,7 +208,12 @@ fn hlt_2_probes_that_succeed_while_all_calls_fail_divide_no_outage() {
     assert!(log.acknowledge(1, note.clone()));
     for round in 1..=20 {
         let (ends, begins) = (round * 100, round * 100 + 90);
-        assert!(log.end(at(ends), OutageCondition::BreakerOpen, errors(round)));
+        assert!(log.end(
+            at(ends),
+            OutageCondition::BreakerOpen,
+            OutageEnding::Recovery,
+            errors(round)
+        ));
         assert!(!opened(&mut log, begins, 2, round + 1), "it goes on");
     }
     let outage = log.standing(errors(30)).unwrap();
@@ -176,13 +221,23 @@ fn hlt_2_probes_that_succeed_while_all_calls_fail_divide_no_outage() {
     assert_eq!(outage.acknowledged, Some(note));
     assert_eq!(log.ended().count(), 0);
     // One call that is answered, and it is another one.
-    assert!(log.end(at(3_000), OutageCondition::BreakerOpen, own(4)));
+    assert!(log.end(
+        at(3_000),
+        OutageCondition::BreakerOpen,
+        OutageEnding::Recovery,
+        own(4)
+    ));
     let begun = log.begin(at(3_001), OutageCondition::BreakerOpen, own(5), || {
         (2, cause(Symptom::Status(500)))
     });
     assert!(begun);
     // A dependency that was not called for long may have been well.
-    assert!(log.end(at(4_000), OutageCondition::BreakerOpen, own(5)));
+    assert!(log.end(
+        at(4_000),
+        OutageCondition::BreakerOpen,
+        OutageEnding::Recovery,
+        own(5)
+    ));
     let begun = log.begin(at(7_600), OutageCondition::BreakerOpen, own(5), || {
         (3, cause(Symptom::Status(500)))
     });
@@ -200,7 +255,7 @@ fn hlt_2_an_acknowledgement_stays_with_its_outage() {
     };
     assert!(!log.acknowledge(8, note.clone()));
     assert!(log.acknowledge(7, note.clone()));
-    log.end_all(at(9), errors(0));
+    log.end_all(at(9), OutageEnding::Recovery, errors(0));
     assert_eq!(log.ended().next().unwrap().acknowledged, Some(note.clone()));
     assert!(log.acknowledge(7, note), "also after its end");
 }

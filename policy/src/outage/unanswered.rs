@@ -120,6 +120,12 @@ impl UnansweredCalls {
         self.calls >= DOWN_MINIMUM_CALLS
     }
 
+    /// Returns true if a call has been answered since the silence began.
+    #[must_use]
+    pub const fn is_answered(&self, answered: u64) -> bool {
+        answered != self.answered
+    }
+
     /// Returns the figures of a dependency that hangs; `None` if a call has been answered since, or
     /// no caller has given up in the last seconds.
     #[must_use]

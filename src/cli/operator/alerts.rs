@@ -58,7 +58,7 @@ pub(crate) fn alerts(
 ) -> io::Result<ExitReason> {
     run(err, async |err| {
         let done = match &alerts.step {
-            None => list(alerts).await,
+            None => list(alerts, err).await,
             Some(AlertStep::Ack(ack)) => acknowledge(ack).await,
             Some(AlertStep::Clear(clear)) => clear_all(clear).await,
         };
@@ -91,8 +91,10 @@ fn is_pending(alert: &Value) -> bool {
     matches!(alert["state"].as_str(), Some("active" | "acknowledged"))
 }
 
-async fn list(wanted: &Alerts) -> Result<String, ClientError> {
+async fn list(wanted: &Alerts, err: &mut dyn Write) -> Result<String, ClientError> {
     let remote = RemoteAdmin::new(&wanted.place, false)?;
+    // The alerts count for more than a note that cannot be written.
+    let _ = super::tell_of_refused_files(&remote, err).await;
     let mut alerts = read(&remote).await?;
     alerts.retain(|alert| wanted.all || is_pending(alert));
     if wanted.json {
@@ -198,19 +200,34 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
         .filter(|alert| alert["dependency"] == *clear.name && is_pending(alert));
     let body = json!({ "reason": clear.note });
     let mut told = String::new();
+    let mut refused = None;
     for alert in own {
         let id = alert["id"].to_string();
-        remote.post(&["api", "alerts", &id, "clear"], &body).await?;
         let subject = alert["subject"].as_str().map(plain).unwrap_or_default();
-        let line = format!("{subject}: cleared\n");
-        told.push_str(&line);
+        match remote.post(&["api", "alerts", &id, "clear"], &body).await {
+            Ok(_) => {
+                let line = format!("{subject}: cleared\n");
+                told.push_str(&line);
+            }
+            // Others of this dependency can be cleared all the same.
+            Err(ClientError::Refused(why)) => {
+                refused.get_or_insert(format!("{subject}: not cleared: {why}"));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    match told.is_empty() {
-        true => Err(ClientError::Refused(format!(
+    match (told.is_empty(), refused) {
+        (true, Some(why)) => Err(ClientError::Refused(why)),
+        (false, Some(why)) => {
+            let line = format!("{why}\n");
+            told.push_str(&line);
+            Ok(told)
+        }
+        (true, None) => Err(ClientError::Refused(format!(
             "no alert of {} is active",
             plain(&clear.name)
         ))),
-        false => Ok(told),
+        (false, None) => Ok(told),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -67,9 +67,26 @@ pub(super) struct RemoteAdmin {
 impl RemoteAdmin {
     /// Determines the address, and the token if one is needed.
     pub(super) fn new(place: &AdminTarget, changes: bool) -> Result<Self, ClientError> {
+        let tell = |text: &str| {
+            // A closed standard error is no reason to give up.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        };
+        Self::telling(place, changes, &tell)
+    }
+
+    /// Determines the address without a word on a configuration that cannot be used.
+    pub(super) fn silent(place: &AdminTarget) -> Result<Self, ClientError> {
+        Self::telling(place, false, &|_| {})
+    }
+
+    fn telling(
+        place: &AdminTarget,
+        changes: bool,
+        tell: &dyn Fn(&str),
+    ) -> Result<Self, ClientError> {
         let (url, token) = match &place.admin {
             Some(url) => (parse(url)?, variable()),
-            None => configured(place)?,
+            None => configured(place, tell)?,
         };
         let token = match &place.token_file {
             Some(path) => Some(read_token(path)?),
@@ -235,12 +252,28 @@ fn parse(given: &str) -> Result<Url, ClientError> {
 }
 
 /// Reads the address and the token from the configuration, including its environment variables.
-fn configured(place: &AdminTarget) -> Result<(Url, Option<Secret>), ClientError> {
+fn configured(
+    place: &AdminTarget,
+    tell: &dyn Fn(&str),
+) -> Result<(Url, Option<Secret>), ClientError> {
     let loader = serve::loader(place.config.clone(), place.env.clone());
-    let settings = loader
-        .load()
-        .map_err(|error| ClientError::Wrong(error.to_string()))?;
-    let AdminConfig { bind, token, .. } = settings.admin;
+    let admin = match loader.load() {
+        Ok(settings) => settings.admin,
+        Err(error) => {
+            // The process that runs goes on with the former files, and an operator needs it now.
+            let admin = serve::readable_admin(&loader);
+            let Some(admin) = admin.filter(|admin| admin.bind.port() != 0) else {
+                return Err(ClientError::Wrong(error.to_string()));
+            };
+            tell(&format!(
+                "breakerbox: the configuration cannot be used:\n{error}\nbreakerbox: the admin side is \
+                 taken to be at {}; --admin URL names another\n",
+                admin.bind
+            ));
+            admin
+        }
+    };
+    let AdminConfig { bind, token, .. } = admin;
     if bind.port() == 0 {
         return Err(ClientError::Wrong(
             "admin.bind has port 0, so the port is not known, allowed: --admin URL".to_owned(),

@@ -142,7 +142,10 @@ fn shared(told: &Value) -> String {
     if let Some(count) = told["evidence"].as_u64().filter(|count| *count > 0) {
         parts.push(format!("{count} open"));
     }
-    if let Some(holder) = text(&told["lease"]["holder"]) {
+    // A lease outlasts the probe that has closed the breakers.
+    let is_over = told["evidence"] == 0 && told["verdict"]["result"] == "recovered";
+    let holder = text(&told["lease"]["holder"]).filter(|_| !is_over);
+    if let Some(holder) = holder {
         parts.push(format!("{holder} probes"));
     } else if let Some(by) = text(&told["verdict"]["by"]) {
         let result = text(&told["verdict"]["result"]).unwrap_or_default();

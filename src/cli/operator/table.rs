@@ -174,11 +174,18 @@ fn open_keys(one: &Value) -> usize {
 
 /// Returns the reason why a dependency is not healthy.
 pub(super) fn why(one: &Value) -> String {
-    if one["override"].is_object() {
+    // HLT-2: a shadow and a disabled breaker let all calls through, so what these get comes first.
+    let is_refused = one["override"]["mode"] == "forced_open";
+    if one["override"].is_object() && (is_refused || !one["line"].is_string()) {
         return text(&one["override"]["reason"]);
     }
     if one["line"].is_string() {
-        return text(&one["line"]);
+        let line = text(&one["line"]);
+        // The column of the health says the first word already.
+        let word = text(&one["health"]);
+        let rest = line.strip_prefix(&*word).filter(|_| !word.is_empty());
+        let rest = rest.map(|rest| rest.trim_start_matches([':', ' ']));
+        return rest.map_or_else(|| line.clone(), str::to_owned);
     }
     let mut why = text(&one["health_reason"]);
     if let Some(wait) = one["retry_after_ms"].as_u64() {
@@ -217,7 +224,27 @@ pub(super) fn plain(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::state;
+    use super::{state, why};
+
+    #[test]
+    fn hlt_2_an_outage_is_told_before_the_override_that_lets_calls_through() {
+        let told = |mode: &str, line: serde_json::Value| {
+            why(&json!({"override": {"mode": mode, "reason": "trial"}, "line": line}))
+        };
+        let line = "down 2 min: 500 from the dependency; shadow by operator: trial";
+        assert_eq!(told("shadow", json!(line)), line);
+        assert_eq!(told("disabled", json!(line)), line);
+        assert_eq!(told("shadow", json!(null)), "trial");
+        assert_eq!(told("forced_open", json!("down: trial")), "trial");
+    }
+
+    #[test]
+    fn ops_l_the_reason_does_not_repeat_the_health() {
+        let told = |health: &str, line: &str| why(&json!({"health": health, "line": line}));
+        assert_eq!(told("down", "down 2 min: 500; no calls"), "2 min: 500; no calls");
+        assert_eq!(told("down", "down: no worker runs"), "no worker runs");
+        assert_eq!(told("ok", "recovering 2 s: 500"), "recovering 2 s: 500");
+    }
 
     #[test]
     fn item_15_open_keys_are_told_beside_a_closed_breaker() {

@@ -242,6 +242,9 @@ impl AlertLog {
             if !alert.lasting.contains(&condition) {
                 alert.lasting.push(condition);
             }
+            let seen = (alert.stage == AlertStage::Acknowledged).then_some(());
+            let seen = seen.and(alert.by.clone().zip(alert.note.clone()));
+            self.acknowledge_begun(event, seen);
             return;
         }
         if self.reopen(event, kind) {
@@ -267,6 +270,18 @@ impl AlertLog {
             by: None,
             note: None,
         });
+    }
+
+    /// Notes the operator of an alert, if there is one, at the outage that has begun while it lasts.
+    fn acknowledge_begun(&self, event: &Event, seen: Option<(String, String)>) {
+        let (Some(runtime), Some((by, note))) = (&self.runtime, seen) else {
+            return;
+        };
+        let begun = self.outage_at(event);
+        if let Some(outage) = begun.filter(|outage| outage.acknowledged.is_none()) {
+            // An outage that is no longer kept needs no note.
+            let _ = runtime.acknowledge_outage(outage.id, &by, &note);
+        }
     }
 
     /// Raises an alert of dead letters, or counts one more. It lasts until an operator clears it.
@@ -418,7 +433,10 @@ impl AlertRecord {
         let is_before_its_end = outage.ended.is_none_or(|ended| self.raised <= ended);
         // The event is told a moment after the outage is noted, or before it.
         let begins = outage.since.since(self.raised) < BETWEEN;
-        scope_of(&self.subject) == name && is_before_its_end && begins
+        // HLT-2: an outage that begins while its alert lasts, as that of a used-up quota does, has
+        // no other.
+        let lasted = self.over.is_none_or(|over| outage.since < over);
+        scope_of(&self.subject) == name && is_before_its_end && (begins || lasted)
     }
 
     fn view(&self, inner: &AdminState, outages: &[DependencyOutage]) -> AlertView {
@@ -541,6 +559,18 @@ fn deal_with(
                 .given(command)
                 .allowed("active to acknowledged; any other than cleared to cleared"));
         }
+        let lasts = |id| {
+            let mut all = outages.iter().map(|one| &one.outage);
+            all.any(|outage| outage.id == id && outage.ended.is_none())
+        };
+        let is_standing = alert.view(&admin.inner, &outages).outage.is_some_and(lasts);
+        if stage == AlertStage::Cleared && is_standing {
+            // HLT-2: an outage that stands is not to vanish from the list.
+            let detail = "its outage stands: it is resolved by the recovery";
+            return Err(AdminProblem::new(409, "outage-stands", detail)
+                .given(command)
+                .allowed("to acknowledge it (ack) meanwhile"));
+        }
         alert.deal_with(stage, by, &reason);
         let view = alert.view(&admin.inner, &outages);
         (view, Arc::clone(&alert.subject))
@@ -554,3 +584,6 @@ fn deal_with(
     admin.runtime().note_operation(name, command, by, &reason);
     Ok(Json(view))
 }
+
+#[cfg(test)]
+mod tests;

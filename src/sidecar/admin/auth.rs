@@ -183,7 +183,7 @@ fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
         true if is_bearer => "a change needs the admin token, and another one was given",
         _ => "a change needs the admin token",
     };
-    Err(AdminProblem::new(401, "unauthorised", detail)
+    Err(AdminProblem::new(401, "unauthorized", detail)
         .allowed("the header authorization: Bearer <token>, with admin.token of this Breakerbox"))
 }
 

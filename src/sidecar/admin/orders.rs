@@ -171,6 +171,14 @@ impl OrderFile {
         std::mem::take(&mut *self.inner.earlier.acquire())
     }
 
+    /// Returns the absolute path of the file, and the number of orders that stand in it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn present(&self) -> (std::path::PathBuf, usize) {
+        let path = self.inner.file.path();
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        (path, self.inner.orders.acquire().len())
+    }
+
     /// The names of the dependencies with an order.
     pub fn names(&self) -> Vec<String> {
         self.inner.orders.acquire().keys().cloned().collect()
@@ -256,6 +264,14 @@ impl OrderFile {
     }
 }
 
+#[cfg(feature = "cli")]
+impl Admin {
+    /// Returns the absolute path of the file of `admin.state`, and the number of orders in it.
+    pub(crate) fn kept_orders(&self) -> Option<(std::path::PathBuf, usize)> {
+        self.inner.orders.get().map(OrderFile::present)
+    }
+}
+
 impl OrderRecord {
     fn has_ended(&self, wall: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= wall)
@@ -337,7 +353,7 @@ pub(super) async fn carry_out(
     let stands = matches!(change, Some(OrderChange::Stands(..)));
     let is_written = written.is_ok();
     Some(Ok(CarriedOut {
-        holds: stands.then(|| holds(until, is_kept && is_written)),
+        holds: stands.then(|| holds(until, is_kept, is_written)),
         note: match written {
             // HLT-1: the order alone makes nothing well.
             Ok(()) if ends_outage => Some(
@@ -354,11 +370,15 @@ pub(super) async fn carry_out(
 }
 
 /// Returns the end of an override, in words.
-fn holds(until: Option<String>, is_kept: bool) -> String {
+fn holds(until: Option<String>, is_kept: bool, is_written: bool) -> String {
     let end = until.unwrap_or_else(|| "an operator closes it".to_owned());
-    if is_kept {
-        format!("until {end}, after a restart too")
-    } else {
-        format!("until this process ends, or {end}; admin.state keeps orders over a restart")
+    match (is_kept, is_written) {
+        (true, true) => format!("until {end}, after a restart too"),
+        (true, false) => {
+            format!("until this process ends, or {end}: it could not be kept in admin.state")
+        }
+        (false, _) => {
+            format!("until this process ends, or {end}; admin.state keeps orders over a restart")
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! It keeps also those of dependencies that are removed. A begin, an end and an acknowledgement are
 //! in the file within a second, the figures of an outage that stands within ten. It decides nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -25,7 +26,7 @@ use breakerbox_actors::redact;
 /// Name of the section.
 pub(super) const SECTION: &str = "outages";
 
-/// Maximum number of outages that are kept; the oldest ended ones are dropped first.
+/// Maximum number of outages that are kept.
 const MAX_OUTAGES: usize = 500;
 
 /// Time between an event and the look at the outages, so that a burst of events causes one.
@@ -168,14 +169,37 @@ impl KeptOutages {
         self.bound();
     }
 
-    /// Drops the oldest beyond the bound, the ended ones first.
+    /// Drops ended ones beyond the bound: the oldest of the dependency that has most of them, so that
+    /// one that comes and goes does not push out the outages of the others.
     fn bound(&mut self) {
         self.all.sort_by_key(|one| one.id);
-        let mut excess = self.all.len().saturating_sub(MAX_OUTAGES);
+        let excess = self.all.len().saturating_sub(MAX_OUTAGES);
+        if excess == 0 {
+            return;
+        }
+        let mut ended: BTreeMap<String, usize> = BTreeMap::new();
+        for one in self.all.iter().filter(|one| one.ended.is_some()) {
+            *ended.entry(one.dependency.clone()).or_default() += 1;
+        }
+        let mut goes: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..excess {
+            let most = ended.iter_mut().max_by_key(|(_, count)| **count);
+            // Those that stand stay.
+            let Some((name, count)) = most.filter(|(_, count)| **count > 0) else {
+                break;
+            };
+            *count -= 1;
+            *goes.entry(name.clone()).or_default() += 1;
+        }
         self.all.retain(|one| {
-            let goes = excess > 0 && one.ended.is_some();
-            excess -= usize::from(goes);
-            !goes
+            let left = goes.get_mut(&one.dependency).filter(|left| **left > 0);
+            match left.filter(|_| one.ended.is_some()) {
+                Some(left) => {
+                    *left -= 1;
+                    false
+                }
+                None => true,
+            }
         });
     }
 
@@ -298,6 +322,20 @@ mod tests {
         kept.follow(many.collect(), "now");
         assert_eq!(kept.all.len(), MAX_OUTAGES);
         assert_eq!(ids(&kept)[..3], [7, 102, 103]);
+    }
+
+    #[test]
+    fn hlt_3_a_dependency_that_comes_and_goes_pushes_out_its_own_outages() {
+        let of = |id: u64, name: &str| OutageRecord {
+            dependency: name.to_owned(),
+            ..outage(id, true)
+        };
+        let mut kept = KeptOutages::default();
+        kept.follow((1..=3).map(|id| of(id, "quiet")).collect(), "now");
+        let many = (4..=MAX_OUTAGES as u64 + 100).map(|id| of(id, "flaps"));
+        kept.follow(many.collect(), "now");
+        assert_eq!(kept.all.len(), MAX_OUTAGES);
+        assert_eq!(ids(&kept)[..4], [1, 2, 3, 104]);
     }
 
     #[test]

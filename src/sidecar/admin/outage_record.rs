@@ -1,6 +1,6 @@
 //! An outage as the API shows it and the file of `admin.state` keeps it.
 
-use breakerbox_policy::{AnswerCounts, Outage, ProbeNote};
+use breakerbox_policy::{AnswerCounts, Outage, OutageEnding, ProbeNote};
 use serde::{Deserialize, Serialize};
 
 use super::AdminState;
@@ -31,6 +31,8 @@ pub(super) struct OutageRecord {
 pub(super) enum OutageEnd {
     /// The last of its conditions was gone.
     Recovery,
+    /// No further call came; some of the calls before had got its answers.
+    Silence,
     /// The dependency was removed meanwhile.
     Removal,
     /// The process has ended meanwhile; a further outage may have followed.
@@ -87,7 +89,10 @@ impl OutageRecord {
             dependency: dependency.to_owned(),
             since: stamp(outage.since),
             ended: outage.ended.map(stamp),
-            ended_by: outage.ended.map(|_| OutageEnd::Recovery),
+            ended_by: outage.ended_by.map(|by| match by {
+                OutageEnding::Silence => OutageEnd::Silence,
+                _ => OutageEnd::Recovery,
+            }),
             cause: CauseRecord {
                 kind: outage.cause.kind.as_str().to_owned(),
                 text: outage.cause.text.clone(),

@@ -3,6 +3,7 @@
 //! An outage and its alert are acknowledged together.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -198,7 +199,7 @@ fn three_places(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
 
-fn next_probe(status: &DependencyStatus) -> Option<std::time::Duration> {
+fn next_probe(status: &DependencyStatus) -> Option<Duration> {
     status.retry_after.filter(|_| status.state == Breaker::Open)
 }
 
@@ -294,10 +295,41 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-/// Returns what comes next: a probe, or the call that it waits for.
+/// Returns a wait in words; `None` if it is as good as over.
+fn about(wait: Duration) -> Option<RoundedDuration> {
+    (wait >= Duration::from_millis(50)).then_some(RoundedDuration(wait))
+}
+
+/// Returns what comes next: the end of a pause, a probe, or the call that it waits for.
 fn next_of(status: &DependencyStatus) -> Option<String> {
+    let next = [pause_of(status), probe_of(status)];
+    let next: Vec<String> = next.into_iter().flatten().collect();
+    (!next.is_empty()).then(|| next.join("; "))
+}
+
+/// Returns the pause that the dependency asked for, and its end.
+fn pause_of(status: &DependencyStatus) -> Option<String> {
+    let (reason, left) = status.paused?;
+    let left = about(left)?;
+    Some(match status.outage {
+        Some(_) => format!("{reason}: no calls for {left}"),
+        // The health has said why.
+        None => format!("no calls for {left}"),
+    })
+}
+
+fn probe_of(status: &DependencyStatus) -> Option<String> {
     if let Some(wait) = next_probe(status) {
-        return Some(format!("next probe in {}", RoundedDuration(wait)));
+        // LIM-1: who waits for long wants to know that it is not our own setting.
+        let asked = if status.wait_is_asked {
+            ", as it asked"
+        } else {
+            ""
+        };
+        return Some(match about(wait) {
+            Some(wait) => format!("next probe in {wait}{asked}"),
+            None => "next probe now".to_owned(),
+        });
     }
     if status.waits_for_call {
         // BRK-13: nothing happens by itself.

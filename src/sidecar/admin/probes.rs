@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::{Admin, Phase};
+use crate::lock::LockExt as _;
 use crate::sidecar::names::health_name;
 use crate::{DependencyStatus, Health};
 use breakerbox_actors::redact;
@@ -28,6 +29,9 @@ pub(super) struct ReadinessView {
     reasons: Vec<&'static str>,
     /// Dependencies that do not answer by themselves.
     dependencies: Vec<SickDependency>,
+    /// Reason for which the files of the configuration are refused, since a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<String>,
     /// Reason for which the board of the fleet is not reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     fleet: Option<String>,
@@ -53,7 +57,8 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         .filter_map(sick)
         .collect();
     let fleet = super::fleet::missing(&admin).map(|reason| redact(&reason).into_owned());
-    let is_well = dependencies.is_empty() && fleet.is_none();
+    let configuration = refused_files(&admin);
+    let is_well = dependencies.is_empty() && fleet.is_none() && configuration.is_none();
     let (code, status) = match (reasons.is_empty(), is_well) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
         (true, false) => (StatusCode::OK, "degraded"),
@@ -63,9 +68,43 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         status,
         reasons,
         dependencies,
+        configuration,
         fleet,
     };
     (code, Json(readiness))
+}
+
+#[cfg(feature = "cli")]
+impl Admin {
+    /// Notes that the files of the configuration are refused, for these problems. It stands until
+    /// they are good again.
+    pub(crate) fn refuse_files(&self, problems: &str) {
+        let now = self.inner.stamps.now();
+        let mut refused = self.inner.refused_files.acquire();
+        let since = refused.as_ref().map_or(now, |(since, _)| *since);
+        let lines = problems
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        let text = lines.collect::<Vec<_>>().join("; ");
+        *refused = Some((since, redact(&text).into_owned()));
+    }
+
+    /// Notes that the files are good. Returns true if they had been refused.
+    pub(crate) fn accept_files(&self) -> bool {
+        self.inner.refused_files.acquire().take().is_some()
+    }
+}
+
+/// Returns the reason for which the files are refused, with the time since when they are.
+fn refused_files(admin: &Admin) -> Option<String> {
+    let refused = admin.inner.refused_files.acquire().clone();
+    let (since, problems) = refused?;
+    let since = admin.inner.stamps.of(since);
+    // CFG-2: the process goes on, and does not start again with these files.
+    Some(format!(
+        "the files of the configuration are refused since {since}, the former settings hold: {problems}"
+    ))
 }
 
 fn sick(one: DependencyStatus) -> Option<SickDependency> {

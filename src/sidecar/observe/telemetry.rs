@@ -12,9 +12,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Default filter without `RUST_LOG`. The MCP library logs every request and connection at INFO,
-/// which is too much.
-const DEFAULT_FILTER: &str = "info";
+/// Default filter without `RUST_LOG`. The client of NATS logs each attempt to connect, twice a second;
+/// our own lines tell the reason once.
+const DEFAULT_FILTER: &str = "info,async_nats=off";
 
 /// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

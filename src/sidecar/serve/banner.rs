@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use breakerbox_actors::printable;
 use breakerbox_policy::CountedNoun;
@@ -20,6 +21,8 @@ pub(super) struct ListenAddresses {
     pub(super) admin: SocketAddr,
     /// Those of the simulated dependencies, by name.
     pub(super) simulated: Vec<(String, SocketAddr)>,
+    /// The file of `admin.state`, and the number of orders that were restored from it.
+    pub(super) orders: Option<(PathBuf, usize)>,
 }
 
 /// Returns all lines.
@@ -50,6 +53,15 @@ pub(super) fn text(settings: &Settings, listens: &ListenAddresses) -> String {
         Some(_) => "orders from outside need the admin token, which is set".to_owned(),
         None => "orders from outside are refused: admin.token is not set".to_owned(),
     });
+    if let Some((path, restored)) = &listens.orders {
+        // HLT-3: a relative path may be another file today than it was yesterday.
+        let orders = CountedNoun(*restored as u64, "order");
+        let path = path.display().to_string();
+        line(format!(
+            "orders are kept in {}: {orders} restored",
+            printable(&path)
+        ));
+    }
     text.push_str(&dependencies(settings, &gateway));
     text
 }
@@ -124,6 +136,7 @@ mod tests {
             gateway: at(7070),
             admin: at(7071),
             simulated: Vec::new(),
+            orders: Some((PathBuf::from("/srv/state.json"), 1)),
         };
         super::text(&settings, &listens)
     }
@@ -143,6 +156,10 @@ mod tests {
         assert!(said.contains("admin token, which is set") && !said.contains(token));
         assert!(
             said.contains("  web  http://127.0.0.1:7070/web/ -> http://127.0.0.1:9/base\n"),
+            "{said}"
+        );
+        assert!(
+            said.contains("\norders are kept in /srv/state.json: 1 order restored\n"),
             "{said}"
         );
         assert!(lines.len() <= 12, "{said}");

@@ -26,21 +26,28 @@ impl Sidecar {
             Ok(settings) if settings == self.settings && !self.is_incomplete => {
                 // The files that it names may hold something else by now.
                 if let Err(problem) = self.gateway.renew_certificates() {
-                    self.runtime.refuse_reload(by, &problem);
+                    return self.refuse(by, &problem);
+                }
+                if self.admin.accept_files() {
+                    // CFG-2: files that were refused, and are as before again, are told too.
+                    let mut report = AppliedReload::default();
+                    report.kept = self.gateway.names();
+                    self.runtime.note_reload(by, report);
                 }
                 return;
             }
             Ok(settings) => settings,
             // CFG-2: an invalid configuration changes nothing, and is told as an event.
-            Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
+            Err(error) => return self.refuse(by, &error.to_string()),
         };
         let running = self.gateway.names();
         if let Some(problem) = self.leaves_nothing(&settings, &running) {
-            return self.runtime.refuse_reload(by, &problem);
+            return self.refuse(by, &problem);
         }
         if let Err(problem) = self.plan.make(&settings).await {
-            return self.runtime.refuse_reload(by, &problem.to_string());
+            return self.refuse(by, &problem.to_string());
         }
+        self.admin.accept_files();
         self.warn_of_fixed(&settings);
         self.gateway.configure(&settings.gateway);
         self.runtime.reload(settings.clone(), by).await;
@@ -73,6 +80,12 @@ impl Sidecar {
             fleet.follow(&settings);
         }
         self.settings = settings;
+    }
+
+    /// Goes on with the former configuration. The note stands until the files are good again.
+    fn refuse(&self, by: &str, problems: &str) {
+        self.admin.refuse_files(problems);
+        self.runtime.refuse_reload(by, problems);
     }
 
     /// Returns the reason to refuse a configuration that would remove everything that runs and

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::{ConfigError, Loader, Problem, Settings, Sources};
+use crate::config::{AdminConfig, ConfigError, Loader, Problem, Settings, Sources};
 use crate::sidecar::observe::telemetry::Telemetry;
 
 use super::dependencies::{self, UnservableConfig};
@@ -80,6 +80,64 @@ pub fn loader(dir: Option<PathBuf>, environment: Option<String>) -> Loader {
     loader
 }
 
+/// Returns the admin side of a configuration that cannot be used as a whole, as far as its files and
+/// variables tell it: operators need it most while a file is broken. `None` if there is no file.
+#[must_use]
+pub fn readable_admin(loader: &Loader) -> Option<AdminConfig> {
+    let sources = loader.sources();
+    let files: Vec<_> = sources.found().collect();
+    if files.is_empty() {
+        return None;
+    }
+    let mut bare = Settings::loader().bare();
+    let mut admin = AdminConfig::default();
+    // Each value by itself, so that a bad one leaves the other.
+    let mut take = |text: String| {
+        let next = bare.clone().toml(text);
+        if let Ok(settings) = next.load() {
+            admin = settings.admin;
+            bare = next;
+        }
+    };
+    for file in files {
+        let Ok(text) = std::fs::read_to_string(file) else {
+            continue;
+        };
+        let table = readable_table(&text);
+        for key in ["token", "bind"] {
+            let value = table.get("admin").and_then(|admin| admin.get(key));
+            if let Some(value) = value.and_then(toml::Value::as_str) {
+                take(one_value(key, value));
+            }
+        }
+    }
+    for (key, name) in [
+        ("token", "BREAKERBOX__ADMIN__TOKEN"),
+        ("bind", "BREAKERBOX__ADMIN__BIND"),
+    ] {
+        if let Ok(value) = std::env::var(name) {
+            take(one_value(key, &value));
+        }
+    }
+    Some(admin)
+}
+
+fn one_value(key: &str, value: &str) -> String {
+    let value = toml::Value::String(value.to_owned());
+    format!("admin.{key} = {value}\n")
+}
+
+/// Parses a file up to its first mistake.
+fn readable_table(text: &str) -> toml::Table {
+    let whole = text.parse::<toml::Table>();
+    whole.unwrap_or_else(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = text.get(..at).unwrap_or_default();
+        let lines = before.rfind('\n').map_or("", |end| &before[..end]);
+        lines.parse().unwrap_or_default()
+    })
+}
+
 /// A configuration that `serve` refuses.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -132,5 +190,36 @@ pub fn check(choice: ConfigChoice, is_library: bool) -> Result<Settings, Refused
     match UnservableConfig::of(problems) {
         Ok(()) => Ok(settings),
         Err(error) => Err(refused(error.to_string(), &[])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_a_the_admin_side_of_a_broken_file_can_be_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(Some(folder.path().to_owned()), None);
+        assert!(readable_admin(&loader).is_none(), "there is no file");
+        let write = |text: &str| std::fs::write(folder.path().join("default.toml"), text).unwrap();
+        let admin = "[admin]\nbind = \"127.0.0.1:7999\"\ntoken = \"a-token-of-many-letters\"\n";
+        for broken in [
+            "nonsense\n",
+            "[dependencies.a]\nkind = \"htp\"\n",
+            "hosts = 7\n",
+        ] {
+            write(&format!("{admin}{broken}"));
+            assert!(loader.load().is_err());
+            let found = readable_admin(&loader).unwrap();
+            assert_eq!(found.bind.port(), 7999, "{broken}");
+            let token = found.token.unwrap();
+            assert_eq!(token.expose(), "a-token-of-many-letters");
+        }
+        write("nonsense\n");
+        assert_eq!(readable_admin(&loader).unwrap().bind.port(), 7071);
+        write("[admin]\nbind = \"nowhere\"\ntoken = \"a-token-of-many-letters\"\n");
+        let found = readable_admin(&loader).unwrap();
+        assert_eq!((found.bind.port(), found.token.is_some()), (7071, true));
     }
 }

@@ -33,7 +33,7 @@ async fn item_101_a_change_needs_the_token_and_says_so() {
             "Bearer realm=\"breakerbox\""
         );
         let text = response.text().await.unwrap();
-        assert!(!text.contains(TOKEN) && text.contains("urn:breakerbox:unauthorised"));
+        assert!(!text.contains(TOKEN) && text.contains("urn:breakerbox:unauthorized"));
     }
     assert_eq!(rig.bench.status().overridden, None);
     let done = rig.order(OPEN, &order).send().await.unwrap();

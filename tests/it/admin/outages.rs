@@ -1,6 +1,7 @@
 //! Outages over the API and the command line.
 
 use breakerbox_actors::Verdict;
+use breakerbox_actors::testing::ScriptedError;
 use breakerbox_policy::{Class, Rate, State, WindowKind};
 use serde_json::{Value, json};
 
@@ -73,6 +74,33 @@ async fn hlt_2_an_outage_and_its_alert_are_acknowledged_together() {
     );
     let unknown = rig.order("/api/outages/99/ack", &json!({ "reason": "r" }));
     assert_eq!(rig.problem(unknown).await.0, 404);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn hlt_2_the_alert_of_a_used_up_quota_is_that_of_the_outage_behind_it() {
+    let rig = Rig::start(|_| {}).await;
+    let used_up = Do::Error(ScriptedError::quota_used_up());
+    rig.bench.ask(used_up).await.unwrap_err();
+    let alert = rig.get("/api/alerts").await[0].clone();
+    assert_eq!(
+        (&alert["kind"], &alert["outage"]),
+        (&json!("quota_used_up"), &Value::Null)
+    );
+    let ack = rig.order("/api/alerts/1/ack", &json!({ "reason": "I fill it up" }));
+    assert_eq!(ack.send().await.unwrap().status(), 200);
+    for _ in 0..20 {
+        rig.bench.ask(Do::Answer(1)).await.unwrap_err();
+    }
+    let id = rig.dependency().await["outage"]["id"].clone();
+    assert!(id.is_u64(), "{id}");
+    let alerts = rig.get("/api/alerts").await;
+    assert_eq!(alerts.as_array().unwrap().len(), 1, "{alerts}");
+    assert_eq!(alerts[0]["outage"], id);
+    assert_eq!(
+        rig.dependency().await["outage"]["ack"]["note"],
+        "I fill it up"
+    );
     rig.finish().await;
 }
 

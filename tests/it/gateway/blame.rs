@@ -346,3 +346,33 @@ async fn lim_4_e11a_e11b_a_refusal_can_be_read_and_obeyed_by_clients_of_models()
     );
     bed.end().await;
 }
+
+#[tokio::test]
+async fn edge_8_a_trip_tells_the_status_and_the_limit_that_cut() {
+    let upstream = Upstream::of(async |request: Request| {
+        if request.uri().path().ends_with("/hang") {
+            std::future::pending::<()>().await;
+        }
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR
+    })
+    .await;
+    let cases = [
+        ("/web/fail", "; last: 500 from the dependency"),
+        ("/web/hang", " ms (timeout.attempt)"),
+    ];
+    for (path, last) in cases {
+        let more = "timeout = { attempt = \"100ms\" }\nbreaker = { failure_threshold = 2 }";
+        let bed = Bed::new(&upstream.url(), more).await;
+        for _ in 0..2 {
+            bed.get(path).await;
+        }
+        bed.until("it opens", |one| one.reason.contains("at or above 2"))
+            .await;
+        let status = bed.status();
+        assert!(status.reason.contains(last), "{}", status.reason);
+        // The rule of the outage does not say it again.
+        let outage = status.outage.unwrap();
+        assert!(!outage.cause.rule.contains("last:"), "{outage:?}");
+        bed.end().await;
+    }
+}

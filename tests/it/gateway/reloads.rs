@@ -373,3 +373,28 @@ fn edge_6_e4c_check_warns_of_a_configuration_that_serves_nothing() {
         "{err}"
     );
 }
+
+#[tokio::test]
+async fn cfg_2_refused_files_are_told_until_they_are_good_again() {
+    let upstream = Upstream::of(async |_: Request| "ok").await;
+    let good = Reloaded::whole(&table("a", &upstream.url(), ""));
+    let mut running = Reloaded::start(&table("a", &upstream.url(), ""), 1);
+    assert_eq!(running.json("/readyz").await["configuration"], Value::Null);
+    running
+        .reload(&format!("{good}nonsense\n"), "reload_refused")
+        .await;
+    let ready = running.json("/readyz").await;
+    let note = ready["configuration"].as_str().unwrap();
+    assert!(
+        note.contains("refused since") && !note.contains('\n'),
+        "{note}"
+    );
+    assert_eq!(ready["status"], "degraded");
+    // As before: there is nothing to apply, and it is told all the same.
+    let told = running.reload(&good, "reload_applied").await;
+    assert!(
+        told["message"].as_str().unwrap().ends_with("kept a"),
+        "{told}"
+    );
+    assert_eq!(running.json("/readyz").await["configuration"], Value::Null);
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{FailureNote, Symptom};
 use State::{Closed, HalfOpen, Open};
 
 #[test]
@@ -104,6 +105,54 @@ fn brk_8_a_hint_lengthens_the_open_time_and_never_shortens_it() {
         bench.finish(0, permit, &outcome);
         assert_eq!(bench.refuse(0).retry_after, Some(wait * MS));
     }
+}
+
+#[test]
+fn brk_8_a_wait_that_was_asked_for_is_told_apart_from_the_own_open_time() {
+    for (hint, is_asked) in [(Some(5_000), true), (Some(10), false), (None, false)] {
+        let mut bench = Bench::new(settings());
+        bench.fail(0, 2);
+        let permit = bench.admit(0);
+        let outcome = Outcome {
+            retry_after: hint.map(|hint| hint * MS),
+            ..Outcome::new(Class::Failure, MS)
+        };
+        bench.finish(0, permit, &outcome);
+        assert_eq!(
+            bench.breaker.view(at(5)).wait_is_asked,
+            is_asked,
+            "{hint:?}"
+        );
+    }
+}
+
+#[test]
+fn edge_8_a_trip_and_a_failed_probe_tell_the_last_failure() {
+    let of = |symptom, limit| Outcome {
+        cause: Some(FailureNote {
+            symptom: Some(symptom),
+            after: 300 * MS,
+            limit,
+            ..FailureNote::default()
+        }),
+        ..Outcome::new(Class::Failure, MS)
+    };
+    let status = of(Symptom::Status(500), None);
+    let timeout = of(Symptom::Timeout, Some("timeout.attempt"));
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 2);
+    let permit = bench.admit(0);
+    bench.finish(0, permit, &status);
+    let told = bench.breaker.view(at(0)).cause.to_string();
+    assert!(told.ends_with("; last: 500 from the dependency"), "{told}");
+    bench.tick(1_000);
+    let permit = bench.admit(1_000);
+    bench.finish(1_000, permit, &timeout);
+    let told = bench.breaker.view(at(1_000)).cause.to_string();
+    assert!(
+        told.ends_with("; last: no answer within 300 ms (timeout.attempt)"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ const does = {
 };
 
 const tiles = new Map(GROUPS.map((group) => {
-  const number = make("span", { class: "number", text: "0" });
+  const number = make("span", { class: "number", text: "–" });
   const node = make("button", { type: "button", class: "tile", "data-group": group, "aria-pressed": "false",
     onclick: () => want({ show: wanted.show === group ? null : group }) }, icon(group), number, make("span", { class: "label", text: TILES[group] }));
   return [group, { node, number }];
@@ -115,7 +115,7 @@ function render() {
   const unknown = wanted.name !== null && all.length > 0 && !model.dependencies.has(wanted.name);
   say(find("shown"), `${shown.length === all.length ? all.length : `${shown.length} of ${all.length}`}${unknown ? `; there is none called ${wanted.name}` : ""}`);
   show(find("none"), shown.length === 0);
-  say(find("none"), all.length === 0 ? "No dependency has been started yet." : "No dependency matches.");
+  say(find("none"), !model.isKnown ? "–" : all.length === 0 ? "No dependency has been started yet." : "No dependency matches.");
   for (const button of columns) set(button, "aria-pressed", button.dataset.orderBy === wanted.order);
 }
 
@@ -132,7 +132,8 @@ function cardOf(name) {
 function summarise(all) {
   const members = new Map(GROUPS.map((group) => [group, all.filter((one) => one.isOf(group)).length]));
   for (const [group, { node, number }] of tiles) {
-    say(number, String(members.get(group)));
+    // Before the first answer nothing is known, and none is not the same as unknown.
+    say(number, model.isKnown ? String(members.get(group)) : "–");
     set(node, "data-any", members.get(group) > 0);
     set(node, "aria-pressed", wanted.show === group);
   }

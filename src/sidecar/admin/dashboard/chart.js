@@ -9,8 +9,8 @@ const HOUR = 3_600_000;
 /** Least span of a chart. A process that is younger than an hour fills the whole width all the same. */
 const LEAST = 5 * 60_000;
 
-/** The span that a chart shows: up to `whole`, but hardly more than the process has run. */
-const spanOf = (whole, now, started) => Math.min(whole, Math.max(LEAST, now - started));
+/** The span that a chart shows: up to `whole`, but hardly more than something is known of. */
+const spanOf = (whole, now, started, series) => Math.min(whole, Math.max(LEAST, now - Math.min(started, series?.first ?? Infinity)));
 
 /** Paths of a line and of the area below it. A gap in the values is one in the line. */
 function paths(points, name, { from, span, width, height, top }) {
@@ -52,7 +52,7 @@ export class Spark {
   show(series, now, started) {
     if (!series || now - this.drawn < 4_000) return;
     this.drawn = now;
-    const span = spanOf(HOUR, now, started);
+    const span = spanOf(HOUR, now, started, series);
     const from = now - span;
     const points = series.points(from, now);
     const frame = { from, span, width: 120, height: 24, top: highest(points, 0.2) };
@@ -102,7 +102,7 @@ export class Chart {
 
   /** `series`: of the chosen span, or undefined while it is fetched. `marks`: `{at, kind, text}`, oldest first. */
   show(one, series, marks, { serverNow: now, started }) {
-    const span = spanOf(SPANS[this.span][0], now, started);
+    const span = spanOf(SPANS[this.span][0], now, started, series);
     const from = now - span;
     const shown = marks.filter(({ at }) => at >= from);
     const states = stretches(one, Math.max(from, started), now);

@@ -36,7 +36,7 @@ export class Events {
     arrange(find("events"), [...rows.values()]);
     const missed = this.model.missed > 0 ? `, ${this.model.missed} missed` : "";
     say(find("events-count"), fitting.length === all.length ? `${all.length}${missed}` : `${fitting.length} of ${all.length}${missed}`);
-    say(find("events-none"), all.length === 0 ? "Nothing has happened yet." : "No event matches.");
+    say(find("events-none"), !this.model.isKnown ? "–" : all.length === 0 ? "Nothing has happened yet." : "No event matches.");
     show(find("events-none"), fitting.length === 0);
     show(find("events-more"), fitting.length > shown.length);
   }

@@ -168,6 +168,8 @@ export class Model {
     this.ahead = 0;
     /** Start time of the server's runtime. */
     this.started = -Infinity;
+    /** True once the server has told all dependencies. */
+    this.isKnown = false;
   }
 
   /** Resets the data after a server restart: events, generations and counters begin anew. */
@@ -198,6 +200,7 @@ export class Model {
 
   /** Applies the full list of dependencies from the server. */
   takeAll(views, now) {
+    this.isKnown = true;
     const names = new Set(views.map((view) => view.name));
     for (const name of this.dependencies.keys()) if (!names.has(name)) this.dependencies.delete(name);
     for (const view of views) this.take(view, now);

@@ -3,12 +3,28 @@
 
 import { count, lasting, sentence, share, short, time, wait, word } from "./words.js";
 
+/** What to do about answers that are no fault of the dependency's program. */
+const STATUS_ADVICE = {
+  402: () => "Fill up the account with it, or raise its limit.",
+  429: ({ rate_limit: limit }) => `It wants fewer calls: ${limit ? "lower rate_limit" : "set a rate_limit"} or raise the quota with it.`,
+};
+
+/** What to do about connections that come to nothing, by the words of the cause. */
+const CONNECTION_ADVICE = [
+  [/certificate/, "Look at its certificate: its names, its end, and who signed it."],
+  [/name not found/, "Its name is not known: check url and the name servers."],
+  [/not TLS|not HTTP|was expected/, "What answers there speaks another protocol: check scheme and port of url, and http_version."],
+];
+
+/** The advice for a lost connection with these words, if there is one. */
+const byWords = (cause) => CONNECTION_ADVICE.find(([words]) => words.test(cause.text))?.[1];
+
 /** What wants the operator's eye first, by the kind of the first cause. */
 const ADVICE = {
-  status: () => "Look at its own log, and at what was deployed last.",
+  status: (outage, view) => STATUS_ADVICE[outage.cause.status]?.(view) ?? "Look at its own log, and at what was deployed last.",
   timeout: ({ cause }) => `It is slow or hangs: look at its load${cause.limit ? `; ${cause.limit} is the limit that cuts` : ""}.`,
-  connect: (_, { upstream }) => `See whether it runs${upstream ? ` at ${upstream}` : ""} and can be reached from here.`,
-  reset: () => "It breaks connections off: look at its own log.",
+  connect: ({ cause }, { upstream }) => byWords(cause) ?? `See whether it runs${upstream ? ` at ${upstream}` : ""} and can be reached from here.`,
+  reset: ({ cause }) => byWords(cause) ?? "It breaks connections off: look at its own log.",
   crash: () => "Our worker for it crashes: look at the last exit in the details.",
   hang: () => "It takes calls and answers none: look at its load, and at what it waits for.",
   slow: () => "It answers, but too slowly: look at its load.",
@@ -17,10 +33,21 @@ const ADVICE = {
   misconfigured: () => "It refuses our configuration: check credentials and address.",
 };
 
-/** The head line of a sick dependency: what it is, since when, and the first cause. */
+/** True if the override is what callers notice first: it refuses them, or nothing else is wrong. A shadow lets all calls through. */
+const isOrdered = ({ view, outage }) => Boolean(view.override) && (view.override.mode === "forced_open" || !(outage || view.health !== "ok"));
+
+/** The words of an override. */
+const order = (over) => `${over.by === "supervisor" ? "the supervisor" : "an operator"}: ${over.reason}`;
+
+/** The head line of a sick dependency: what it is, since when, and the first cause; then its override. */
 export function headline(one, serverNow) {
-  const { view, outage } = one;
-  if (view.override) return `By ${view.override.by === "supervisor" ? "the supervisor" : "an operator"}: ${view.override.reason}`;
+  const { view } = one;
+  if (isOrdered(one)) return `By ${order(view.override)}`;
+  const sick = sickness(one, serverNow);
+  return view.override && sick ? `${sick}; ${word(view.override.mode).toLowerCase()} by ${order(view.override)}` : sick;
+}
+
+function sickness({ view, outage }, serverNow) {
   if (outage) {
     const ms = Math.max(outage.lasts_ms ?? 0, serverNow - Date.parse(outage.since));
     // Callers get its own answers again, and the breaker has not closed yet.
@@ -34,7 +61,7 @@ export function headline(one, serverNow) {
 /** Why: the breaker's own words, unless they are said already. */
 export function reason(one) {
   const { view, outage } = one;
-  if (view.override) return "";
+  if (isOrdered(one)) return "";
   const rule = outage?.cause.rule ?? (view.state === "closed" ? "" : view.reason);
   const said = outage?.cause.text ?? view.health_reason ?? "";
   return said.includes(rule) ? "" : sentence(rule);
@@ -61,8 +88,9 @@ export function callers(one) {
 /** What to do first. */
 export function advice(one) {
   const { view, outage } = one;
-  if (view.override) return "";
+  if (isOrdered(one)) return "";
   if (view.parked) return ADVICE.parked();
+  if (view.pause?.reason === "quota_used_up") return STATUS_ADVICE[402]();
   const known = ADVICE[outage?.cause.kind];
   return known ? known(outage, view) : "Look at its own log.";
 }

@@ -46,6 +46,12 @@ export class Series {
     }
   }
 
+  /** The begin of the first step of which something is known; it may be before the process, which keeps the past in a file. */
+  get first() {
+    const known = this.calls.findIndex((calls) => calls !== null);
+    return known < 0 ? Infinity : this.begin + known * this.step;
+  }
+
   /** Points `{at, calls, errors}` per second, from a moment on. The last step is left out while there is too little of it. */
   points(from, now) {
     const all = [];
