@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::Time;
 use futures_util::TryStream;
 
 pub use streamed::Streamed;
@@ -289,7 +289,8 @@ where
                 TimeLimit::Attempt if ends_by_first_byte(shared, plan) => TimeLimit::FirstByte,
                 limit => limit,
             };
-            let error = AttemptError::TimedOut(limit, Executed::Maybe);
+            let executed = AttemptProgress::executed(plan.progress);
+            let error = AttemptError::TimedOut(limit, executed);
             (Err(error), shared.timed_out())
         }
     };
