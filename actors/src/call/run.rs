@@ -263,19 +263,10 @@ where
                 (Err(error), shared.timed_out_unless_held(plan.progress))
             }
         };
-        clear_suspicion(shared, plan, &verdict);
+        shared.clear_suspicion(plan.fingerprint, &verdict);
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => answer,
             EndedAttempt::Reported(attempt) => attempt.counted(shared),
         }
-    }
-}
-
-/// Forgets the suspicion against a call that was answered.
-fn clear_suspicion(shared: &Shared, plan: &CallPlan<'_>, verdict: &Verdict) {
-    if let (Some(fingerprint), Some(quarantine)) = (plan.fingerprint, &shared.quarantine)
-        && matches!(verdict.class, Class::Success | Class::Rejected)
-    {
-        quarantine.clear(fingerprint);
     }
 }
