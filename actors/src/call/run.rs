@@ -50,7 +50,7 @@ where
 {
     async move {
         let options = options.borrow();
-        if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+        if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
             return Err(CallError::Open(refused));
         }
         let record = CallRecord::open(&**shared);
@@ -69,7 +69,7 @@ pub(crate) async fn run_once<T, E>(
     classify: impl Fn(&Result<T, E>) -> Verdict,
     work: impl AsyncFnOnce() -> Result<T, E>,
 ) -> Result<T, CallError<E>> {
-    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+    if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(&**shared);

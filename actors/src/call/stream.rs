@@ -59,7 +59,7 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+    if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(Arc::clone(shared));
