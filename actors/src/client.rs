@@ -32,6 +32,7 @@ use crate::event::EventKind;
 use crate::runtime::closures::AnyClient;
 use crate::runtime::reload::{self, DependencyReload};
 use crate::runtime::status::DependencyStatus;
+use crate::state::configured::judge;
 use crate::verdict::Verdict;
 
 pub(crate) use as_fallback::erased;
@@ -292,7 +293,7 @@ impl<D: Dependency> Client<D> {
         by: &str,
     ) -> Result<Option<DependencyReload>, StartError> {
         // CFG-1: settings from code are judged as those of files are.
-        settings.judge().map_err(|problem| StartError::BadSetting {
+        judge(&settings).map_err(|problem| StartError::BadSetting {
             name: self.name().to_owned(),
             problem,
         })?;
