@@ -134,7 +134,7 @@ impl<D: Dependency> Client<D> {
     /// An attempt that is dropped, because its time is over, may leave what it was changing as it
     /// was at its last `await`.
     ///
-    /// The compiler does not accept its future as `Send`, whatever the closure borrows: a task that
+    /// The compiler does not accept its future as `Send`: a task that
     /// may change its thread, such as one of `tokio::spawn`, cannot await it. [`Client::run_once`]
     /// lends too, in one attempt, and its future is `Send`.
     ///

@@ -359,7 +359,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
                 Readiness::Failed(cause) => Some(cause),
                 Readiness::Starting => None,
                 Readiness::Ready if !current.life.is_settled() => None,
-                // SUP-1: a start that takes longer than its limit has failed, whatever it blocks.
+                // SUP-1: a start that takes longer than its limit has failed, also if it blocks its thread.
                 Readiness::Ready if late.is_some() => late,
                 Readiness::Ready => {
                     if !current.announced {
