@@ -41,6 +41,7 @@ mod stream_fallback;
 
 use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -113,8 +114,9 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
     async move {
         let shared = &core.shared;
         if core.fallbacks.is_empty() {
-            let keyed = options.borrow().key.is_some() || D::key(&request).is_some();
-            if let Some(refused) = refuse_at_once(shared, keyed) {
+            let has_key =
+                || options.borrow().key.is_some() || request_has_key::<D>(shared, &request);
+            if let Some(refused) = refuse_at_once(shared, has_key) {
                 return Err(CallError::Open(refused));
             }
         }
@@ -258,12 +260,25 @@ fn closed_to_new(shared: &Shared) -> Option<NotExecutedReason> {
     }
 }
 
+/// Returns true if a request has a key by the dependency's own function. A call that ends by a panic
+/// of this function is counted as cancelled.
+#[cold]
+fn request_has_key<D: Dependency>(shared: &Shared, request: &D::Request) -> bool {
+    let asked = catch_unwind(AssertUnwindSafe(|| D::key(request).is_some()));
+    asked.unwrap_or_else(|panic| {
+        // CALL-1: no call was counted yet.
+        drop(CallRecord::open(shared));
+        resume_unwind(panic)
+    })
+}
+
 /// Refuses a call before anything else, if no fallback could answer and no setting makes it wait.
+/// `has_key` is asked only while the dependency's own breaker refuses.
 #[inline(always)]
-fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
+fn refuse_at_once(shared: &Shared, has_key: impl FnOnce() -> bool) -> Option<Refused> {
     let refusing = refusing_gate(shared, None)?;
     // A key has its own breaker, unless an override holds for all of them.
-    if keyed && !refusing.is_forced() {
+    if !refusing.is_forced() && has_key() {
         return None;
     }
     let settings = shared.call_settings();

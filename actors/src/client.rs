@@ -32,6 +32,7 @@ use crate::event::EventKind;
 use crate::runtime::closures::AnyClient;
 use crate::runtime::reload::{self, DependencyReload};
 use crate::runtime::status::DependencyStatus;
+use crate::state::configured::judge;
 use crate::verdict::Verdict;
 
 pub(crate) use as_fallback::erased;
@@ -132,6 +133,10 @@ impl<D: Dependency> Client<D> {
     ///
     /// An attempt that is dropped, because its time is over, may leave what it was changing as it
     /// was at its last `await`.
+    ///
+    /// The compiler does not accept its future as `Send`: a task that
+    /// may change its thread, such as one of `tokio::spawn`, cannot await it. [`Client::run_once`]
+    /// lends too, in one attempt, and its future is `Send`.
     ///
     /// ```
     /// # use breakerbox_actors::{CallError, Client, Closures};
@@ -292,7 +297,7 @@ impl<D: Dependency> Client<D> {
         by: &str,
     ) -> Result<Option<DependencyReload>, StartError> {
         // CFG-1: settings from code are judged as those of files are.
-        settings.judge().map_err(|problem| StartError::BadSetting {
+        judge(&settings).map_err(|problem| StartError::BadSetting {
             name: self.name().to_owned(),
             problem,
         })?;

@@ -2,7 +2,10 @@
 //!
 //! Only this module reads a clock. All other code gets a [`Time`].
 
+mod timer_thread;
+
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::Time;
@@ -10,12 +13,33 @@ use governor::nanos::Nanos;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
+use timer_thread::TimerThread;
+
 /// Measures the time since the runtime's start.
 ///
 /// # Source  BRK rules are judged in monotonic time only (BRK-8): a wall clock that
 /// jumps would lengthen or shorten an open period.
 #[derive(Debug, Clone)]
-pub struct Clock(ClockKind, Option<Handle>);
+pub struct Clock(ClockKind, Option<OtherTimers>);
+
+/// The timers of the sleeps on threads without tokio.
+#[derive(Debug, Clone)]
+enum OtherTimers {
+    /// Those of the virtual time.
+    Virtual(Handle),
+    /// Those of a thread of their own. They outlive the runtime: a call that a caller has begun may
+    /// do so too.
+    Own(Arc<TimerThread>),
+}
+
+impl OtherTimers {
+    fn handle(&self) -> Option<&Handle> {
+        match self {
+            Self::Virtual(handle) => Some(handle),
+            Self::Own(thread) => thread.handle(),
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 enum ClockKind {
@@ -78,9 +102,14 @@ impl Clock {
         matches!(self.0, ClockKind::Tokio { .. })
     }
 
-    /// Returns the same clock. On threads without tokio its sleeps are timed by this thread's.
-    pub(crate) fn with_timers_of_this_thread(self) -> Self {
-        Self(self.0, Handle::try_current().ok())
+    /// Returns the same clock, with timers for threads without tokio. Those of virtual time are this
+    /// thread's.
+    pub(crate) fn with_timers_everywhere(self) -> Self {
+        let timers = match &self.0 {
+            ClockKind::Real { .. } => Some(OtherTimers::Own(Arc::default())),
+            ClockKind::Tokio { .. } => Handle::try_current().ok().map(OtherTimers::Virtual),
+        };
+        Self(self.0, timers)
     }
 
     /// The time since the start.
@@ -133,11 +162,11 @@ impl Clock {
 
     /// Returns a sleep until that time, which never ends early.
     ///
-    /// # Panics  Outside of a tokio runtime with time, unless it is the clock of a runtime that
-    /// runs, such as [`Runtime::clock`](crate::Runtime::clock).
+    /// # Panics  Outside of a tokio runtime with time, unless it is the clock of a runtime, such as
+    /// [`Runtime::clock`](crate::Runtime::clock).
     pub fn sleep_until(&self, until: Time) -> Sleep {
         let elsewhere = self.1.as_ref().filter(|_| Handle::try_current().is_err());
-        let _entered = elsewhere.map(Handle::enter);
+        let _entered = elsewhere.and_then(OtherTimers::handle).map(Handle::enter);
         match &self.0 {
             ClockKind::Real { .. } => tokio::time::sleep(until.since(self.now())),
             ClockKind::Tokio { origin, .. } => match origin.checked_add(until.since(Time::ZERO)) {

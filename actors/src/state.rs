@@ -421,6 +421,16 @@ impl Shared {
         verdict.judged(|symptom| self.settings().classify.class_of(symptom))
     }
 
+    /// Forgets the suspicion against a call of this fingerprint that was answered (rule SUP-6).
+    #[inline]
+    pub(crate) fn clear_suspicion(&self, fingerprint: Option<u64>, verdict: &Verdict) {
+        if let (Some(fingerprint), Some(quarantine)) = (fingerprint, &self.quarantine)
+            && matches!(verdict.class, Class::Success | Class::Rejected)
+        {
+            quarantine.clear(fingerprint);
+        }
+    }
+
     /// The verdict on an attempt that timed out.
     pub(crate) fn timed_out(&self) -> Verdict {
         self.judge(Verdict::from(Symptom::Timeout))

@@ -290,6 +290,8 @@ impl Supervisor {
                     }
                     entry.body.hooks().gone();
                     entry.notify_watchers(&self.around.watchers);
+                    // SUP-4: its mailbox lives on with the specification of its group.
+                    entry.body.refuse();
                 }
             }
             SupervisorAction::Reply { ticket, result } => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
-use breakerbox_actors::{CallContext, CallError, Client, Dependency, EventKind};
+use breakerbox_actors::{CallContext, CallError, CallOptions, Client, Dependency, EventKind};
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{DependencySettings, Executed, GiveUp, Intensity, QuarantineSettings};
 use tokio::sync::Notify;
@@ -40,6 +40,9 @@ impl Dependency for Mortal {
     type Error = ScriptedError;
 
     async fn call(&self, work: Duration, _: &CallContext) -> Result<u32, ScriptedError> {
+        if work.is_zero() {
+            return Ok(self.world.lives.load(Ordering::Relaxed));
+        }
         tokio::select! {
             () = sleep(work) => Ok(self.world.lives.load(Ordering::Relaxed)),
             () = self.world.noticed.notified() => Err(ScriptedError::failure("the line is dead")),
@@ -125,6 +128,43 @@ fn sup_6_one_end_is_one_crash_for_all_equal_calls_in_flight() {
             assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
         }
         assert_eq!(client.ask(LONG).await.unwrap().value, 2);
+        runtime.finish().await;
+    });
+}
+
+/// The call that answers ends in its first poll, on the worker's own thread.
+#[test]
+fn sup_6_an_answer_at_once_clears_a_call_that_was_one_of_several() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        let client = start(&runtime, &world, |settings| {
+            settings.breaker.failure_threshold = None;
+        })
+        .await;
+        let alike = || CallOptions {
+            fingerprint: Some(7),
+            ..CallOptions::default()
+        };
+        for life in 2..5 {
+            let end = async {
+                sleep(Duration::from_millis(1)).await;
+                world.end.notify_one();
+            };
+            let (cut, other, ()) =
+                tokio::join!(client.ask_with(LONG, alike()), client.ask(LONG), end);
+            assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
+            assert!(other.is_err());
+            sleep(Duration::from_secs(20)).await;
+            let answer = client.ask_with(Duration::ZERO, alike()).await;
+            assert_eq!(answer.unwrap().value, life);
+            client.ask(Duration::from_millis(1)).await.unwrap();
+            let cleared = CallOptions {
+                fingerprint: Some(4000),
+                ..CallOptions::default()
+            };
+            client.ask_with(Duration::ZERO, cleared).await.unwrap();
+        }
         runtime.finish().await;
     });
 }

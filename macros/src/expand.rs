@@ -1,8 +1,7 @@
 //! Expansion of the function: its body becomes the work of a call.
 //!
 //! The arguments move into the body if it runs once. If it may run again, or the fallback may need
-//! them, each run gets a copy, or borrows what the function has as `&mut`. Generated names are hygienic: they cannot clash with the function's
-//! own.
+//! them, each run gets a copy, or borrows what the function has as `&mut`. Generated names cannot clash with the function's own.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -201,6 +200,12 @@ fn hidden(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
+/// Returns the name of an item. Items are not hygienic: without the prefix, it would hide an item or
+/// an argument of the function's own.
+fn hidden_item(name: &str) -> Ident {
+    hidden(&format!("__breakerbox_{name}"))
+}
+
 /// Returns the closure that begins an attempt.
 fn work(
     options: &Options,
@@ -236,7 +241,7 @@ fn work(
 /// Looks up the client, or ends the call: without a client, no fallback can run either.
 fn client(options: &Options) -> TokenStream {
     let package = &options.package;
-    let (client, error, site) = (hidden("client"), hidden("error"), hidden("SITE"));
+    let (client, error, site) = (hidden("client"), hidden("error"), hidden_item("SITE"));
     let (name, own_runtime, found) = match &options.handle {
         Handle::Client(expr) => return quote!(let #client = (#expr).any();),
         Handle::Ambient(name) => (name, false, quote!(#site.client())),
@@ -367,7 +372,7 @@ fn asked(
                 .map(|name| quote!(#name))
                 .chain(why.then(|| quote!(#unanswered.why())));
             let given: Vec<TokenStream> = given.collect();
-            let (apply, function) = (hidden("apply"), hidden("function"));
+            let (apply, function) = (hidden_item("apply"), hidden("function"));
             let types: Vec<Ident> = (0..given.len()).map(|n| format_ident!("T{n}")).collect();
             let values: Vec<Ident> = (0..given.len()).map(|n| format_ident!("v{n}")).collect();
             // A closure infers the types of its parameters from a signature.

@@ -50,7 +50,7 @@ where
 {
     async move {
         let options = options.borrow();
-        if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+        if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
             return Err(CallError::Open(refused));
         }
         let record = CallRecord::open(&**shared);
@@ -69,7 +69,7 @@ pub(crate) async fn run_once<T, E>(
     classify: impl Fn(&Result<T, E>) -> Verdict,
     work: impl AsyncFnOnce() -> Result<T, E>,
 ) -> Result<T, CallError<E>> {
-    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+    if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(&**shared);
@@ -263,19 +263,10 @@ where
                 (Err(error), shared.timed_out_unless_held(plan.progress))
             }
         };
-        clear_suspicion(shared, plan, &verdict);
+        shared.clear_suspicion(plan.fingerprint, &verdict);
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => answer,
             EndedAttempt::Reported(attempt) => attempt.counted(shared),
         }
-    }
-}
-
-/// Forgets the suspicion against a call that was answered.
-fn clear_suspicion(shared: &Shared, plan: &CallPlan<'_>, verdict: &Verdict) {
-    if let (Some(fingerprint), Some(quarantine)) = (plan.fingerprint, &shared.quarantine)
-        && matches!(verdict.class, Class::Success | Class::Rejected)
-    {
-        quarantine.clear(fingerprint);
     }
 }

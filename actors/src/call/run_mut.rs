@@ -28,7 +28,7 @@ pub(crate) async fn run_mut<T, E>(
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T, CallError<E>> {
-    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+    if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(&**shared);

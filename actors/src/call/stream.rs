@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::Time;
 use futures_util::TryStream;
 
 pub use streamed::Streamed;
@@ -60,7 +60,7 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+    if let Some(refused) = refuse_at_once(shared, || options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(Arc::clone(shared));
@@ -337,7 +337,8 @@ where
                 TimeLimit::Attempt if ends_by_first_byte(shared, plan) => TimeLimit::FirstByte,
                 limit => limit,
             };
-            let error = AttemptError::TimedOut(limit, Executed::Maybe);
+            let executed = AttemptProgress::executed(plan.progress);
+            let error = AttemptError::TimedOut(limit, executed);
             (Err(error), shared.timed_out())
         }
     };

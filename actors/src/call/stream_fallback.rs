@@ -11,7 +11,7 @@ use futures_util::TryStream;
 use super::core::DependencyCore;
 use super::plan::CallPlan;
 use super::stream::{UnopenedStream, open_stream};
-use super::{Streamed, answer_otherwise, end_outage, refuse_at_once};
+use super::{Streamed, answer_otherwise, end_outage, refuse_at_once, request_has_key};
 use crate::answer::Answer;
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
@@ -57,8 +57,8 @@ where
 {
     let shared = &core.shared;
     if core.fallbacks.is_empty() {
-        let keyed = options.key.is_some() || D::key(&request).is_some();
-        if let Some(refused) = refuse_at_once(shared, keyed) {
+        let has_key = || options.key.is_some() || request_has_key::<D>(shared, &request);
+        if let Some(refused) = refuse_at_once(shared, has_key) {
             return Err(CallError::Open(refused));
         }
     }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use breakerbox_policy::{Pause, PauseReason, QuotaReset, Throttle, ThrottleSettings, Time};
+use breakerbox_policy::{
+    Pause, PauseReason, QuotaReset, SettingProblem, Throttle, ThrottleSettings, Time,
+};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::Notify;
@@ -189,6 +191,20 @@ fn until_reset(reset: &QuotaReset, wall: Timestamp) -> Duration {
             // The configuration refuses an unknown zone name; a day is the longest possible wait.
             next_time_of_day(*hour, *minute, zone, wall).unwrap_or(DAY)
         }
+    }
+}
+
+/// Judges the parts of the settings that need the database of time zones.
+///
+/// # Errors  The time zone is unknown.
+pub(crate) fn judge(settings: &ThrottleSettings) -> Result<(), SettingProblem> {
+    match &settings.quota_reset {
+        QuotaReset::Daily { zone, .. } if TimeZone::get(zone).is_err() => Err(SettingProblem {
+            key: "throttle.quota_reset.zone".to_owned(),
+            given: format!("{zone:?}"),
+            allowed: "a time zone of the IANA database, such as \"America/Los_Angeles\"".to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

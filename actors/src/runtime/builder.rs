@@ -27,7 +27,7 @@ use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
 use crate::runtime::reload;
 use crate::runtime::worker_hooks::WorkerHooks;
 use crate::state::Shared;
-use crate::state::configured::ConfiguredSettings;
+use crate::state::configured::{ConfiguredSettings, judge};
 use crate::supervisor::{
     ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, StableMailbox,
     SupervisorContext,
@@ -294,7 +294,7 @@ async fn start<D: Dependency>(
         change,
     } = new;
     // CFG-1: settings from code are judged as those of files are.
-    if let Err(problem) = settings.judge() {
+    if let Err(problem) = judge(&settings) {
         return Err(StartError::BadSetting { name, problem });
     }
     if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {

@@ -9,6 +9,7 @@ use crate::breaker::judgement::reconfigure;
 use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::event::EventKind;
+use crate::state::configured::judge;
 use crate::sync::LockExt;
 
 /// The changes made by a reload.
@@ -44,7 +45,7 @@ pub(crate) async fn apply_configuration<D: Dependency>(
     by: &str,
 ) -> Option<DependencyReload> {
     // CFG-1: a program may have made these settings itself.
-    if let Err(problem) = given.judge() {
+    if let Err(problem) = judge(given) {
         let kind = EventKind::ReloadRefused {
             by: by.to_owned(),
             problems: problem.to_string(),

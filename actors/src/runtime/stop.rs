@@ -36,7 +36,7 @@ impl Runtime {
     /// is left behind, and ends when that code returns. The thread on which the shutdown is awaited,
     /// if it is one of the runtime's, is stopped and not joined; a log line tells of both.
     ///
-    /// # Panics  Outside of a tokio runtime, while it waits for the threads.
+    /// # Panics  On a virtual clock, outside of a tokio runtime.
     /// # Cancel safety   Dropped, the shutdown continues, but threads are not joined.
     pub async fn shutdown(&self) {
         self.inner.is_shut_down.store(true, Ordering::Release);

@@ -95,7 +95,7 @@ fn start_here(context: StartContext, home: HomeThread) -> Result<StartedTree, St
         extra_threads,
         arbiters,
     } = context;
-    let clock = clock.with_timers_of_this_thread();
+    let clock = clock.with_timers_everywhere();
     let around = SupervisorContext {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),

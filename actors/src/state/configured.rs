@@ -1,6 +1,16 @@
 //! The settings that a dependency got from the configuration, and those that the program set.
 
-use breakerbox_policy::DependencySettings;
+use breakerbox_policy::{DependencySettings, SettingProblem};
+
+use crate::limits::pause;
+
+/// Judges settings from code as those of files are judged (rule CFG-1).
+///
+/// # Errors  The first setting that cannot work.
+pub(crate) fn judge(settings: &DependencySettings) -> Result<(), SettingProblem> {
+    settings.judge()?;
+    pause::judge(&settings.throttle)
+}
 
 /// The settings that a dependency got from the configuration, and the same after the program's
 /// changes.

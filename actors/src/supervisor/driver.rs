@@ -209,6 +209,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
             queue.open();
         }
         let life = Rc::new(Incarnation::new(self.fence.clone()));
+        let patience = self.patience();
         match caught(|| (self.parts.make)(&life)) {
             Err(panic) => {
                 let cause = StopCause::Crashed(panic);
@@ -226,7 +227,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
                     life,
                     future: ctx.into_future(actor),
                     announced: false,
-                    patience: self.patience(),
+                    patience,
                 });
             }
         }
@@ -243,10 +244,16 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
         let (limit, clock) = self.parts.start_limit.as_ref()?;
         let current = self.current.as_mut().filter(|current| !current.announced)?;
         let is_over = current.patience.poll(clock, cx).is_ready();
-        is_over.then(|| {
-            let limit = RoundedDuration(*limit);
-            StopCause::Failed(format!("it did not start within {limit} (start_timeout)"))
-        })
+        is_over.then(|| late_start(*limit))
+    }
+
+    /// Returns the failure of a start that is complete now, if it took longer than its limit: code
+    /// that blocks the thread lets no timer run.
+    fn late(&self) -> Option<StopCause> {
+        let (limit, clock) = self.parts.start_limit.as_ref()?;
+        let current = self.current.as_ref().filter(|current| !current.announced)?;
+        let deadline = current.patience.deadline?;
+        (clock.now() > deadline).then(|| late_start(*limit))
     }
 
     fn stop(&mut self) {
@@ -336,6 +343,8 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
             health.leave();
         }
         let declared = super::take_declared_end();
+        let late = self.late();
+        let current = self.current.as_mut()?;
         if let Some(panic) = current.life.take_crash() {
             return Some(StopCause::Crashed(panic));
         }
@@ -350,6 +359,8 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
                 Readiness::Failed(cause) => Some(cause),
                 Readiness::Starting => None,
                 Readiness::Ready if !current.life.is_settled() => None,
+                // SUP-1: a start that takes longer than its limit has failed, also if it blocks its thread.
+                Readiness::Ready if late.is_some() => late,
                 Readiness::Ready => {
                     if !current.announced {
                         current.announced = true;
@@ -423,6 +434,12 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Drop for Driver<A, M> {
             }
         }
     }
+}
+
+/// Returns the failure of a start that took longer than its limit.
+fn late_start(limit: Duration) -> StopCause {
+    let limit = RoundedDuration(limit);
+    StopCause::Failed(format!("it did not start within {limit} (start_timeout)"))
 }
 
 /// The part of a driver that lives inside of an incarnation and passes messages to it.

@@ -59,6 +59,11 @@ impl CallBounds {
             fingerprint: job.fingerprint,
         }
     }
+
+    /// Returns the fingerprint of the call, if it has one.
+    pub(super) fn fingerprint(&self) -> Option<u64> {
+        self.fingerprint
+    }
 }
 
 /// An attempt with a limit of its silence.
@@ -170,11 +175,7 @@ impl<D: Dependency> Execution<D> {
             Ok(verdict) => self.shared.judge(verdict),
             Err(panic) => return self.crash(panic),
         };
-        if let (Some(fingerprint), Some(quarantine)) = (self.fingerprint, &self.shared.quarantine)
-            && matches!(verdict.class, Class::Success | Class::Rejected)
-        {
-            quarantine.clear(fingerprint);
-        }
+        self.shared.clear_suspicion(self.fingerprint, &verdict);
         let Some(mut responder) = self.responder.take() else {
             return;
         };

@@ -138,6 +138,7 @@ impl<D: Dependency> InlineExecutor<D> {
                     Ok(result) => match caught(|| D::classify(result.as_ref())) {
                         Ok(verdict) => {
                             let verdict = self.shared.judge(verdict);
+                            self.shared.clear_suspicion(bounds.fingerprint(), &verdict);
                             let result = result.map_err(AttemptError::Failed);
                             return FirstPoll::Ended(result, verdict);
                         }

@@ -110,6 +110,11 @@ impl DependencySettings {
     }
 
     fn judge_workers(&self) -> Judged {
+        let within = self.workers.intensity.within;
+        if within.is_zero() {
+            let allowed = "longer than that".to_owned();
+            return problem("workers.intensity.within", "0s", allowed);
+        }
         backoff("workers.backoff", &self.workers.backoff)
     }
 }
@@ -167,7 +172,10 @@ mod tests {
             max_wait: Duration::ZERO,
             sharing: None,
         };
-        let cases: [(&str, Change); 5] = [
+        let cases: [(&str, Change); 6] = [
+            ("workers.intensity.within", |s| {
+                s.workers.intensity.within = Duration::ZERO;
+            }),
             ("retry.backoff.factor", |s| {
                 s.retry.backoff.factor = f64::NAN
             }),

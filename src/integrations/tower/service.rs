@@ -167,7 +167,11 @@ where
             let work = {
                 // The closure owns the service: it need not be `Sync`.
                 let rules = Arc::clone(rules);
-                move || attempt(inner.clone(), requests.next(&*rules), Arc::clone(&rules))
+                move || {
+                    let request = requests.next(&*rules);
+                    let progress = requests.progress.clone();
+                    attempt(inner.clone(), request, Arc::clone(&rules), progress)
+                }
             };
             let classify = |result: &AttemptResult<S::Response, S::Error>| match result {
                 Ok((_, verdict)) => *verdict,
@@ -185,11 +189,13 @@ where
 /// The result of an attempt, with the verdict on a response.
 pub(super) type AttemptResult<Res, E> = Result<(Res, Verdict), AttemptFailure<E>>;
 
-/// Waits for a service, calls it, and judges its response.
+/// Waits for a service, calls it, and judges its response. The call's `progress` is noted as unsent
+/// until the service of one of its attempts is ready.
 pub(super) async fn attempt<S, Req, R>(
     mut service: S,
     request: Option<Req>,
     rules: Arc<R>,
+    progress: AttemptProgress,
 ) -> AttemptResult<S::Response, S::Error>
 where
     S: Service<Req>,
@@ -202,6 +208,7 @@ where
     poll_fn(|cx| service.poll_ready(cx))
         .await
         .map_err(AttemptFailure::NotReady)?;
+    progress.set_unsent(false);
     let response = service.call(request).await;
     let response = response.map_err(AttemptFailure::Failed)?;
     let verdict = rules.classify(Ok(&response));
@@ -234,12 +241,14 @@ impl<E> AttemptFailure<E> {
 /// A request, with the copies that its rules make of it.
 pub(super) struct RequestCopies<Req> {
     next: Option<Req>,
-    progress: AttemptProgress,
+    pub(super) progress: AttemptProgress,
 }
 
 impl<Req> RequestCopies<Req> {
     pub(super) fn new(request: Req, options: &mut CallOptions) -> Self {
         let progress = options.progress.get_or_insert_default().clone();
+        // CALL-2: until it is ready, the service has not got the request.
+        progress.set_unsent(true);
         let next = Some(request);
         Self { next, progress }
     }

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::body::{GuardedBody, ResponseFailure, ResponsePart, ResponseParts, has_ended};
 use super::rules::{CallRules, HttpRules};
 use super::service::{BreakerLayer, CallFuture, RequestCopies, attempt};
-use crate::{CallError, CallOptions, Client, Closures, Dependency};
+use crate::{AttemptProgress, CallError, CallOptions, Client, Closures, Dependency};
 
 /// A layer by [`BreakerLayer::whole_bodies`].
 pub struct WholeBodyLayer<R = HttpRules, D: Dependency = Closures> {
@@ -101,7 +101,11 @@ where
             let mut requests = RequestCopies::new(request, &mut options);
             let open = {
                 let rules = Arc::clone(&rules);
-                move || open(inner.clone(), requests.next(&*rules), Arc::clone(&rules))
+                move || {
+                    let request = requests.next(&*rules);
+                    let progress = requests.progress.clone();
+                    open(inner.clone(), request, Arc::clone(&rules), progress)
+                }
             };
             answer(&client, options, rules, open).await
         })
@@ -115,13 +119,14 @@ async fn open<S, Req, B, R>(
     service: S,
     request: Option<Req>,
     rules: Arc<R>,
+    progress: AttemptProgress,
 ) -> OpenedParts<B, S::Error>
 where
     S: Service<Req, Response = Response<B>>,
     B: Body,
     R: CallRules<Req, Response<B>, S::Error> + Send + Sync + 'static,
 {
-    let opened = attempt(service, request, Arc::clone(&rules)).await;
+    let opened = attempt(service, request, Arc::clone(&rules), progress).await;
     let (response, verdict) = opened.map_err(ResponseFailure::Attempt)?;
     if verdict.class != Class::Success {
         return Err(ResponseFailure::Answered(Box::new(response), verdict));

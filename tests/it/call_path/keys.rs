@@ -196,6 +196,7 @@ impl Dependency for Tenants {
     }
 
     fn key((tenant, _): &Self::Request) -> Option<Cow<'_, str>> {
+        assert_ne!(*tenant, "!", "told to");
         (!tenant.is_empty()).then(|| Cow::from(*tenant))
     }
 }
@@ -215,6 +216,29 @@ fn brk_1_a_dependency_may_name_the_key_of_a_request() {
         client.ask(("", false)).await.unwrap_err();
         let error = client.ask(("", true)).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "{error}");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_a_panic_of_the_key_function_is_counted_as_cancelled() {
+    run_paused(async || {
+        let runtime = breakerbox_actors::testing::TestRuntime::start().await;
+        let dependency = runtime.dependency("d").workers(|| Tenants);
+        let client = dependency.start().await.unwrap();
+        let reason = "a test".to_owned();
+        for open in [None, Some(BreakerCommand::Trip { reason, wait: None })] {
+            if let Some(trip) = open {
+                client.operate(trip).await.unwrap();
+            }
+            let before = client.status().totals;
+            let caller = client.clone();
+            let ended = tokio::task::spawn_local(async move { caller.ask(("!", true)).await });
+            assert!(ended.await.unwrap_err().is_panic());
+            let after = client.status().totals;
+            assert_eq!(after.submitted, before.submitted + 1);
+            assert_eq!(after.cancelled, before.cancelled + 1);
+        }
         runtime.finish().await;
     });
 }

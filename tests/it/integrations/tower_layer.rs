@@ -174,6 +174,7 @@ fn call_2_a_service_that_does_not_get_ready_fails_under_the_limits() {
         assert_eq!(error.executed(), Executed::No, "{error}");
         let error = hanging.call(()).await.unwrap_err();
         assert!(matches!(error, CallError::TimedOut { .. }), "{error}");
+        assert_eq!(error.executed(), Executed::No, "{error}");
         assert_eq!(client.status().state, State::Open, "both have counted");
         let error = hanging.call(()).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "at once: {error}");

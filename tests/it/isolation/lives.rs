@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use breakerbox_actors::{
-    CallContext, Client, Dependency, NotExecutedReason, Runtime, RuntimeSettings,
+    CallContext, CallError, Client, Dependency, NotExecutedReason, Runtime, RuntimeSettings,
 };
 
 use crate::scripted::ms;
@@ -140,6 +140,36 @@ fn call_9_a_thread_without_tokio_can_start_a_runtime() {
         runtime
     });
     plain(runtime.shutdown());
+}
+
+/// The timers of a call on a thread without tokio are not those of the runtime, which ends before it.
+#[test]
+fn call_1_a_call_on_a_thread_without_tokio_outlives_its_runtime() {
+    for is_shut_down in [true, false] {
+        let (runtime, client) = plain(async {
+            let runtime = runtime().await;
+            let builder = runtime.dependency("d").configure(|settings| {
+                settings.workers.drain = ms(50);
+                settings.timeout.total = Some(ms(500));
+            });
+            (runtime.clone(), builder.start().await.unwrap())
+        });
+        let (tell, begun) = mpsc::channel();
+        let caller = std::thread::spawn(move || {
+            let work = || {
+                tell.send(()).unwrap();
+                std::future::pending::<Result<(), String>>()
+            };
+            futures_executor(client.run(work))
+        });
+        begun.recv().unwrap();
+        match is_shut_down {
+            true => futures_executor(runtime.shutdown()),
+            false => drop(runtime),
+        }
+        let error = caller.join().expect("no panic").unwrap_err();
+        assert!(matches!(error, CallError::TimedOut { .. }), "{error}");
+    }
 }
 
 /// Polls a future on this thread, without a runtime.

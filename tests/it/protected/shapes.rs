@@ -128,6 +128,27 @@ async fn nested() -> Result<u32, CallError<Arc<io::Error>>> {
     aliased(true).await
 }
 
+/// Names that the expansion could use for items of its own.
+const SITE: &str = "of the module";
+
+fn apply(text: &str) -> String {
+    text.to_uppercase()
+}
+
+#[protected("dep", fallback = |text| { let said = apply(text); async move { Ok::<_, String>(said) } })]
+async fn own_items(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(SITE.to_owned())
+    } else {
+        Err(apply(text))
+    }
+}
+
+#[protected("dep", fallback = |apply, function| async move { Ok::<u32, String>(apply - function) })]
+async fn own_arguments(apply: u32, function: u32) -> Result<u32, String> {
+    Err(format!("{}", apply + function))
+}
+
 #[protected("dep")]
 async fn never_ends() -> Result<u32, String> {
     panic!("told to")
@@ -193,6 +214,19 @@ fn a_panic_in_the_body_is_the_callers_and_counts_as_a_failure() {
         panicked.unwrap_err();
         crate::scripted::let_others_run().await;
         assert_eq!(client.status().tally.failures, 1);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn names_of_the_module_and_of_arguments_stay_its_own() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let _client = start(&runtime, "dep", |_| {}).await;
+        let _here = runtime.enter();
+        assert_eq!(own_items("").await.unwrap(), SITE);
+        assert_eq!(own_items("a").await.unwrap(), "A");
+        assert_eq!(own_arguments(3, 1).await.unwrap(), 2);
         runtime.finish().await;
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breakerbox::{Client, Closures, EventKind, Runtime, RuntimeSettings, StartError};
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_policy::{ChaosSettings, DependencySettings, RateLimitSettings};
+use breakerbox_policy::{ChaosSettings, DependencySettings, QuotaReset, RateLimitSettings};
 
 async fn started(runtime: &Runtime, name: &str) -> Client<Closures> {
     runtime.dependency(name).start().await.unwrap()
@@ -115,6 +115,14 @@ fn cfg_1_l16_settings_from_code_are_judged_as_those_of_files() {
         }
         // The name was never taken.
         let client = started(&runtime, "d").await;
+        let mut settings = DependencySettings::clone(&client.settings());
+        settings.throttle.quota_reset = QuotaReset::Daily {
+            hour: 1,
+            minute: 0,
+            zone: "Mars/Olympus".to_owned(),
+        };
+        let error = client.reconfigure(settings, "a test").await.unwrap_err();
+        assert!(error.to_string().contains("quota_reset.zone"), "{error}");
         let mut settings = DependencySettings::clone(&client.settings());
         settings.breaker.open.factor = f64::NAN;
         let error = client.reconfigure(settings, "a test").await.unwrap_err();

@@ -375,3 +375,78 @@ fn sup_4_l6_a_call_is_not_begun_without_a_worker() {
         runtime.finish().await;
     });
 }
+
+/// The specification of the outer group keeps what belongs to the inner one.
+#[test]
+fn sup_4_l7_messages_to_a_child_that_its_group_has_forgotten_are_refused() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let log = Log::default();
+        let make = |name: &'static str| {
+            let log = log.clone();
+            move || Probe::new(name, &log)
+        };
+        let first = Child::transient("first", make("first")).significant();
+        let second = Child::permanent("second", make("second"));
+        let third = Child::temporary("third", make("third"));
+        let addrs = [first.addr(), second.addr(), third.addr()];
+        let inner = Group::new("inner").restart(RestartType::Temporary);
+        let inner = inner.auto_shutdown(AutoShutdown::AnySignificant);
+        let inner = inner.child(first).child(second);
+        let outer = Group::new("outer").group(inner).child(third);
+        runtime.supervise_group(outer).await.unwrap();
+        for ended in [&addrs[0], &addrs[2]] {
+            ended.send(Behave::Stop).await.unwrap();
+        }
+        tokio::time::sleep(MOMENT).await;
+        for addr in &addrs {
+            let refused = tokio::time::timeout(ms(600_000), addr.send(Behave::Answer(1)));
+            assert!(matches!(refused.await.unwrap(), Err(MailboxError::Closed)));
+        }
+        // A new life of the outer group brings all of them back.
+        runtime.root().renew("outer").await.unwrap();
+        for addr in &addrs {
+            assert_eq!(addr.send(Behave::Answer(2)).await.unwrap(), 2);
+        }
+        runtime.finish().await;
+    });
+}
+
+/// An actor whose start blocks its thread for a while.
+struct SlowUp;
+
+impl Actor for SlowUp {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        std::thread::sleep(ms(60));
+    }
+}
+
+/// On the real clock: no timer runs while the thread is blocked.
+#[test]
+fn sup_1_a_start_that_blocks_its_thread_for_too_long_has_failed() {
+    let test = async {
+        let runtime = Runtime::start(breakerbox::RuntimeSettings::default()).await;
+        let runtime = runtime.unwrap();
+        let script = Script::new(|request: u32, _| Reaction::Answer(request));
+        let builder = runtime.dependency("d").start_timeout(ms(20));
+        let builder = builder.workers(move || {
+            std::thread::sleep(ms(60));
+            script.dependency()
+        });
+        let error = builder.start().await.unwrap_err().to_string();
+        assert!(error.contains("did not start within 20 ms"), "{error}");
+        let child = Child::permanent("a", || SlowUp).start_timeout(ms(20));
+        let error = runtime.supervise(child).await.unwrap_err().to_string();
+        assert!(error.contains("did not start within 20 ms"), "{error}");
+        let child = Child::permanent("a", || SlowUp).start_timeout(ms(10_000));
+        runtime.supervise(child).await.unwrap();
+        runtime.shutdown().await;
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
