@@ -1,6 +1,7 @@
 //! The machine by itself, and fleets of three on a simulated board.
 
 mod board;
+mod boundaries;
 mod history;
 
 use super::*;
