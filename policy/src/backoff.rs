@@ -212,4 +212,14 @@ mod tests {
         };
         assert_eq!(delay(&zero, u32::MAX, &mut || 0.5), Duration::ZERO);
     }
+
+    #[test]
+    fn a_delay_that_does_not_grow_is_exact() {
+        // As a float, it would lose its last nanosecond.
+        let exact = Duration::new(100_000_000, 1);
+        for factor in [1.0, 0.5] {
+            assert_eq!(grown(exact, factor, Duration::MAX, 3), exact);
+        }
+        assert_eq!(grown(exact, 2.0, Duration::MAX, 0), exact);
+    }
 }

@@ -260,4 +260,23 @@ mod tests {
             assert_eq!(budget.try_withdraw(Time::ZERO), call == 5);
         }
     }
+
+    #[test]
+    fn lim_4_retries_without_a_bound_are_counted_all_the_same() {
+        let mut free = Budget::unlimited(Time::ZERO);
+        assert_eq!(withdrawals(&mut free, Time::ZERO), 1_000);
+        assert_eq!(free.granted(), 1_000);
+        let mut bounded = budget(0.0, 3);
+        assert_eq!(withdrawals(&mut bounded, Time::ZERO), 3);
+        assert_eq!(bounded.granted(), 3, "a refused one is not granted");
+    }
+
+    #[test]
+    fn lim_4_a_token_is_valid_for_ten_seconds_whenever_it_was_earned() {
+        for (millis, left) in [(6_000, 1), (14_999, 1), (15_000, 0)] {
+            let mut budget = budget(0.2, 0);
+            budget.deposit(Time::from_millis(5_000), 5);
+            assert_eq!(withdrawals(&mut budget, Time::from_millis(millis)), left);
+        }
+    }
 }

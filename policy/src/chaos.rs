@@ -129,4 +129,28 @@ mod tests {
         assert_eq!(draw(1_499, 0.0).fault, Some(InjectedFault::Error));
         assert_eq!(draw(1_500, 0.0), FaultInjection::default(), "it is over");
     }
+
+    #[test]
+    fn a_rate_ends_where_the_next_one_begins() {
+        let quarter = Rate::new(0.25).unwrap();
+        let settings = ChaosSettings {
+            error_rate: quarter,
+            hang_rate: quarter,
+            panic_rate: quarter,
+            lasts: Some(Duration::from_secs(1)),
+            ..ChaosSettings::default()
+        };
+        let chaos = Chaos::new(settings, Time::from_millis(500));
+        assert_eq!(chaos.settings(), &settings);
+        assert_eq!(chaos.until(), Some(Time::from_millis(1_500)));
+        for (unit, fault) in [
+            (0.0, Some(InjectedFault::Error)),
+            (0.25, Some(InjectedFault::Hang)),
+            (0.5, Some(InjectedFault::Panic)),
+            (0.75, None),
+        ] {
+            let drawn = chaos.draw(Time::from_millis(600), &mut || unit);
+            assert_eq!(drawn.fault, fault, "{unit}");
+        }
+    }
 }

@@ -221,4 +221,14 @@ mod tests {
         assert_eq!(all.at_most(counts(6, 9, 0)), counts(6, 5, 0));
         assert_eq!(all.plus(counts(1, 1, 1)), counts(11, 6, 4));
     }
+
+    #[test]
+    fn hlt_1_without_an_error_a_service_is_good_whatever_is_set() {
+        assert!(!counts(0, 0, 0).are_mostly_errors());
+        let at_any = HealthSettings {
+            degraded_at: Rate::ZERO,
+        };
+        assert_eq!(counts(100, 0, 0).judge(&at_any), ServiceLevel::Good);
+        assert_eq!(counts(99, 0, 1).judge(&at_any), ServiceLevel::Degraded);
+    }
 }

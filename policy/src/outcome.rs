@@ -79,3 +79,14 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executed_is_told_in_a_word() {
+        let words = [Executed::No, Executed::Maybe, Executed::Yes].map(|one| one.to_string());
+        assert_eq!(words, ["no", "maybe", "yes"]);
+    }
+}

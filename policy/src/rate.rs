@@ -115,4 +115,13 @@ mod tests {
             assert!(Rate::new(given).is_err());
         }
     }
+
+    #[test]
+    fn a_rate_is_shown_as_it_was_written() {
+        let rate = Rate::new(0.25).unwrap();
+        assert_eq!(
+            (rate.to_string(), format!("{rate:?}")),
+            ("0.25".into(), "0.25".into())
+        );
+    }
 }

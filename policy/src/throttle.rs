@@ -220,4 +220,32 @@ mod tests {
         state.lift();
         assert_eq!(state.paused(at(30)), None);
     }
+
+    #[test]
+    fn flt_11_a_pause_of_another_replica_is_taken_over_with_own_jitter() {
+        let settings = ThrottleSettings::default();
+        let adopt = |state: &mut Throttle, wait, reason| {
+            let pause = state.adopt(at(0), wait, reason, &settings, &mut || 0.5);
+            pause.map(|pause| (pause.until, pause.reason))
+        };
+        let mut state = Throttle::default();
+        let throttled = PauseReason::Throttled;
+        let pause = Some((at(7_100), throttled));
+        assert_eq!(adopt(&mut state, 7 * SECOND, throttled), pause);
+        assert_eq!(adopt(&mut state, SECOND, throttled), None, "a shorter one");
+        // A hint is believed for a day; the end of a quota is known.
+        let day = 24 * 3600 * SECOND;
+        let pause = Some((at(0).after(day), throttled));
+        assert_eq!(adopt(&mut state, 9 * day, throttled), pause);
+        let used_up = PauseReason::QuotaUsedUp;
+        let pause = adopt(&mut state, 9 * day, used_up).unwrap();
+        assert!(pause.0 >= at(0).after(9 * day));
+        assert_eq!(pause.1, used_up);
+    }
+
+    #[test]
+    fn a_pause_is_told_with_its_reason() {
+        let words = [PauseReason::Throttled, PauseReason::QuotaUsedUp].map(|one| one.to_string());
+        assert_eq!(words, ["it asked for less traffic", "its quota is used up"]);
+    }
 }

@@ -76,4 +76,10 @@ mod tests {
         assert_eq!(Time::ZERO.since(Time::from_millis(5)), Duration::ZERO);
         assert_eq!(Time::ZERO.after(Duration::MAX), Time::MAX);
     }
+
+    #[test]
+    fn a_time_is_told_in_whole_milliseconds_and_shown_as_a_span() {
+        assert_eq!(Time::from_nanos(2_999_999).as_millis(), 2);
+        assert_eq!(Time::from_millis(1_500).to_string(), "1.5s");
+    }
 }

@@ -5,6 +5,7 @@ mod fleet;
 mod half_open;
 mod overrides;
 mod windows;
+mod words;
 
 use std::num::NonZeroU32;
 

@@ -49,3 +49,16 @@ fn lim_3_a_write_that_may_not_run_lets_reads_by_and_keeps_its_turn() {
     assert!(line.take_next(false).is_some());
     assert!(line.take_next(true).is_none());
 }
+
+#[test]
+fn call_6_a_waiter_can_be_reached_by_its_position_until_it_leaves() {
+    let mut line = WaitQueue::new();
+    for (priority, write) in [(Priority::Low, true), (Priority::High, false)] {
+        let ticket = ticket(priority, write);
+        let position = line.join(ticket, 1);
+        assert_eq!(position.ticket(), ticket);
+        *line.get_mut(position).unwrap() += 1;
+        assert_eq!(line.leave(position), Some(2));
+        assert_eq!(line.get_mut(position), None);
+    }
+}

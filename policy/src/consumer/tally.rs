@@ -77,3 +77,36 @@ impl MessageTally {
         self.fetched == self.answered + self.all_dead() + self.all_returned() + self.in_flight
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn msg_3_each_fetched_message_is_in_the_column_of_its_fate() {
+        let mut books = MessageTally::default();
+        for (at, reason) in (1..).zip(DeadReason::ALL) {
+            for _ in 0..at {
+                books.fetch(true);
+                books.dead_letter(reason);
+            }
+            assert_eq!(books.dead(reason), at, "{reason}");
+        }
+        for (at, reason) in (1..).zip(ReturnReason::ALL) {
+            for _ in 0..at {
+                books.fetch(false);
+                books.give_back(reason);
+            }
+            assert_eq!(books.returned(reason), at, "{reason:?}");
+        }
+        assert_eq!((books.all_dead(), books.all_returned()), (28, 15));
+        assert_eq!((books.fetched, books.redelivered), (43, 15));
+        books.fetch(true);
+        books.fetch(false);
+        books.answer();
+        assert_eq!((books.answered, books.in_flight), (1, 1));
+        assert!(books.adds_up());
+        books.answered += 1;
+        assert!(!books.adds_up());
+    }
+}

@@ -343,3 +343,45 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn msg_7_what_is_given_back_has_no_mark() {
+    let mut message = arrival();
+    message.notes.is_marked = true;
+    for kind in [
+        FAILURE,
+        MessageCallKind::Ended(Class::Misconfigured),
+        MessageCallKind::Refused,
+        MessageCallKind::Limited,
+        MessageCallKind::NoSlotFree,
+    ] {
+        assert!(
+            !notes_of(fate(&message, &ended(kind))).is_marked,
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn reasons_are_words_of_metrics() {
+    let words = DeadReason::ALL.map(|reason| (reason.as_str(), reason.to_string()));
+    for (word, shown) in &words {
+        assert_eq!(word, shown);
+    }
+    assert_eq!(
+        words.map(|(word, _)| word),
+        [
+            "failures",
+            "crashes",
+            "maybe",
+            "expired",
+            "malformed",
+            "rejected",
+            "answer"
+        ]
+    );
+    assert_eq!(
+        ReturnReason::ALL.map(ReturnReason::as_str),
+        ["refused", "throttled", "failed", "no_place", "interrupted"]
+    );
+}

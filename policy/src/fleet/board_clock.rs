@@ -165,4 +165,61 @@ mod tests {
         assert_eq!(clock.at_least(at(40)), Some(board(49_900)));
         assert!(clock.at_most(at(40)).unwrap() < board(49_902));
     }
+
+    #[test]
+    fn flt_13_the_bounds_part_by_the_drift_of_both_clocks() {
+        let mut clock = BoardClock::default();
+        clock.heard(at(0), board(1_000));
+        clock.sent(at(0), at(0), board(1_000));
+        assert_eq!(clock.at_least(at(0)), Some(board(1_000)));
+        assert_eq!(clock.at_most(at(0)), Some(board(1_000)));
+        // In 2,048 ms, one clock may be a millisecond before or behind the other.
+        assert_eq!(clock.at_least(at(2_048)), Some(board(3_047)));
+        assert_eq!(clock.at_most(at(2_048)), Some(board(3_049)));
+        assert_eq!(clock.when(board(3_047), at(0)), at(2_048));
+        assert_eq!(clock.when(board(900), at(5)), at(5), "it is over");
+        assert_eq!(BoardClock::default().when(board(9), at(5)), at(5));
+    }
+
+    #[test]
+    fn flt_13_a_second_tells_a_slow_word_from_a_clock_that_was_set() {
+        let mut clock = BoardClock::default();
+        clock.heard(at(10), board(10_000));
+        clock.sent(at(10), at(10), board(10_000));
+        clock.heard(at(10), board(10_000));
+        assert_eq!(clock.at_most(at(10)), Some(board(10_000)), "no news");
+        clock.heard(at(10), BoardTime(board(9_000).0 + 1));
+        assert_eq!(clock.at_least(at(10)), Some(board(10_000)), "a slow word");
+        clock.heard(at(10), board(9_000));
+        assert_eq!(clock.at_least(at(10)), Some(board(9_000)));
+        assert_eq!(clock.at_most(at(10)), None);
+        clock.sent(at(10), at(10), board(9_000));
+        clock.heard(at(10), board(9_001));
+        assert_eq!(clock.at_most(at(10)), None, "it was more than the most");
+    }
+
+    #[test]
+    fn flt_13_the_lowest_upper_bound_counts_to_the_nanosecond() {
+        let most_after = |known: u64| {
+            let mut clock = BoardClock::default();
+            clock.sent(at(10), at(10), BoardTime(known));
+            // Now this one is at 1,001 ms and 488 ns.
+            clock.sent(at(9), at(10), board(1_000));
+            clock.at_most(at(10))
+        };
+        let own = Some(BoardTime(1_001_000_488));
+        assert_eq!(most_after(1_001_000_000), Some(BoardTime(1_001_000_000)));
+        assert_eq!(most_after(1_001_000_488), own);
+        assert_eq!(most_after(1_001_000_500), own);
+        assert_eq!(most_after(1_900_000_000), own);
+    }
+
+    #[test]
+    fn flt_13_bounds_that_meet_contradict_nothing() {
+        let mut clock = BoardClock::default();
+        clock.heard(at(10), board(1_001));
+        clock.sent(at(9), at(10), BoardTime(board(1_000).0 - 488));
+        assert_eq!(clock.at_most(at(10)), Some(board(1_001)));
+        assert_eq!(clock.at_least(at(10)), Some(board(1_001)));
+    }
 }

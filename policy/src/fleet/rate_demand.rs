@@ -53,4 +53,25 @@ mod tests {
         assert_eq!(demand.recent(at(250), 100), 5);
         assert_eq!(demand.recent(at(400), 100), 0);
     }
+
+    #[test]
+    fn flt_13_the_span_before_counts_by_the_part_of_it_that_is_recent() {
+        let at = Time::from_nanos;
+        for (moment, recent) in [(99, 10), (100, 10), (149, 6), (150, 5), (199, 1), (200, 0)] {
+            let mut demand = RateDemand::default();
+            demand.note(at(0), 7, 100);
+            demand.note(at(99), 3, 100);
+            assert_eq!(demand.recent(at(moment), 100), recent, "{moment}");
+        }
+        let mut demand = RateDemand::default();
+        demand.note(at(50), 8, 100);
+        demand.note(at(250), 4, 100);
+        assert_eq!(
+            demand.recent(at(250), 100),
+            4,
+            "a whole span without a call"
+        );
+        demand.note(at(301), 1, 100);
+        assert_eq!(demand.recent(at(350), 100), 3);
+    }
 }

@@ -1,6 +1,7 @@
 //! The machine by itself, and fleets of three on a simulated board.
 
 mod board;
+mod boundaries;
 mod history;
 
 use super::*;
@@ -408,4 +409,106 @@ fn flt_15_own_evidence_is_said_again_on_return_and_nothing_while_away() {
         [],
         "it has ended"
     );
+}
+
+#[test]
+fn flt_8_a_holder_gives_the_verdict_of_its_probe_on_its_own_revision() {
+    let held = || {
+        let mut machine = connected();
+        machine.on(at(0), FleetInput::ProbeDue);
+        machine.on(at(10), FleetInput::Swapped(Ok(Revision(5))));
+        machine.on(at(10), FleetInput::HalfOpen);
+        machine
+    };
+    let expected = Revision(5);
+    let verdict = Verdict::Recovered;
+    let closed = FleetInput::Closed { by_own_probe: true };
+    let mut machine = held();
+    let said = machine.on(at(30), closed);
+    assert_eq!(said, [FleetOutput::PutVerdict { expected, verdict }]);
+    assert_eq!(machine.held(), None);
+    assert_eq!(machine.on(at(40), closed), [], "once");
+    let (wait, failed_periods) = (500 * MS, 2);
+    let failed = FleetInput::ProbeFailed {
+        wait,
+        failed_periods,
+    };
+    let verdict = Verdict::Failed {
+        wait,
+        failed_periods,
+    };
+    let verdict = FleetOutput::PutVerdict { expected, verdict };
+    let evidence = FleetOutput::PutEvidence { wait };
+    assert_eq!(held().on(at(30), failed), [verdict, evidence]);
+    let mut away = held();
+    away.on(at(20), FleetInput::Disconnected);
+    assert_eq!(away.on(at(30), closed), [], "FLT-15: nothing while away");
+}
+
+#[test]
+fn flt_8_only_an_open_breaker_is_held_and_only_for_the_rest_of_the_wait() {
+    let failed = |age| FleetInput::Heard {
+        word: FleetWord::Verdict {
+            by: B,
+            verdict: Verdict::Failed {
+                wait: 400 * MS,
+                failed_periods: 3,
+            },
+            revision: Revision(4),
+        },
+        age,
+    };
+    assert_eq!(connected().on(at(900), failed(Duration::ZERO)), []);
+    for (age, held) in [(399, 1), (400, 0)] {
+        let mut machine = connected();
+        machine.on(at(0), FleetInput::Tripped { wait: 9_000 * MS });
+        let outputs = machine.on(at(900), failed(age * MS));
+        assert_eq!(outputs.len(), held, "{age}");
+    }
+}
+
+#[test]
+fn flt_3_own_evidence_stands_for_its_wait_and_is_taken_back_only_if_it_was_said() {
+    let mut machine = connected();
+    assert!(!machine.has_evidence(at(0)));
+    let closed = FleetInput::Closed {
+        by_own_probe: false,
+    };
+    assert_eq!(machine.on(at(0), closed), [], "there is none");
+    machine.on(at(0), FleetInput::Tripped { wait: 100 * MS });
+    assert!(machine.has_evidence(at(99)) && !machine.has_evidence(at(100)));
+    machine.on(at(100), FleetInput::Disconnected);
+    assert_eq!(
+        machine.on(at(100), FleetInput::Connected),
+        [],
+        "it has ended"
+    );
+    machine.on(at(100), FleetInput::Disconnected);
+    assert_eq!(machine.on(at(110), closed), [], "nothing while away");
+    assert!(!machine.has_evidence(at(50)));
+}
+
+#[test]
+fn a_view_of_the_machine_is_what_it_acts_on() {
+    let mut machine = connected();
+    machine.on(at(0), evidence(B, 5));
+    let suspicion = Suspicion {
+        share: rate(0.6),
+        until: at(1_000),
+    };
+    assert_eq!(machine.suspicion(), Some(suspicion));
+    assert_eq!(machine.callers(at(0)), 2, "evidence is a caller's word");
+    let (replica, calls) = (C, true);
+    machine.on(at(0), FleetInput::Present { replica, calls });
+    assert_eq!(machine.callers(at(0)), 3);
+    let (holder, revision) = (B, Revision(6));
+    machine.on(at(0), live(FleetWord::Lease { holder, revision }));
+    let left = Duration::from_secs(2);
+    assert_eq!(machine.lease(at(1_000)), Some((B, left)));
+    assert_eq!(machine.lease(at(3_000)), None);
+    machine.reconfigure(FleetSettings {
+        trips: TripSharing::Off,
+        ..settings(ME)
+    });
+    assert_eq!(suspects(&machine.on(at(10), FleetInput::Tick)), Some(false));
 }

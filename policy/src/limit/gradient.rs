@@ -137,3 +137,52 @@ impl LatencyAverage {
         self.mean
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(times: &[(u64, u32)]) -> GradientLimit {
+        let most = NonZeroU32::MIN.saturating_add(99);
+        let mut limit = GradientLimit::new(100, NonZeroU32::MIN, most, 1.5);
+        for &(millis, calls) in times {
+            for _ in 0..calls {
+                limit.sample(100, Duration::from_millis(millis), false);
+            }
+        }
+        limit
+    }
+
+    #[test]
+    fn a_call_without_a_time_moves_no_average() {
+        let with = after(&[(10, 50), (0, 50), (40, 5), (0, 50)]);
+        let without = after(&[(10, 50), (40, 5)]);
+        assert_eq!(
+            (with.now.mean, with.usual.mean),
+            (without.now.mean, without.usual.mean)
+        );
+    }
+
+    #[test]
+    fn the_long_run_average_decays_quickly_after_a_disturbance() {
+        let calm = after(&[(100, 600), (10, 60)]);
+        // Down to twice the present latency, from ten times of it.
+        assert!(calm.usual.mean < 0.021, "{calm:?}");
+        assert!(calm.usual.mean > 1.8 * calm.now.mean, "{calm:?}");
+    }
+
+    #[test]
+    fn a_new_value_weighs_two_of_the_run_and_itself() {
+        let mut average = LatencyAverage::over(9.0);
+        for _ in 0..100 {
+            average.add(0.0);
+        }
+        assert!((average.add(1.0) - 0.2).abs() < 1e-9, "{average:?}");
+        let mut short = LatencyAverage::over(9.0);
+        assert!((short.add(1.0) - 1.0).abs() < 1e-9);
+        assert!(
+            (short.add(2.0) - 1.5).abs() < 1e-9,
+            "the plain average of two"
+        );
+    }
+}

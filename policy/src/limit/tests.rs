@@ -172,3 +172,24 @@ fn cfg_2_new_settings_keep_what_a_limit_has_learnt() {
     limit.sample(Time::ZERO, 0, ms(1), true);
     assert_eq!(limit.resize(&settings(GRADIENT), nonzero(100)), 10);
 }
+
+#[test]
+fn an_idle_limit_steps_at_multiples_of_its_idle_time_whenever_it_is_read() {
+    for rule in [AIMD, GRADIENT] {
+        let mut limit = AdaptiveLimit::new(&settings(rule), nonzero(100));
+        let at = |seconds: u64| Time::from_millis(seconds * 1000);
+        for _ in 0..200 {
+            limit.sample(at(0), 0, ms(1), true);
+        }
+        for (seconds, expected) in [(45, 6), (59, 6), (60, 8), (90, 9)] {
+            assert_eq!(limit.limit(at(seconds)), expected, "{rule:?} at {seconds}");
+        }
+        let mut limit = AdaptiveLimit::new(&settings(rule), nonzero(100));
+        for _ in 0..200 {
+            limit.sample(at(0), 0, ms(1), true);
+        }
+        for (seconds, expected) in [(75, 8), (89, 8), (90, 9)] {
+            assert_eq!(limit.limit(at(seconds)), expected, "{rule:?} at {seconds}");
+        }
+    }
+}

@@ -146,3 +146,21 @@ fn many_reservations_at_once_keep_the_bound() {
     assert!(meter.available(at(5_000)) <= 1_000);
     assert_eq!(meter.reserved(), 0);
 }
+
+#[test]
+fn llm_19_sixty_four_spans_have_a_room_of_their_own() {
+    let mut log = RoomLog::default();
+    let most = u64::try_from(MAX_SPANS).unwrap();
+    for sequence in 0..most {
+        log.begin(sequence, i128::from(sequence));
+    }
+    assert_eq!(log.spans.len(), MAX_SPANS);
+    log.begin(most, i128::from(most));
+    assert_eq!(log.spans.len(), MAX_SPANS);
+    assert_eq!(
+        log.take(1, 10),
+        0,
+        "the second one has the first one's room"
+    );
+    assert_eq!(log.take(2, 10), 2);
+}

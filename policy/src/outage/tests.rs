@@ -331,3 +331,29 @@ fn edge_8_the_limit_that_cut_is_the_longest_that_was_reached() {
     assert_eq!(of(&limits(5, 5, 10), 5_001), Some("timeout.attempt"));
     assert_eq!(of(&limits(5, 5, 10), 10_001), Some("timeout.total"));
 }
+
+#[test]
+fn hlt_2_answers_that_have_begun_an_outage_belong_to_it() {
+    let mut log = OutageLog::default();
+    log.count_from(errors(1));
+    assert!(!log.stands());
+    assert!(opened(&mut log, 10, 1, 5));
+    assert!(log.stands());
+    log.count_from(errors(2));
+    assert_eq!(log.standing(errors(25)).unwrap().affected, errors(23));
+    log.end_all(at(20), errors(25));
+    assert!(!log.stands());
+}
+
+#[test]
+fn hlt_2_a_kind_of_cause_is_a_word_of_the_api() {
+    for (kind, word) in [
+        (CauseKind::Status, "status"),
+        (CauseKind::Timeout, "timeout"),
+        (CauseKind::Hang, "hang"),
+        (CauseKind::Misconfigured, "misconfigured"),
+        (CauseKind::Other, "other"),
+    ] {
+        assert_eq!(kind.as_str(), word);
+    }
+}

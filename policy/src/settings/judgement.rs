@@ -204,4 +204,65 @@ mod tests {
             assert!(told.starts_with("rate_limit.rate is "), "{told}");
         }
     }
+
+    #[test]
+    fn cfg_1_a_half_open_breaker_can_reach_its_decision() {
+        let one = |number| std::num::NonZeroU32::new(number).unwrap();
+        let judged = |rule, most: Option<u32>| {
+            let mut settings = DependencySettings::default();
+            settings.breaker.half_open.rule = rule;
+            settings.breaker.half_open.max_admitted = most.map(one);
+            settings.judge().map_err(|problem| problem.to_string())
+        };
+        let k_of_n = |needed, of| HalfOpenRule::KOfN {
+            needed: one(needed),
+            of: one(of),
+        };
+        assert_eq!(judged(k_of_n(3, 3), None), Ok(()));
+        assert_eq!(judged(k_of_n(3, 4), None), Ok(()));
+        let told = "breaker.half_open_rule.of is 2, it must be at least half_open_attempt_limit, \
+                    which is 3";
+        assert_eq!(judged(k_of_n(3, 2), None), Err(told.into()));
+        for rule in [
+            k_of_n(3, 5),
+            HalfOpenRule::Successes(one(3)),
+            HalfOpenRule::Rate { results: one(3) },
+        ] {
+            assert_eq!(judged(rule, Some(3)), Ok(()));
+            assert_eq!(judged(rule, Some(4)), Ok(()));
+            let told = "breaker.half_open_max_admitted is 2, it must be at least \
+                        half_open_attempt_limit, which is 3";
+            assert_eq!(judged(rule, Some(2)), Err(told.into()));
+        }
+        assert_eq!(judged(HalfOpenRule::AutoClose, Some(1)), Ok(()));
+    }
+
+    #[test]
+    fn cfg_1_a_quota_ends_at_a_time_of_day_and_a_tolerance_has_its_range() {
+        for (hour, minute, works) in [
+            (0, 0, true),
+            (23, 59, true),
+            (24, 0, false),
+            (23, 60, false),
+            (24, 60, false),
+        ] {
+            let mut settings = DependencySettings::default();
+            settings.throttle.quota_reset = QuotaReset::Daily {
+                hour,
+                minute,
+                zone: "UTC".into(),
+            };
+            let key = settings.judge().map_err(|problem| problem.key);
+            let named = Err("throttle.quota_reset.at".to_owned());
+            assert_eq!(key, if works { Ok(()) } else { named }, "{hour}:{minute}");
+        }
+        for (tolerance, works) in [(1.0, true), (100.0, true), (0.9, false), (f64::NAN, false)] {
+            let mut settings = DependencySettings::default();
+            settings.bulkhead.adaptive = Some(crate::AdaptiveSettings {
+                rule: AdaptiveRule::Gradient { tolerance },
+                ..crate::AdaptiveSettings::default()
+            });
+            assert_eq!(settings.judge().is_ok(), works, "{tolerance}");
+        }
+    }
 }

@@ -231,3 +231,26 @@ impl Default for ChaosSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_unit_is_short_enough_for_every_burst() {
+        let mut limit = RateLimitSettings {
+            rate: 8.0,
+            per: Duration::from_secs(2),
+            burst: NonZeroU32::MIN.saturating_add(3),
+            max_wait: Duration::ZERO,
+            sharing: None,
+        };
+        assert_eq!(limit.unit(), Duration::from_millis(250));
+        // A hundred years, for four units together.
+        limit.rate = 1e-9;
+        assert_eq!(
+            limit.unit() * 4,
+            Duration::from_secs(60 * 60 * 24 * 365 * 100)
+        );
+    }
+}

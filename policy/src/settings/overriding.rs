@@ -35,3 +35,19 @@ pub struct ConfiguredOverride {
     /// Reason for it.
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_is_told_by_the_word_of_its_mode() {
+        let modes = [
+            OverrideMode::ForcedOpen,
+            OverrideMode::Disabled,
+            OverrideMode::Shadow,
+        ];
+        let words = modes.map(|mode| mode.to_string());
+        assert_eq!(words, ["forced_open", "disabled", "shadow"]);
+    }
+}

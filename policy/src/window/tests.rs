@@ -128,3 +128,29 @@ fn a_cancelled_call_stands_beside_the_calls() {
     assert_eq!((counts.calls, counts.cancelled), (0, 2));
     assert_eq!(window.run(), (1, 2));
 }
+
+#[test]
+fn brk_2_an_earlier_outcome_is_forgotten_with_its_own_bucket() {
+    for (millis, gone) in [(1_000, 11_000), (2_000, 12_000), (2_500, 12_000)] {
+        let mut window = seconds(10, 10);
+        put(&mut window, 5_000, false);
+        put(&mut window, millis, true);
+        assert_eq!(read(&window, gone - 1), (2, 1), "{millis}");
+        assert_eq!(read(&window, gone), (1, 0), "{millis}");
+    }
+    let mut window = seconds(10, 10);
+    put(&mut window, 10_000, false);
+    put(&mut window, 500, true);
+    assert_eq!(read(&window, 10_000), (1, 0), "its bucket is gone");
+    put(&mut window, 1_000, true);
+    assert_eq!(read(&window, 10_000), (2, 1), "this one is the last");
+}
+
+#[test]
+fn brk_2_a_count_window_keeps_durations_up_to_sixty_one_bits() {
+    let mut window = count(2);
+    window.record(Time::ZERO, true, true, Duration::MAX);
+    let counts = window.counts(Time::ZERO);
+    assert_eq!(counts.elapsed_total, Duration::from_nanos(u64::MAX >> 3));
+    assert_eq!((counts.calls, counts.failures, counts.slow), (1, 1, 1));
+}

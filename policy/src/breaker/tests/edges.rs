@@ -336,3 +336,88 @@ fn brk_12_a_crash_of_its_actor_keeps_the_verdict_and_forgets_the_permits() {
     );
     assert_eq!(bench.breaker.state(), Closed);
 }
+
+#[test]
+fn edge_8_a_trip_has_the_cause_of_the_failure_that_decided() {
+    let failure = |cause| Outcome {
+        cause: Some(cause),
+        ..Outcome::new(Class::Failure, MS)
+    };
+    let trip_cause = |bench: &mut Bench| match bench.breaker.view(at(0)).cause {
+        BreakerCause::Tripped { last_failure, .. } => *last_failure,
+        other => panic!("it did not trip: {other}"),
+    };
+    let mut bench = Bench::new(settings());
+    let late = bench.admit(0);
+    bench.command(0, BreakerCommand::Clear);
+    for cause in ["timed out", "connection refused"] {
+        let permit = bench.admit(0);
+        bench.finish(0, permit, &failure(cause));
+    }
+    bench.finish(0, late, &failure("of an earlier generation"));
+    let permit = bench.admit(0);
+    let rejected = Outcome {
+        cause: Some("no failure"),
+        ..Outcome::new(Class::Rejected, MS)
+    };
+    bench.finish(0, permit, &rejected);
+    bench.call(0, Class::Failure);
+    assert_eq!(trip_cause(&mut bench), None, "the last one told no cause");
+
+    let mut bench = Bench::new(BreakerSettings {
+        cancelled: CancelledPolicy::Failure,
+        ..settings()
+    });
+    let late = bench.admit(0);
+    bench.command(0, BreakerCommand::Clear);
+    for cause in ["timed out", "connection refused"] {
+        let permit = bench.admit(0);
+        bench.finish(0, permit, &failure(cause));
+    }
+    bench.finish(0, late, &failure("of an earlier generation"));
+    bench.call(0, Class::Rejected);
+    assert_eq!(bench.call(0, Class::Cancelled), Open);
+    assert_eq!(trip_cause(&mut bench), Some("connection refused"));
+}
+
+#[test]
+fn brk_14_totals_tell_successes_from_failures_and_slow_calls() {
+    let mut bench = Bench::new(BreakerSettings {
+        slow_call: Some(10 * MS),
+        ..settings()
+    });
+    for (class, elapsed) in [
+        (Class::Success, 9),
+        (Class::Success, 10),
+        (Class::Success, 0),
+        (Class::Failure, 9),
+        (Class::Failure, 10),
+    ] {
+        let permit = bench.admit(0);
+        bench.finish(0, permit, &Outcome::new(class, elapsed * MS));
+    }
+    let tally = *bench.breaker.view(at(0)).tally;
+    assert_eq!((tally.recorded, tally.successes), (5, 3));
+    assert_eq!((tally.failures, tally.slow), (2, 2));
+}
+
+#[test]
+fn edge_8_a_trip_by_command_has_no_failure_as_its_cause() {
+    let mut bench = Bench::new(settings());
+    let permit = bench.admit(0);
+    let failure = Outcome {
+        cause: Some("timed out"),
+        ..Outcome::new(Class::Failure, MS)
+    };
+    bench.finish(0, permit, &failure);
+    bench.command(0, trip(None));
+    let view = bench.breaker.view(at(0));
+    let by_command = BreakerCause::Tripped {
+        reason: TripReason::Commanded(reason()),
+        last_failure: None,
+    };
+    assert_eq!((view.cause, view.tally.trips), (&by_command, 1));
+    bench.tick(1_000);
+    bench.call(1_000, Class::Failure);
+    assert_eq!(bench.breaker.view(at(1_000)).tally.trips, 2);
+}

@@ -222,3 +222,49 @@ fn flt_12_an_override_of_this_replica_lies_above_that_of_the_fleet() {
     bench.command(100, BreakerCommand::OfFleet(None));
     bench.call(100, Class::Success);
 }
+
+#[test]
+fn flt_7_an_active_probe_asks_for_the_lease_as_a_caller_does() {
+    let mut bench = Bench::new(leased());
+    bench.fail(0, 3);
+    bench.events();
+    assert_eq!(bench.breaker.admit_active_probe(at(999)), None);
+    assert_eq!(bench.events(), [], "its open time is not over");
+    assert_eq!(bench.breaker.admit_active_probe(at(1_000)), None);
+    let due = BreakerEvent::ProbeDue {
+        at: at(1_000),
+        generation: 1,
+    };
+    assert_eq!(bench.events(), [due]);
+    bench.command(1_010, BreakerCommand::Grant);
+    let probe = bench.breaker.admit_active_probe(at(1_010));
+    assert!(probe.is_some_and(|permit| permit.is_probe()));
+}
+
+#[test]
+fn flt_7_another_deadline_makes_no_breaker_half_open_without_the_lease() {
+    let mut bench = Bench::new(leased());
+    bench.fail(0, 3);
+    bench.breaker.suspect(at(0), suspicion(0.5, 2_000));
+    assert_eq!(bench.breaker.next_deadline(), Some(at(2_000)));
+    assert_eq!(bench.tick(2_000), Open, "its open time is over at 1 s");
+}
+
+#[test]
+fn flt_7_without_probes_there_is_nothing_to_lease() {
+    let mut closing = leased();
+    closing.half_open.rule = HalfOpenRule::AutoClose;
+    let mut bench = Bench::new(closing);
+    bench.fail(0, 3);
+    assert_eq!(bench.breaker.next_deadline(), Some(at(1_000)));
+    assert_eq!(bench.tick(1_000), Closed);
+}
+
+#[test]
+fn flt_4_a_suspicion_stands_until_its_end_and_one_at_its_end_is_none() {
+    let mut bench = Bench::new(settings());
+    bench.breaker.suspect(at(0), suspicion(0.1, 100));
+    assert_eq!(bench.breaker.suspicion(), suspicion(0.1, 100));
+    bench.breaker.suspect(at(100), suspicion(0.1, 100));
+    assert_eq!(bench.breaker.suspicion(), None);
+}

@@ -238,3 +238,50 @@ fn brk_3_a_reload_that_changes_how_it_probes_begins_the_period_anew() {
     assert_eq!(bench.report(1_000, old, Class::Failure), RecordResult::Late);
     assert_eq!(bench.call(1_000, Class::Success), Closed);
 }
+
+#[test]
+fn brk_14_the_minimum_is_that_of_the_counts_that_are_shown() {
+    let results = n(3);
+    let mut bench = Bench::new(BreakerSettings {
+        half_open: HalfOpenSettings {
+            rule: HalfOpenRule::Rate { results },
+            max_calls: results,
+            ..settings().half_open
+        },
+        ..rates(20, 4)
+    });
+    assert_eq!(bench.breaker.view(at(0)).minimum_calls, 4);
+    bench.fail(0, 4);
+    let probe = bench.admit(1_000);
+    assert_eq!(bench.breaker.view(at(1_000)).minimum_calls, 3);
+    bench.report(1_000, probe, Class::Success);
+    let probe = bench.admit(1_000);
+    bench.report(1_000, probe, Class::Success);
+    let view = bench.breaker.view(at(1_000)).half_open;
+    assert_eq!(view.map(|one| (one.results, one.needed)), Some((2, 3)));
+}
+
+#[test]
+fn brk_11_progress_is_told_of_a_good_probe_after_which_more_are_needed() {
+    let k_of_n = HalfOpenRule::KOfN {
+        needed: n(2),
+        of: n(3),
+    };
+    let mut bench = half_open(1, k_of_n);
+    bench.call(1_000, Class::Failure);
+    assert_eq!(bench.events(), [], "a failed probe is no progress");
+    bench.call(1_000, Class::Success);
+    let progress = BreakerEvent::HalfOpenProgress {
+        at: at(1_000),
+        generation: bench.breaker.generation(),
+        successes: 1,
+        needed: 2,
+    };
+    assert_eq!(bench.events(), [progress]);
+    bench.call(1_000, Class::Success);
+    let events = bench.events();
+    assert!(
+        matches!(events[..], [BreakerEvent::Transition { .. }]),
+        "the last one is told by the transition: {events:?}"
+    );
+}

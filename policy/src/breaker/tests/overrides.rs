@@ -284,3 +284,41 @@ fn brk_13_an_active_probe_has_the_permits_of_calls_and_none_of_its_own() {
         assert!(bench.breaker.admit_active_probe(at(2_000)).is_none());
     }
 }
+
+#[test]
+fn brk_3_taking_overrides_off_begins_one_generation_for_each() {
+    for parked in [false, true] {
+        for operated in [false, true] {
+            let mut bench = Bench::new(settings());
+            if parked {
+                bench.command(0, BreakerCommand::Park { reason: reason() });
+            }
+            if operated {
+                bench.command(0, disable());
+            }
+            let before = bench.breaker.generation();
+            bench.command(0, BreakerCommand::Clear);
+            let begun = bench.breaker.generation() - before;
+            let removed = u64::from(parked) + u64::from(operated);
+            assert_eq!(
+                begun,
+                removed.max(1),
+                "parked {parked}, operated {operated}"
+            );
+        }
+    }
+}
+
+#[test]
+fn brk_10_what_a_gate_reports_while_disabled_is_not_recorded() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, disable());
+    let generation = bench.breaker.generation();
+    let permit = Permit::normal(generation, at(0));
+    let recorded = bench.report(0, permit, Class::Failure);
+    assert_eq!(recorded, RecordResult::Unrecorded);
+    let breaker = &mut bench.breaker;
+    breaker.record_successes(at(0), generation, 5, &mut || 0.0);
+    let tally = *breaker.view(at(0)).tally;
+    assert_eq!((tally.unrecorded, tally.recorded, tally.late), (6, 0, 0));
+}

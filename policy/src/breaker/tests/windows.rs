@@ -199,3 +199,31 @@ fn call_3_successes_of_another_generation_are_late() {
     bench.breaker.record_successes(at(0), 0, 5, &mut || 0.0);
     assert_eq!(bench.counts(0).calls, 5);
 }
+
+#[test]
+fn call_3_a_reload_to_fewer_failures_needs_the_next_success() {
+    let failures = |most| BreakerSettings {
+        window: WindowKind::Count { size: n(10) },
+        failure_threshold: Some(n(most)),
+        ..settings()
+    };
+    for (most, needed) in [(3, false), (2, true)] {
+        let mut bench = Bench::new(failures(3));
+        bench.fail(0, 2);
+        bench.breaker.reconfigure(at(0), failures(most));
+        assert_eq!(bench.breaker.needs_every_success(), needed, "{most}");
+        let after = bench.call(0, Class::Success);
+        assert_eq!(after == State::Open, needed, "{most}");
+    }
+    // In a row, a success never opens it, however many have failed before.
+    let mut bench = Bench::new(settings());
+    for class in [
+        Class::Failure,
+        Class::Failure,
+        Class::Success,
+        Class::Failure,
+    ] {
+        bench.call(0, class);
+    }
+    assert!(!bench.breaker.needs_every_success());
+}

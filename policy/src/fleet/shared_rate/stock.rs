@@ -82,3 +82,96 @@ impl UnitStock {
         self.0.pop_back()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units of 10 ns with these places.
+    fn span(first: u64, last: u64) -> UnitSpan {
+        let (first, last) = (BoardTime(first), BoardTime(last));
+        UnitSpan { first, last }
+    }
+
+    fn stock() -> UnitStock {
+        let mut stock = UnitStock::default();
+        for one in [span(200, 210), span(100, 120), span(300, 300)] {
+            stock.put(one);
+        }
+        stock
+    }
+
+    #[test]
+    fn flt_13_a_span_is_counted_and_cut_at_its_places() {
+        let whole = span(100, 140);
+        assert_eq!(whole.units(10), 5);
+        for (latest, units) in [(99, 0), (100, 1), (119, 2), (140, 5), (999, 5)] {
+            assert_eq!(whole.units_until(BoardTime(latest), 10), units, "{latest}");
+        }
+        for (earliest, rest) in [
+            (50, Some(whole)),
+            (100, Some(whole)),
+            (101, Some(span(110, 140))),
+            (140, Some(span(140, 140))),
+            (141, None),
+        ] {
+            assert_eq!(whole.from(BoardTime(earliest), 10), rest, "{earliest}");
+        }
+        for (count, parts) in [
+            (0, (span(100, 100), Some(span(110, 140)))),
+            (2, (span(100, 110), Some(span(120, 140)))),
+            (4, (span(100, 130), Some(span(140, 140)))),
+            (5, (whole, None)),
+            (9, (whole, None)),
+        ] {
+            assert_eq!(whole.split(count, 10), parts, "{count}");
+        }
+    }
+
+    #[test]
+    fn flt_13_units_are_taken_by_their_places_all_or_none() {
+        let mut stock = stock();
+        assert_eq!(stock.units(10), 6);
+        assert!(!stock.take(7, BoardTime(999), 10));
+        assert!(!stock.take(4, BoardTime(199), 10), "three have begun");
+        assert_eq!(stock.units(10), 6, "none was taken");
+        assert!(stock.take(2, BoardTime(199), 10));
+        assert_eq!(stock.place(1, 10), Ok(BoardTime(120)), "one is left of it");
+        assert!(stock.take(2, BoardTime(200), 10));
+        assert_eq!(stock.place(1, 10), Ok(BoardTime(210)));
+        assert!(stock.take(2, BoardTime(300), 10), "all that is left");
+        assert_eq!((stock.units(10), stock.last()), (0, None));
+        assert!(!stock.take(1, BoardTime(999), 10));
+    }
+
+    #[test]
+    fn flt_13_the_place_of_a_unit_or_the_number_of_missing_ones_is_told() {
+        let mut stock = stock();
+        for (number, place) in [
+            (1, Ok(100)),
+            (3, Ok(120)),
+            (4, Ok(200)),
+            (6, Ok(300)),
+            (7, Err(1)),
+            (9, Err(3)),
+        ] {
+            assert_eq!(stock.place(number, 10), place.map(BoardTime), "{number}");
+        }
+        assert_eq!(stock.give_back(), Some(span(300, 300)));
+        assert_eq!(stock.last(), Some(span(200, 210)));
+        assert_eq!(stock.place(6, 10), Err(1));
+    }
+
+    #[test]
+    fn flt_13_units_before_a_place_are_forgotten() {
+        let mut stock = stock();
+        stock.forget_before(BoardTime(100), 10);
+        assert_eq!(stock.units(10), 6);
+        stock.forget_before(BoardTime(111), 10);
+        assert_eq!(stock.place(1, 10), Ok(BoardTime(120)));
+        stock.forget_before(BoardTime(211), 10);
+        assert_eq!((stock.units(10), stock.last()), (1, Some(span(300, 300))));
+        stock.forget_before(BoardTime(301), 10);
+        assert_eq!(stock.units(10), 0);
+    }
+}

@@ -326,3 +326,146 @@ fn flt_13_demand_that_moves_is_followed_within_a_second() {
     assert!((share / fair - 1.0).abs() < 0.15, "{share} of {fair}");
     fleet.assert_below(settings(500.0, 50));
 }
+
+/// A number of another replica that is heard at 0 ms.
+fn full_at(millis: u64) -> RateInput {
+    let request = RateRequest {
+        expected: Revision(0),
+        full_at: board(millis),
+        free: None,
+    };
+    word(request, 1, 0, false)
+}
+
+#[test]
+fn flt_13_a_request_is_for_the_demand_of_a_lease_and_no_more_than_a_lease() {
+    let asked = |demand, round_trip| {
+        let mut one = connected(500.0, 50);
+        one.round_trip = round_trip;
+        one.note_demand(at(0), demand);
+        one.request(at(0), 0, 1).map(|one| one.full_at)
+    };
+    assert_eq!(asked(0, 0), None);
+    assert_eq!(asked(4, 0), Some(board(8)));
+    assert_eq!(asked(60, 0), Some(board(50)), "25 units are a lease");
+    // Half of a lease passes until the answer comes, so half as many more are needed then.
+    assert_eq!(asked(10, 25 * MS), Some(board(25 + 30)));
+}
+
+#[test]
+fn flt_13_more_is_asked_for_once_half_of_the_demand_is_not_there() {
+    for (more, asks) in [(1, false), (2, true)] {
+        let mut one = connected(500.0, 50);
+        one.note_demand(at(0), 2);
+        let request = one.request(at(0), 0, 1).unwrap();
+        one.on(at(0), word(request, 1, 0, true));
+        one.note_demand(at(0), more);
+        assert_eq!(one.request(at(0), 0, 1).is_some(), asks, "{more}");
+    }
+}
+
+#[test]
+fn flt_13_a_call_behind_others_takes_no_unit_before_them() {
+    let mut one = connected(500.0, 50);
+    one.note_demand(at(0), 2);
+    let request = one.request(at(0), 0, 1).unwrap();
+    one.on(at(0), word(request, 1, 0, true));
+    assert_eq!(one.answer(at(0), 1, 1), UnitAnswer::Asked);
+    assert_eq!(
+        one.answer(at(0), 0, 2),
+        UnitAnswer::Granted,
+        "both are there"
+    );
+}
+
+#[test]
+fn flt_13_a_unit_that_begins_now_is_worth_asking_for() {
+    let answer = |millis| {
+        let mut one = connected(500.0, 50);
+        one.on(at(0), full_at(millis));
+        one.answer(at(0), 0, 1)
+    };
+    // A unit takes 2 ms, and may go out 50 ms early.
+    assert_eq!(answer(48), UnitAnswer::Asked);
+    let UnitAnswer::NotBefore(when) = answer(49) else {
+        panic!("it begins later");
+    };
+    assert!((at(1)..at(2)).contains(&when), "{when}");
+}
+
+#[test]
+fn flt_13_a_number_is_believed_up_to_two_leases_of_each_replica_and_ten_seconds() {
+    for (replicas, most) in [(0, 10_200), (1, 10_200), (3, 10_400)] {
+        let mut one = connected(500.0, 50);
+        one.on(at(0), RateInput::Replicas(replicas));
+        assert_eq!(one.replicas(), replicas.max(1));
+        one.on(at(0), full_at(most));
+        assert_eq!(one.believed(at(0)), board(most), "{replicas}");
+        let mut one = connected(500.0, 50);
+        one.on(at(0), RateInput::Replicas(replicas));
+        one.on(at(0), full_at(most + 1));
+        assert_eq!(one.believed(at(0)), BoardTime::default(), "{replicas}");
+    }
+}
+
+#[test]
+fn flt_13_a_lost_question_is_given_up_after_four_timeouts() {
+    let mut one = connected(500.0, 50);
+    assert!(one.request(at(0), 1, 1).is_some());
+    assert_eq!(one.request(at(300), 1, 1), None);
+    assert_eq!(one.request(at(999), 1, 1), None);
+    assert!(one.request(at(1_000), 1, 1).is_some());
+}
+
+#[test]
+fn flt_13_a_replaced_number_is_waited_for_no_longer_than_a_timeout() {
+    let mut one = connected(500.0, 50);
+    assert!(one.request(at(0), 1, 1).is_some());
+    one.on(at(1), answered(RateAnswer::Lost));
+    assert_eq!(one.request(at(250), 1, 1), None);
+    assert!(one.request(at(251), 1, 1).is_some());
+}
+
+#[test]
+fn flt_13_calls_by_the_own_share_count_once_a_lease() {
+    let mut one = connected(500.0, 50);
+    assert!(one.is_connected());
+    one.on(at(0), RateInput::Disconnected);
+    assert!(!one.is_connected());
+    for (millis, offline) in [(0, 1), (0, 1), (49, 1), (50, 2), (99, 2), (100, 3)] {
+        assert_eq!(one.answer(at(millis), 0, 1), UnitAnswer::Alone);
+        assert_eq!(one.counts().offline, offline, "{millis}");
+    }
+    let mut silent = connected(500.0, 50);
+    for (millis, offline) in [(0, 1), (1_000, 2)] {
+        assert!(silent.request(at(millis), 1, 1).is_some());
+        silent.on(at(millis), answered(RateAnswer::Unknown));
+        assert_eq!(silent.counts().offline, offline, "{millis}");
+    }
+}
+
+#[test]
+fn flt_13_the_round_trip_is_an_average_of_four() {
+    let mut one = connected(500.0, 50);
+    for (sent, revision, average) in [(0, 1, 2_000_000), (100, 2, 3_500_000)] {
+        one.note_demand(at(sent), 1);
+        let request = one.request(at(sent), 1, 1).unwrap();
+        one.on(at(sent + 8), word(request, revision, sent + 8, true));
+        assert_eq!(one.round_trip, average);
+        assert_eq!(one.counts().granted, revision);
+    }
+}
+
+#[test]
+fn flt_13_new_settings_hold_from_the_next_request_on() {
+    let mut one = connected(500.0, 50);
+    one.note_demand(at(0), 4);
+    one.reconfigure(settings(250.0, 50));
+    assert_eq!(one.settings(), &settings(250.0, 50));
+    assert_eq!(one.settings().timeout(), TIMEOUT);
+    let request = one.request(at(0), 0, 1).unwrap();
+    assert_eq!(request.full_at, board(16), "four units of 4 ms");
+    let share = SharedRateSettings::share(&limit(500.0, 50), 4);
+    assert_eq!((share.rate, share.burst.get()), (125.0, 12));
+    assert_eq!((share.per, share.sharing), (Duration::from_secs(1), None));
+}

@@ -448,3 +448,32 @@ fn cfg_2_chaos_is_told_by_the_faults_that_are_set() {
     let told = r#"latency_rate = 0.5, latency = "2s", error_rate = 0.1, lasts = "10m""#;
     assert_eq!(faults.to_string(), told);
 }
+
+#[test]
+fn cfg_2_chaos_without_a_delay_tells_no_latency() {
+    let faults = ChaosSettings {
+        latency: secs(2),
+        error_rate: rate(0.1),
+        ..ChaosSettings::default()
+    };
+    assert_eq!(faults.to_string(), r#"error_rate = 0.1, lasts = "10m""#);
+}
+
+#[test]
+fn cfg_2_another_rule_of_an_adaptive_limit_is_told_whole() {
+    let adaptive = |rule| {
+        let mut settings = DependencySettings::default();
+        settings.bulkhead.adaptive = Some(AdaptiveSettings {
+            rule,
+            ..AdaptiveSettings::default()
+        });
+        settings
+    };
+    let old = adaptive(AdaptiveRule::Aimd { backoff: rate(0.9) });
+    let told = old.changes(&adaptive(AdaptiveRule::Gradient { tolerance: 1.5 }));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with(r#"bulkhead.adaptive: { rule = "aimd", backoff = 0.9, "#),
+        "{told:?}"
+    );
+}

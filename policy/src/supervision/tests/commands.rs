@@ -203,3 +203,26 @@ fn sup_1_a_renamed_child_gives_up_its_name_and_keeps_its_commands() {
     assert_eq!(rig.gone("old"), ["reply 1 ok", "forget old", "reply 2 ok"]);
     assert_eq!(rig.state("a"), rig.state("b"));
 }
+
+#[test]
+fn sup_3_a_timer_of_an_earlier_backoff_starts_nothing() {
+    let mut rig = Rig::up(hesitant(Strategy::OneForOne), workers(&["a"]));
+    assert_eq!(rig.crash("a"), ["timer 10000"]);
+    assert_eq!(rig.renew("a", 1), ["start a#2"]);
+    rig.started("a");
+    assert_eq!(rig.crash("a"), ["timer 10000"]);
+    assert_eq!(rig.timers.len(), 2);
+    let (_, obsolete) = rig.timers.remove(0);
+    assert_eq!(rig.on(SupervisorEvent::Timer(obsolete)), NOTHING);
+    assert_eq!(rig.fire(), ["start a#3"]);
+}
+
+#[test]
+fn a_supervisor_is_ending_from_the_order_to_stop_on() {
+    let mut rig = Rig::up(spec(Strategy::OneForOne, 0), workers(&["a"]));
+    assert!(!rig.machine.is_ending());
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["stop a#1"]);
+    assert!(rig.machine.is_ending());
+    rig.gone("a");
+    assert!(rig.machine.is_ending(), "it has ended");
+}

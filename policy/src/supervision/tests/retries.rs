@@ -101,3 +101,17 @@ fn mcp_1_m2_a_terminated_child_is_not_started_by_an_older_order() {
     assert_eq!(rig.gone("a"), ["reply 2 ok"]);
     assert_eq!(rig.state("a"), ChildState::Stopped);
 }
+
+#[test]
+fn mcp_1_m2_a_new_start_of_a_stopped_child_goes_on_only_if_it_is_one_to_retry() {
+    for (child, goes_on) in [(retrying("a"), true), (worker("a"), false)] {
+        let mut rig = Rig::up(patient(Strategy::OneForOne), vec![child]);
+        rig.terminate("a", 1);
+        rig.gone("a");
+        assert_eq!(rig.renew("a", 2), ["start a#2"]);
+        let said = rig.not_started("a");
+        assert_eq!(said[0], "reply 2 the child did not start: failed: no port");
+        assert_eq!(said.len() > 1, goes_on, "{said:?}");
+        assert_eq!(rig.state("a") == ChildState::Stopped, !goes_on);
+    }
+}
