@@ -7,6 +7,7 @@
 
 // layers
 mod dotenv;
+mod empty_variables;
 mod loader;
 mod source;
 mod table_lists;

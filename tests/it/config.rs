@@ -24,6 +24,8 @@ mod problems;
 #[cfg(feature = "cli")]
 mod reload;
 mod schema;
+#[cfg(feature = "cli")]
+mod silent;
 mod table_lists;
 
 use std::path::{Path, PathBuf};
