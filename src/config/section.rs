@@ -15,7 +15,7 @@ use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
 use super::unknown_key;
-use super::value_type::{ValueType, long_number};
+use super::value_type::{ValueType, long_span};
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
@@ -306,7 +306,7 @@ impl<'a> Section<'a> {
         match given {
             Some(given) => {
                 let value = self.values.get(key).filter(|_| shape.is_span);
-                if let Some(text) = value.and_then(|value| long_number(value, &shown)) {
+                if let Some(text) = value.and_then(|value| long_span(value, &shown)) {
                     self.warn(key, text);
                 }
                 given

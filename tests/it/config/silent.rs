@@ -1,6 +1,6 @@
 //! Mistakes that had been accepted in silence, or whose message did not say enough.
 
-use super::mistakes::{Mistake, all_are_told, file, variable, warned};
+use super::mistakes::{Mistake, all_are_told, file, line, variable, warned};
 
 /// The file with more lines in the section of the dependency.
 macro_rules! with {
@@ -61,4 +61,42 @@ fn edge_7_an_empty_secret_of_dotenv_is_a_problem_unless_a_variable_sets_it() {
     let set = [(name, "a-token-of-many-letters")];
     let (code, _, err) = super::check::check(folder.path(), &[], &set);
     assert_eq!((code, &*err), (0, ""));
+}
+
+const UNITS: &[Mistake] = &[
+    file(
+        "months for minutes",
+        with!("timeout.attempt = \"5M\""),
+        &["m is a month, did you mean \"5m\"?", "default.toml:4"],
+    ),
+    file(
+        "months for minutes where off is allowed",
+        with!("breaker.recovery_timeout = \"1h 5M\""),
+        &["did you mean \"1h 5m\"?"],
+    ),
+    warned(
+        "minutes for milliseconds",
+        with!("timeout.attempt = \"500m\""),
+        &["8h 20m", "did you mean \"500ms\"?"],
+    ),
+    warned(
+        "a week",
+        with!("timeout.total = \"1w\""),
+        &["7days", "is the unit right?"],
+    ),
+    warned(
+        "a year",
+        with!("timeout.connect = \"1y\""),
+        &["1year", "far above"],
+    ),
+    line(
+        "months of an override",
+        &["open", "weather", "--reason", "x", "--for", "5M"],
+        &["m is a month, did you mean \"5m\"?"],
+    ),
+];
+
+#[test]
+fn edge_7_a_unit_that_was_hardly_meant_is_told() {
+    all_are_told(UNITS);
 }
