@@ -62,12 +62,14 @@ mod bulkhead;
 mod chaos;
 mod classify;
 mod configured_override;
+mod dangerous_settings;
 mod dead_settings;
 mod fallback;
 mod fallback_targets;
 mod health;
 mod hedge;
 mod keys;
+mod odd_settings;
 mod rate_limit;
 mod retry;
 mod throttle;
@@ -103,6 +105,8 @@ pub(crate) use credential_names::{holds_credentials, is_credential_name, is_cred
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};
+#[cfg(feature = "cli")]
+pub(crate) use gateway::may_create;
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
@@ -286,7 +290,8 @@ fn read(
     if !report.problems.is_empty() {
         return Err(ConfigError::new(report.problems));
     }
-    let warnings = std::mem::take(&mut report.warnings);
+    let mut warnings = std::mem::take(&mut report.warnings);
+    warnings.extend(dangerous_settings::check_files(&report));
     Ok(Settings {
         environment: sources.environment.clone(),
         files: sources.found().map(Path::to_owned).collect(),
@@ -357,6 +362,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         has_auth,
         &section.section("dependencies"),
     );
+    dangerous_settings::check(&settings, &section);
     section.finish();
     settings
 }
@@ -398,6 +404,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
     mcp_group::check(&dependencies, table);
     pool::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
+    odd_settings::check_same_address(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }

@@ -310,8 +310,11 @@ impl Loader {
             return Vec::new();
         }
         let own = dir.join(format!("{environment}.toml"));
-        if is_named && is_folder && is_missing(&own) {
-            problems.push(layer_files::no_environment(environment, &own));
+        if is_folder && is_missing(&own) {
+            match is_named {
+                true => problems.push(layer_files::no_environment(environment, &own)),
+                false => warnings.extend(layer_files::nearly_named(environment, &own)),
+            }
         }
         let default = dir.join("default.toml");
         if self.needs_default && self.dir.is_some() && is_folder && is_missing(&default) {

@@ -90,6 +90,12 @@ impl<'a, T: 'a> ValueType<'a, T> {
         self
     }
 
+    /// Says more about a value that cannot be used.
+    pub(super) fn mistaken_by(mut self, mistake: fn(&Value) -> Option<String>) -> Self {
+        self.mistake = mistake;
+        self
+    }
+
     /// Sets the JSON Schema.
     pub(super) fn schema(mut self, schema: Json) -> Self {
         self.schema = schema;
@@ -360,11 +366,37 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
     ValueType::new(allowed, parse, |text| format!("{text:?}")).schema(schema)
 }
 
+/// A secret in one line that fulfils `good`, without the blanks and line ends around it: those come
+/// from files and shells, and cannot be sent.
+pub(super) fn secret_text(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
+    let parse = move |value: &Value| {
+        let text = text(value)?;
+        let is_line = !text.chars().any(char::is_control);
+        (is_line && good(text)).then(|| text.to_owned())
+    };
+    let mistake = |value: &Value| {
+        let has_control = text(value)?.chars().any(char::is_control);
+        has_control.then(|| "it has a line end or a control character within".to_owned())
+    };
+    let secret = ValueType::new(allowed, parse, |text| format!("{text:?}"));
+    ValueType {
+        mistake,
+        ..secret.secret().schema(json!({ "type": "string" }))
+    }
+}
+
 /// An address to listen on.
 pub(super) fn address() -> ValueType<'static, SocketAddr> {
     let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
-    let text = string(allowed, |_| true);
-    text.map(|text| text.trim().parse().ok(), SocketAddr::to_string)
+    let any = string(allowed, |_| true);
+    let address = any.map(|text| text.trim().parse().ok(), SocketAddr::to_string);
+    address.mistaken_by(|value| {
+        let port = text(value)?.strip_prefix("localhost:")?;
+        let port = port.parse::<u16>().ok()?;
+        Some(format!(
+            "a name is no address, did you mean \"127.0.0.1:{port}\"?"
+        ))
+    })
 }
 
 /// One of two types: the first that parses. `split` selects the type for display.
