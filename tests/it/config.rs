@@ -18,6 +18,8 @@ mod models;
 #[cfg(feature = "cli")]
 mod newcomers;
 #[cfg(feature = "cli")]
+mod odd;
+#[cfg(feature = "cli")]
 mod operation;
 mod otel;
 mod problems;
@@ -296,7 +298,9 @@ fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     for (name, text) in files {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("it is in the folder")).expect("a folder");
-        std::fs::write(path, text).expect("a file for the test");
+        std::fs::write(&path, text).expect("a file for the test");
+        // Some have secrets, which would be warned of if others could read them.
+        credentials::set_mode(&path, 0o600);
     }
     folder
 }
