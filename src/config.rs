@@ -69,6 +69,7 @@ mod fallback_targets;
 mod health;
 mod hedge;
 mod keys;
+mod odd_secret;
 mod odd_settings;
 mod rate_limit;
 mod retry;

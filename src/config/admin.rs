@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::gateway::GatewayConfig;
-use super::odd_settings;
+use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::value_type::{address, secret_text, string};
@@ -58,7 +58,7 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         section.conflict("bind", reason, allowed);
     }
     if let Some(token) = &settings.token {
-        odd_settings::warn_of_secret(&section, "token", token.expose());
+        odd_secret::warn_of_secret(&section, "token", token.expose());
     }
     if settings.state.is_some() && settings.token.is_none() && !section.is_bad("token") {
         let text = "without admin.token there are no orders that it could keep";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::odd_settings;
+use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::is_http_url;
@@ -101,7 +101,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<CallerAuth> {
         .map(Secret::new)
         .collect();
     for token in &tokens {
-        odd_settings::warn_of_secret(&section, "tokens", token.expose());
+        odd_secret::warn_of_secret(&section, "tokens", token.expose());
     }
     if section.present && tokens.is_empty() && !has_jwt && !section.is_bad("tokens") {
         let reason = "no caller could present anything";

@@ -201,7 +201,7 @@ pub(super) fn no_environment(environment: &str, own: &Path) -> Problem {
     Problem::of_layer(reason, &allowed, &own.display().to_string())
 }
 
-/// Returns the warning about a file whose name is nearly that of the environment, which has none.
+/// Returns the warning about a file with nearly the name of the environment, which has no file of its own.
 /// `own`: the path of that file.
 pub(super) fn nearly_named(environment: &str, own: &Path) -> Option<Warning> {
     let folder = own.parent()?;

@@ -10,7 +10,6 @@ use super::caller_auth::AuthChoice;
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::kind::DependencyKind;
-use super::pool;
 use super::section::Section;
 use super::value_type::{ValueType, string};
 
@@ -27,13 +26,17 @@ pub struct GroupMember {
 const ALLOWED: &str = "a table of prefixes and dependencies, such as { docs = \"doc_server\" }, or a \
                        list of dependencies";
 
+/// Allowed members of a pool.
+pub(super) const POOL_MEMBERS: &str =
+    "a list of 1 to 32 dependencies with kind = \"model\", or with kind = \"http\"";
+
 /// Reads `members`, of a group or a pool. Returns `None` for a dependency of another kind.
 pub(super) fn read(
     section: &mut Section<'_>,
     kind: Option<DependencyKind>,
 ) -> Option<Vec<GroupMember>> {
     if kind == Some(DependencyKind::Pool) {
-        return section.get("members", &members().described_as(pool::ALLOWED));
+        return section.get("members", &members().described_as(POOL_MEMBERS));
     }
     let members = section.get("members", &members());
     let is_group = kind == Some(DependencyKind::McpGroup);

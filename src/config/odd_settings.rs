@@ -10,6 +10,7 @@ use breakerbox_policy::Symptom;
 
 use super::dependency::DependencyConfig;
 use super::fallback::{FallbackConfig, FallbackKind};
+use super::odd_secret::warn_of_secret;
 use super::section::Section;
 
 /// Warns about one dependency, after its table was read.
@@ -200,43 +201,6 @@ fn check_headers(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
-/// Warns of a secret that was hardly meant as it is.
-pub(super) fn warn_of_secret(section: &Section<'_>, key: &str, value: &str) {
-    if let Some(text) = odd_secret(value) {
-        section.warn(key, text.to_owned());
-    }
-}
-
-/// Returns what is odd about a secret.
-fn odd_secret(value: &str) -> Option<&'static str> {
-    const PLACEHOLDERS: [&str; 7] = [
-        "yourapikey",
-        "yourkey",
-        "yourtoken",
-        "yoursecret",
-        "changeme",
-        "replaceme",
-        "insertkeyhere",
-    ];
-    let value = value.trim();
-    if value.contains("${") && value.contains('}') {
-        return Some(
-            "it is used literally: variables are not put in, set the key itself by a variable of \
-             BREAKERBOX__",
-        );
-    }
-    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
-    if is_quoted('"') || is_quoted('\'') {
-        return Some("the quotes are a part of it, which is hardly meant");
-    }
-    let last = value.rsplit(' ').next().unwrap_or(value);
-    let letters = last.chars().filter(char::is_ascii_alphanumeric);
-    let plain: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
-    let is_bracketed = last.starts_with('<') && last.ends_with('>');
-    let is_placeholder = PLACEHOLDERS.iter().any(|word| plain.contains(word));
-    (is_bracketed || is_placeholder).then_some("it looks like a placeholder, not like a secret")
-}
-
 fn check_command(section: &Section<'_>, config: &DependencyConfig) {
     let Some(mcp) = config.mcp.as_ref().filter(|mcp| !mcp.command.is_empty()) else {
         return;
@@ -254,31 +218,5 @@ fn check_command(section: &Section<'_>, config: &DependencyConfig) {
         let full = std::path::absolute(cwd).unwrap_or_else(|_| cwd.clone());
         let text = format!("there is no such folder: {}", full.display());
         section.warn("cwd", text);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::odd_secret;
-
-    #[test]
-    fn edge_7_a_secret_that_was_hardly_meant_is_known() {
-        for odd in [
-            "YOUR_API_KEY",
-            "Bearer <token>",
-            "changeme-changeme",
-            "${OPENAI_API_KEY}",
-            "\"0123456789abcdef\"",
-        ] {
-            assert!(odd_secret(odd).is_some(), "{odd}");
-        }
-        for good in [
-            "sk-abcdefabcdefabc",
-            "a-token-of-my-own",
-            "Bearer abc",
-            "$1{",
-        ] {
-            assert!(odd_secret(good).is_none(), "{good}");
-        }
     }
 }

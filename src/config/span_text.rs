@@ -1,6 +1,6 @@
 //! Durations in texts, as people write them: `250ms`, `1h 30m`.
 //!
-//! A capital `M` is a month for the parser, where everyone else means a minute. It is never taken.
+//! A capital `M` is a month for the parser, and a minute for most people. It is never taken.
 
 use std::time::Duration;
 

@@ -75,10 +75,13 @@ pub(super) fn advice(
     let all = KnownKeys::new();
     let place = SectionPlace::of(path);
     let is_in_dependency = place.owner.is_some();
+    if let Some(meant) = in_section(path, key) {
+        return Some(place.renamed(meant));
+    }
     if let Some(found) = place.named(&all, key, is_in_dependency) {
         return Some(found);
     }
-    if let Some(meant) = switch(path, key).or_else(|| in_section(path, key)) {
+    if let Some(meant) = switch(path, key) {
         return Some(place.renamed(meant));
     }
     if let Some(meant) = foreign_names::meant(key, is_in_dependency) {
@@ -147,7 +150,7 @@ fn without_unit(key: &str) -> Option<&str> {
     units.iter().find_map(|unit| key.strip_suffix(unit))
 }
 
-/// Recognizes a dependency whose name has a dot.
+/// Recognizes a dependency with a dot in its name.
 fn dotted_name(path: &str, key: &str, value: &Value) -> Option<KeyAdvice> {
     let ValueKind::Table(table) = &value.kind else {
         return None;

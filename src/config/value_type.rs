@@ -273,7 +273,7 @@ fn show_span(value: &Value) -> String {
 pub(super) fn long_span(value: &Value, default: &str) -> Option<String> {
     /// Of a number without a unit.
     const LONG: Duration = Duration::from_secs(3_600);
-    /// Of a text, whose unit was written.
+    /// Of a text with its unit.
     const LONG_TEXT: Duration = Duration::from_secs(6 * 3_600);
     const SHORT: Duration = Duration::from_secs(60);
     let usual = humantime::parse_duration(default.trim_matches('"'));

@@ -83,7 +83,7 @@ impl Telemetry {
     }
 }
 
-/// Crates whose events a filter may choose.
+/// Crates with events that a filter may choose.
 const TARGETS: [&str; 22] = [
     "actix",
     "actix_rt",
