@@ -7,6 +7,7 @@
 
 // layers
 mod dotenv;
+mod empty_variables;
 mod loader;
 mod source;
 mod table_lists;
@@ -23,6 +24,7 @@ mod known_keys;
 mod masking;
 mod misplaced_value;
 mod section;
+mod span_text;
 mod unknown_key;
 mod url;
 mod value_type;
@@ -60,12 +62,15 @@ mod bulkhead;
 mod chaos;
 mod classify;
 mod configured_override;
+mod dangerous_settings;
 mod dead_settings;
 mod fallback;
 mod fallback_targets;
 mod health;
 mod hedge;
 mod keys;
+mod odd_secret;
+mod odd_settings;
 mod rate_limit;
 mod retry;
 mod throttle;
@@ -101,6 +106,8 @@ pub(crate) use credential_names::{holds_credentials, is_credential_name, is_cred
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};
+#[cfg(feature = "cli")]
+pub(crate) use gateway::may_create;
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
@@ -121,6 +128,7 @@ pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use schema::schema;
 pub use secret::Secret;
+pub use span_text::parse_duration;
 pub use token_limit::{TokenLimitConfig, TokensOf};
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
@@ -283,7 +291,8 @@ fn read(
     if !report.problems.is_empty() {
         return Err(ConfigError::new(report.problems));
     }
-    let warnings = std::mem::take(&mut report.warnings);
+    let mut warnings = std::mem::take(&mut report.warnings);
+    warnings.extend(dangerous_settings::check_files(&report));
     Ok(Settings {
         environment: sources.environment.clone(),
         files: sources.found().map(Path::to_owned).collect(),
@@ -354,6 +363,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         has_auth,
         &section.section("dependencies"),
     );
+    dangerous_settings::check(&settings, &section);
     section.finish();
     settings
 }
@@ -395,6 +405,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
     mcp_group::check(&dependencies, table);
     pool::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
+    odd_settings::check_same_address(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }

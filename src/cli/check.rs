@@ -77,6 +77,9 @@ pub(crate) fn run(
     let origins = ConfigOrigins(&settings.environment, settings.files());
     write!(out, "{origins}")?;
     write_values(&values, out)?;
+    if let Some(warning) = serve::doubtful_filter() {
+        writeln!(err, "breakerbox: warning: {warning}")?;
+    }
     for warning in settings.warnings() {
         writeln!(err, "breakerbox: warning: {warning}")?;
     }

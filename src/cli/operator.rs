@@ -99,7 +99,7 @@ pub(crate) struct OperateArgs {
 
 /// Parses a duration. A number without a unit is not guessed.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| match text.parse::<f64>() {
+    breakerbox::config::parse_duration(text).map_err(|error| match text.parse::<f64>() {
         Ok(_) => format!("it needs a unit: {text}s, {text}m or {text}h"),
         Err(_) => format!("{error}; allowed: a number with a unit, such as 90s, 10m or 1h 30m"),
     })

@@ -1,12 +1,13 @@
 //! The section `admin`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::gateway::GatewayConfig;
+use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{address, string};
+use super::value_type::{address, secret_text, string};
 
 /// The admin side of the sidecar.
 ///
@@ -38,7 +39,7 @@ impl Default for AdminConfig {
 /// Reads `admin`, which cannot share the gateway's address.
 pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminConfig {
     let default = AdminConfig::default();
-    let token = string("a text of at least 16 letters", |token| token.len() >= 16).secret();
+    let token = secret_text("a text of at least 16 letters", |token| token.len() >= 16);
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
@@ -56,14 +57,31 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         let allowed = "a loopback address, or to set admin.token too";
         section.conflict("bind", reason, allowed);
     }
+    if let Some(token) = &settings.token {
+        odd_secret::warn_of_secret(&section, "token", token.expose());
+    }
     if settings.state.is_some() && settings.token.is_none() && !section.is_bad("token") {
         let text = "without admin.token there are no orders that it could keep";
         section.warn("state", text.to_owned());
     }
-    if gateway.bind == settings.bind && settings.bind.port() != 0 {
+    if is_same_listener(gateway.bind, settings.bind) {
         let reason = "the gateway listens there already";
         section.conflict("bind", reason, "an address other than gateway.bind");
     }
     section.finish();
     settings
+}
+
+/// Returns true if a second listener could not be opened: an address stands for all of its machine.
+fn is_same_listener(one: SocketAddr, other: SocketAddr) -> bool {
+    if one.port() != other.port() || one.port() == 0 {
+        return false;
+    }
+    let covers = |all: IpAddr, ip: IpAddr| match all {
+        IpAddr::V4(_) => all.is_unspecified() && ip.is_ipv4(),
+        // It takes the addresses of version 4 too.
+        IpAddr::V6(_) => all.is_unspecified(),
+    };
+    let (one, other) = (one.ip(), other.ip());
+    one == other || covers(one, other) || covers(other, one)
 }

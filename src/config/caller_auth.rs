@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::is_http_url;
-use super::value_type::{ValueType, one_of, string};
+use super::value_type::{ValueType, one_of, secret_text, string};
 
 /// Credentials that callers have to present; any one of them is enough.
 ///
@@ -81,7 +82,7 @@ pub(super) fn read_choice(section: &mut Section<'_>) -> AuthChoice {
 
 /// Reads `auth`. Returns `None` if it is off, or is not given.
 pub(super) fn read(mut section: Section<'_>) -> Option<CallerAuth> {
-    let token = string(
+    let token = secret_text(
         "a text of at least 16 characters, without spaces",
         |token| token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()),
     );
@@ -99,6 +100,9 @@ pub(super) fn read(mut section: Section<'_>) -> Option<CallerAuth> {
         .into_iter()
         .map(Secret::new)
         .collect();
+    for token in &tokens {
+        odd_secret::warn_of_secret(&section, "tokens", token.expose());
+    }
     if section.present && tokens.is_empty() && !has_jwt && !section.is_bad("tokens") {
         let reason = "no caller could present anything";
         section.conflict_here(reason, "tokens, a table jwt, or \"off\"");

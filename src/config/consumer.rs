@@ -155,7 +155,10 @@ fn check(
         let kinds = dependencies.iter();
         let http = kinds.filter(|(_, one)| is_http(one.kind));
         let names: Vec<&str> = http.map(|(name, _)| name.as_str()).collect();
-        format!("an HTTP dependency: {}", names.join(", "))
+        match names.is_empty() {
+            true => "an HTTP dependency, and there is none".to_owned(),
+            false => format!("an HTTP dependency: {}", names.join(", ")),
+        }
     };
     if !consumer.dependency.is_empty() {
         match dependencies.get(&consumer.dependency) {

@@ -22,11 +22,11 @@ use super::probe::{self, ProbeConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
-use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
+use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url, without_scheme};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
     breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
-    hedge, keys, rate_limit, retry, throttle, timeout, workers,
+    hedge, keys, odd_settings, rate_limit, retry, throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -150,6 +150,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         fleet,
     };
     dead_settings::check(&section, &config);
+    odd_settings::check(&section, &config);
     section.finish();
     config
 }
@@ -201,7 +202,7 @@ fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<S
         }
         _ => string(URL, is_http_url),
     };
-    let url = section.get_if_set("url", &url);
+    let url = section.get_if_set("url", &url.mistaken_by(without_scheme));
     let needs_url = match kind {
         Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
         Some(DependencyKind::Model) => Some("kind = \"model\" needs it"),

@@ -12,7 +12,7 @@ use breakerbox_policy::{ProbeLease, Rate};
 use super::secret::Secret;
 use super::section::Section;
 use super::upstream_tls::{check_pair, pem_file};
-use super::value_type::{duration, integer, one_of, rate, string};
+use super::value_type::{duration, integer, one_of, rate, secret_text, string};
 
 /// The fleet that this replica belongs to.
 ///
@@ -146,7 +146,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FleetConfig> {
     let label = string("a text of 1 to 64 letters", |text| {
         !text.trim().is_empty() && text.chars().count() <= 64 && !text.contains(char::is_control)
     });
-    let token = string("a text of at least 1 letter", |token| !token.is_empty()).secret();
+    let token = secret_text("a text of at least 1 letter", |token| !token.is_empty());
     let config = FleetConfig {
         servers: servers.unwrap_or_default(),
         name: section.get_or("name", &string(NAME, is_name), default.name),

@@ -395,6 +395,19 @@ pub(super) fn meant(key: &str, is_in_dependency: bool) -> Option<&'static str> {
     found.map(|(meant, _)| *meant)
 }
 
+/// Returns the key that is meant by a name with a letter wrong; short names are near to many.
+pub(super) fn nearly(key: &str, of_dependency: bool) -> Option<&'static str> {
+    if !of_dependency || key.len() < 6 {
+        return None;
+    }
+    let names = OF_DEPENDENCY
+        .iter()
+        .flat_map(|(_, names)| names.iter().copied());
+    let near = breakerbox_actors::nearest_word(key, names)?;
+    let one_off = near.len().abs_diff(key.len()) <= 1;
+    meant(near, true).filter(|meant| one_off && !meant.contains(' '))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::known_keys::KnownKeys;

@@ -108,12 +108,28 @@ impl AccessLogTarget {
                     .parent()
                     .filter(|parent| !parent.as_os_str().is_empty());
                 match parent.is_none_or(Path::is_dir) {
-                    true => Ok(()),
+                    true => may_create(parent.unwrap_or(Path::new("."))),
                     false => Err(io::Error::other("there is no folder for it")),
                 }
             }
         }
     }
+}
+
+/// Checks that a file can be created in a folder, as far as that can be seen without doing it.
+///
+/// # Errors  The folder may not be written by this process.
+#[cfg(unix)]
+pub(crate) fn may_create(folder: &Path) -> io::Result<()> {
+    use nix::unistd::{AccessFlags, access};
+    let refused = |_| io::Error::other("this process may create no file in its folder");
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(refused)
+}
+
+/// Other systems tell it only when the file is created.
+#[cfg(not(unix))]
+pub(crate) fn may_create(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Returns true if a file is empty, or begins as an access log does: lines must not end up in another
@@ -242,6 +258,10 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
     };
     if settings.max_buffered < settings.max_replay_body {
         let text = "bodies above gateway.max_buffered cannot be kept, and are refused";
+        section.warn("max_replay_body", text.to_owned());
+    }
+    if settings.max_replay_body > settings.max_body && section.is_given("max_replay_body") {
+        let text = "it has no effect above gateway.max_body: longer bodies are refused";
         section.warn("max_replay_body", text.to_owned());
     }
     section.finish();

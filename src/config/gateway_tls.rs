@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::section::Section;
-use super::upstream_tls::{check_pair, pem_file};
+use super::upstream_tls::{check_pair, check_swapped, pem_file};
 
 /// Files of the gateway's own TLS, in PEM format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<GatewayTls> {
     let key = pem_file(&mut section, "key");
     let client_ca = pem_file(&mut section, "client_ca");
     check_pair(&section);
+    check_swapped(&section, cert.as_deref());
     if is_given && !section.has("cert") && !section.has("key") {
         let reason = "tls.cert and tls.key are missing";
         section.conflict_here(reason, "both tls.cert and tls.key, or to leave it out");

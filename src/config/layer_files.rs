@@ -192,10 +192,30 @@ pub(super) fn no_environment(environment: &str, own: &Path) -> Problem {
     };
     let reason = format!("there is no file for the environment {environment:?}{near}");
     let allowed = match known.is_empty() {
-        true => "the name of a file in that folder".to_owned(),
-        false => format!("the name of a file in that folder: {}", known.join(", ")),
+        true => "the name of a file in that folder; an empty one is enough".to_owned(),
+        false => format!(
+            "the name of a file in that folder: {}; an empty {environment}.toml is enough",
+            known.join(", ")
+        ),
     };
     Problem::of_layer(reason, &allowed, &own.display().to_string())
+}
+
+/// Returns the warning about a file with nearly the name of the environment, which has no file of its own.
+/// `own`: the path of that file.
+pub(super) fn nearly_named(environment: &str, own: &Path) -> Option<Warning> {
+    let folder = own.parent()?;
+    let files = names(folder, |path| {
+        path.extension().is_some_and(|kind| kind == "toml")
+    });
+    let known = files.iter().filter_map(|file| file.strip_suffix(".toml"));
+    let known: Vec<&str> = known.filter(|name| *name != "default").collect();
+    let near = nearest_word(environment, known.iter().copied())?;
+    Some(Warning {
+        key: String::new(),
+        text: format!("it is not read: the environment is {environment:?}, and not {near:?}"),
+        origin: folder.join(format!("{near}.toml")).display().to_string(),
+    })
 }
 
 /// Describes a name that no file can have.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment as EnvironmentSource, Map, Source as _, Value};
 
 use super::dotenv::{self, DotEnvContent};
+use super::empty_variables;
 use super::layer_files::{self, is_environment, is_missing};
 use super::problem::{ConfigError, Problem, Warning};
 use super::source::{CollectedValues, LayerRank, SingleValue, ValueOrigin, read_toml};
@@ -128,6 +129,9 @@ impl Loader {
         let mut warnings = around.warnings;
         warnings.extend(unknown(&around.dotenv, in_file));
         warnings.extend(unknown(&around.variables, variable));
+        let (dotenv, process) = (&around.dotenv, &around.variables);
+        let found = (&mut problems, &mut warnings);
+        empty_variables::report((dotenv, &in_file), (process, &variable), found);
         #[cfg(feature = "gateway")]
         let proxies = around.variables.clone();
         let mut layers = standard(&around.dotenv, in_file);
@@ -321,8 +325,11 @@ impl Loader {
             return Vec::new();
         }
         let own = dir.join(format!("{environment}.toml"));
-        if is_named && is_folder && is_missing(&own) {
-            problems.push(layer_files::no_environment(environment, &own));
+        if is_folder && is_missing(&own) {
+            match is_named {
+                true => problems.push(layer_files::no_environment(environment, &own)),
+                false => warnings.extend(layer_files::nearly_named(environment, &own)),
+            }
         }
         let default = dir.join("default.toml");
         if self.needs_default && self.dir.is_some() && is_folder && is_missing(&default) {

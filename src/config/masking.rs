@@ -80,6 +80,8 @@ pub(super) fn show(value: &Value) -> String {
             format!("{{ {} }}", entries.join(", "))
         }
         ValueKind::Nil => "nothing".to_owned(),
+        // Its figures written out would fill the screen.
+        ValueKind::Float(number) if number.abs() >= 1e17 => format!("{number:e}"),
         _ => value.to_string(),
     }
 }

@@ -114,7 +114,12 @@ pub(super) fn read(
         return None;
     }
     if is_stdio && !section.has("command") {
-        let needs = "kind = \"mcp_stdio\" needs it";
+        let needs = match section.has("url") {
+            true => {
+                "kind = \"mcp_stdio\" needs it; for a server with a url, did you mean kind = \"mcp_http\"?"
+            }
+            false => "kind = \"mcp_stdio\" needs it",
+        };
         section.conflict("command", needs, "the name or the path of a program");
     }
     let limit = if is_stdio { THREE } else { NonZeroU32::MIN };

@@ -26,15 +26,19 @@ pub struct GroupMember {
 const ALLOWED: &str = "a table of prefixes and dependencies, such as { docs = \"doc_server\" }, or a \
                        list of dependencies";
 
+/// Allowed members of a pool.
+pub(super) const POOL_MEMBERS: &str =
+    "a list of 1 to 32 dependencies with kind = \"model\", or with kind = \"http\"";
+
 /// Reads `members`, of a group or a pool. Returns `None` for a dependency of another kind.
 pub(super) fn read(
     section: &mut Section<'_>,
     kind: Option<DependencyKind>,
 ) -> Option<Vec<GroupMember>> {
-    let members = section.get("members", &members());
     if kind == Some(DependencyKind::Pool) {
-        return members;
+        return section.get("members", &members().described_as(POOL_MEMBERS));
     }
+    let members = section.get("members", &members());
     let is_group = kind == Some(DependencyKind::McpGroup);
     if section.has("members") && !is_group {
         let reason = "it applies to kind = \"mcp_group\" and \"pool\"";
@@ -135,7 +139,11 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
                 Some(Some(DependencyKind::McpStdio | DependencyKind::McpHttp)) => continue,
                 Some(_) => format!("{} is no MCP server", member.name),
                 None => {
-                    let known = dependencies.keys().map(String::as_str);
+                    let servers = dependencies.iter().filter(|(name, other)| {
+                        let is_server = other.kind.is_some_and(DependencyKind::is_mcp);
+                        *name != owner && is_server
+                    });
+                    let known = servers.map(|(name, _)| name.as_str());
                     let near = match nearest_word(&member.name, known) {
                         Some(near) => format!(", did you mean {near}?"),
                         None => String::new(),

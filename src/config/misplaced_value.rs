@@ -173,7 +173,7 @@ fn shown(value: &Value, usual: &str) -> String {
 }
 
 fn is_span(text: &str) -> bool {
-    humantime::parse_duration(text.trim()).is_ok()
+    super::span_text::parse_duration(text.trim()).is_ok()
 }
 
 #[cfg(test)]

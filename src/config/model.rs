@@ -10,7 +10,9 @@ use super::kind::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
 use super::token_limit::{self, TokenLimitConfig};
-use super::value_type::{TICK, ValueType, YEAR, boolean, bytes, duration, one_of, string};
+use super::value_type::{
+    TICK, ValueType, YEAR, boolean, bytes, duration, one_of, secret_text, string,
+};
 use crate::model_api::Api;
 
 /// Choice of the breaker and the pause of a call.
@@ -105,7 +107,7 @@ pub(super) fn read(
     kind: Option<DependencyKind>,
     limits: ContentLimits,
 ) -> Option<ModelConfig> {
-    let key = string("a text of one line, in ASCII", is_key).secret();
+    let key = secret_text("a text of one line, in ASCII", is_key);
     let header = string("the name of a header", is_header);
     let size = bytes("\"16MB\", from 1KB to 1GB", 1_000..=1_000_000_000);
     let (repeats, keys) = (one_of(REPEATS), one_of(KEYS));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::section::Section;
+use super::source::LayerRank;
 use super::url::{URL, is_http_url};
 use super::value_type::{TICK, boolean, count, duration, number, string};
 
@@ -92,8 +93,36 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
             "to leave it out, or a build with --features otel",
         );
     }
+    warn_of_no_endpoint(&section, &settings);
     section.finish();
     settings
+}
+
+/// Warns of settings without an endpoint to send to. Standard variables are set for other programs
+/// too.
+fn warn_of_no_endpoint(section: &Section<'_>, settings: &OtelConfig) {
+    if settings.endpoint.is_some() || section.is_bad("endpoint") {
+        return;
+    }
+    let default = OtelConfig::default();
+    let is_set = [
+        ("headers", !settings.headers.is_empty()),
+        (
+            "service_name",
+            settings.service_name != default.service_name,
+        ),
+        (
+            "sample_ratio",
+            (settings.sample_ratio - default.sample_ratio).abs() > f64::EPSILON,
+        ),
+        ("interval", settings.interval != default.interval),
+    ];
+    for (key, is_set) in is_set {
+        if is_set && section.rank_of(key) > LayerRank::Standard {
+            let text = "it has no effect without otel.endpoint: nothing is exported";
+            section.warn(key, text.to_owned());
+        }
+    }
 }
 
 /// Parses `name=value,name=value`, with `%XX` for special characters in a value.

@@ -65,6 +65,8 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let mut headers = BTreeMap::new();
     let is_http = kind.is_some_and(DependencyKind::is_http);
     for (name, (value, _)) in given {
+        // Blanks and line ends around it come from files and shells; none of them can be sent.
+        let value = Secret::new(value.expose().trim());
         if is_http && !is_name(&name) {
             let key = format!("headers.{name}");
             let reason = "it is no header that can be set";

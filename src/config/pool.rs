@@ -8,7 +8,7 @@ use super::credential_names::holds_credentials;
 use super::dependency::DependencyConfig;
 use super::fallback::{FallbackKind, FallbackOn};
 use super::kind::DependencyKind;
-use super::mcp_group::GroupMember;
+use super::mcp_group::{GroupMember, POOL_MEMBERS as ALLOWED};
 use super::section::Section;
 use super::url::origin;
 use super::value_type::one_of;
@@ -40,9 +40,6 @@ const CHOICES: &[(&str, PoolChoice)] = &[
 
 /// Maximum number of members: each call asks every one of them at most once.
 const MAX_MEMBERS: usize = 32;
-
-const ALLOWED: &str =
-    "a list of 1 to 32 dependencies with kind = \"model\", or with kind = \"http\"";
 
 /// Reads `choose`. `members`: as they were read. Returns `None` for a dependency of another kind.
 pub(super) fn read(
@@ -141,7 +138,13 @@ fn check_members(
     let mut known: Vec<(&str, &DependencyConfig, &'static str)> = Vec::new();
     for name in &pool.members {
         let Some(config) = dependencies.get(name) else {
-            let near = nearest_word(name, dependencies.keys().map(String::as_str));
+            let near = nearest_word(
+                name,
+                dependencies
+                    .keys()
+                    .map(String::as_str)
+                    .filter(|other| *other != owner),
+            );
             let near = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
             let reason = format!("there is no dependency {name:?}{near}");
             table.conflict(&key, reason, ALLOWED);

@@ -41,6 +41,17 @@ pub(super) fn read(mut section: Section<'_>) -> RecorderConfig {
         max_queue: section.get_or("max_queue", &count(10_000_000), default.max_queue),
         max_bytes: section.get_or("max_bytes", &most, default.max_bytes),
     };
+    if settings.path.is_none() {
+        // A file that names each default says nothing.
+        let is_set = [
+            ("max_bytes", settings.max_bytes != default.max_bytes),
+            ("max_queue", settings.max_queue != default.max_queue),
+        ];
+        for (key, _) in is_set.iter().filter(|(_, is_set)| *is_set) {
+            let text = "it has no effect without recorder.path: nothing is recorded";
+            section.warn(key, text.to_owned());
+        }
+    }
     section.finish();
     settings
 }

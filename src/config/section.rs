@@ -15,7 +15,7 @@ use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
 use super::unknown_key;
-use super::value_type::{ValueType, long_number};
+use super::value_type::{ValueType, long_span};
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
@@ -45,6 +45,8 @@ pub(super) struct KeyDescription {
     pub(super) schema: serde_json::Value,
 }
 
+/// Number of keys above which a message names only the one that was probably meant.
+const MANY: usize = 20;
 /// Displayed form of a missing value without a default.
 const NOT_SET: &str = "(not set)";
 
@@ -74,7 +76,8 @@ impl<'a> Section<'a> {
             report,
             values: BTreeMap::new(),
             known: BTreeSet::new(),
-            present: value.is_some(),
+            // What is no table is one problem: nothing else is missing in it.
+            present: value.is_some_and(|value| matches!(value.kind, ValueKind::Table(_))),
             idle: false,
         };
         match value.map(|value| &value.kind) {
@@ -208,6 +211,13 @@ impl<'a> Section<'a> {
         self.ask(key, shape);
         let value = self.values.get(key)?;
         let shown = (shape.given)(value);
+        let is_home = matches!(&value.kind, ValueKind::String(text) if text.starts_with("~/"));
+        if is_home && shape.allowed.contains("the path of") {
+            let reason = "~ is not your home here, did you mean the whole path?".to_owned();
+            let origin = ValueOrigin::of(value);
+            self.push(path, Some(shown), Some(reason), &shape.allowed, &origin);
+            return None;
+        }
         if let Some(parsed) = (shape.parse)(value) {
             let given = (shown, ValueOrigin::of(value));
             self.report.borrow_mut().given.insert(path, given);
@@ -306,7 +316,7 @@ impl<'a> Section<'a> {
         match given {
             Some(given) => {
                 let value = self.values.get(key).filter(|_| shape.is_span);
-                if let Some(text) = value.and_then(|value| long_number(value, &shown)) {
+                if let Some(text) = value.and_then(|value| long_span(value, &shown)) {
                     self.warn(key, text);
                 }
                 given
@@ -343,8 +353,21 @@ impl<'a> Section<'a> {
     pub(super) fn warn(&self, key: &str, text: String) {
         let path = self.path_of(key);
         let mut report = self.report.borrow_mut();
-        let origin = report.given.get(&path).map(|(_, origin)| origin.clone());
-        let origin = origin.unwrap_or_else(ValueOrigin::built_in).place;
+        let below = format!("{path}.");
+        // A section has the place of its first key.
+        let given = report.given.get(&path).or_else(|| {
+            let mut after = report.given.range(below.clone()..);
+            after
+                .next()
+                .filter(|(key, _)| key.starts_with(&below))
+                .map(|(_, given)| given)
+        });
+        let origin = given.map(|(_, origin)| origin.clone());
+        let own = || self.values.get(key).map(ValueOrigin::of);
+        let origin = origin
+            .or_else(own)
+            .unwrap_or_else(ValueOrigin::built_in)
+            .place;
         report.warnings.push(Warning {
             key: path,
             text,
@@ -373,6 +396,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns the layer of a key; that of the defaults if it was not given.
+    pub(super) fn rank_of(&self, key: &str) -> LayerRank {
+        let origin = self.values.get(key).map(ValueOrigin::of);
+        origin.map_or(LayerRank::BuiltIn, |origin| origin.rank)
+    }
+
     /// Returns true if the key was given, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
@@ -390,7 +419,7 @@ impl<'a> Section<'a> {
         let given = self.report.borrow().given.get(&path).cloned();
         let (shown, origin) = match given {
             Some((shown, origin)) => (Some(shown), origin),
-            None => (None, self.origin()),
+            None => (None, self.told_origin()),
         };
         self.push(path, shown, Some(reason.into()), allowed, &origin);
     }
@@ -398,13 +427,22 @@ impl<'a> Section<'a> {
     /// Reports that the section itself is not allowed.
     pub(super) fn conflict_here(&self, reason: &str, allowed: &str) {
         let path = self.path.clone();
-        self.push(path, None, Some(reason.to_owned()), allowed, &self.origin());
+        let origin = self.told_origin();
+        self.push(path, None, Some(reason.to_owned()), allowed, &origin);
     }
 
     /// Returns the origin of the section: its first value in the lowest layer.
     pub(super) fn origin(&self) -> ValueOrigin {
         let table = self.values.clone().into_iter().collect();
         ValueOrigin::of(&Value::new(None, ValueKind::Table(table)))
+    }
+
+    /// Returns the origin to show: an empty table has no line, and nothing in it was built in.
+    fn told_origin(&self) -> ValueOrigin {
+        match self.present && self.values.is_empty() {
+            true => ValueOrigin::new(LayerRank::BuiltIn, "an empty section"),
+            false => self.origin(),
+        }
     }
 
     /// Reports keys that do not belong to the chosen kind. A key from a lower layer than the choice
@@ -471,7 +509,11 @@ impl<'a> Section<'a> {
                 self.path_of(key),
                 Some(show_unknown(key, near, value)),
                 Some(reason),
-                &allowed.unwrap_or_else(|| known.join(", ")),
+                &allowed.unwrap_or_else(|| match near {
+                    // A long list would hide the one that was meant.
+                    Some(near) if known.len() > MANY => near.to_owned(),
+                    _ => known.join(", "),
+                }),
                 &origin,
             );
         }

@@ -66,12 +66,18 @@ pub(super) fn advice(
             " with a unit in its value, such as \"250ms\"",
         ));
     }
+    if let Some(advice) = dotted_name(path, key, value) {
+        return Some(advice);
+    }
     if let Some(advice) = misplaced_table(path, key, value) {
         return Some(advice);
     }
     let all = KnownKeys::new();
     let place = SectionPlace::of(path);
     let is_in_dependency = place.owner.is_some();
+    if let Some(meant) = in_section(path, key) {
+        return Some(place.renamed(meant));
+    }
     if let Some(found) = place.named(&all, key, is_in_dependency) {
         return Some(found);
     }
@@ -83,6 +89,9 @@ pub(super) fn advice(
     }
     if let Some(own) = nearest_word(key, known.iter().copied()) {
         return Some(KeyAdvice::here(own, ""));
+    }
+    if let Some(meant) = foreign_names::nearly(key, is_in_dependency) {
+        return Some(place.renamed(meant));
     }
     let found = place.named(&all, key, !is_in_dependency);
     found.or_else(|| place.similar(&all, key))
@@ -103,6 +112,14 @@ fn switch(path: &str, key: &str) -> Option<&'static str> {
             "override = { mode = \"disable\", reason = \"…\" } beside this section to take the \
              breaker out; \"off\" takes out one of its rules",
         ),
+        _ => None,
+    }
+}
+
+/// Returns the key that a name stands for in one section only, relative to the dependency.
+fn in_section(path: &str, key: &str) -> Option<&'static str> {
+    match (path.split('.').nth(2)?, folded(key).as_str()) {
+        ("hedge", "after" | "wait" | "timeout" | "threshold") => Some("hedge.delay"),
         _ => None,
     }
 }
@@ -131,6 +148,22 @@ fn without_unit(key: &str) -> Option<&str> {
         "_ms", "_millis", "_secs", "_seconds", "_sec", "_s", "_minutes", "_min",
     ];
     units.iter().find_map(|unit| key.strip_suffix(unit))
+}
+
+/// Recognizes a dependency with a dot in its name.
+fn dotted_name(path: &str, key: &str, value: &Value) -> Option<KeyAdvice> {
+    let ValueKind::Table(table) = &value.kind else {
+        return None;
+    };
+    let owner = path.strip_prefix("dependencies.")?;
+    let is_dependency = ["kind", "url", "command"]
+        .iter()
+        .any(|key| table.contains_key(*key));
+    (is_dependency && !owner.contains('.')).then(|| {
+        let meant = format!("dependencies.{owner}_{key}");
+        let text = format!("a dot ends a name, did you mean [{meant}]?");
+        KeyAdvice::elsewhere(text, &[meant])
+    })
 }
 
 /// Recognizes a dependency outside of `dependencies`.

@@ -1,6 +1,8 @@
 //! The section `tls` of an HTTP dependency.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use super::section::Section;
 use super::value_type::string;
@@ -32,6 +34,7 @@ pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<Upstre
     let name = string("a host name or an address, without a port", is_name);
     let server_name = section.get("server_name", &name);
     check_pair(&section);
+    check_swapped(&section, cert.as_deref());
     if is_given && url.is_some_and(|url| !url.starts_with("https://")) {
         let reason = "the url of the dependency does not begin with https://";
         section.conflict_here(reason, "to leave it out, or a url with https://");
@@ -50,10 +53,34 @@ pub(super) fn pem_file(section: &mut Section<'_>, key: &'static str) -> Option<P
     const ALLOWED: &str = "the path of a file in PEM format";
     let path = PathBuf::from(section.get(key, &string(ALLOWED, |path| !path.is_empty()))?);
     if !path.is_file() {
-        let reason = "there is no such file, or it may not be read";
+        let full = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let reason = match path.is_relative() {
+            true => format!(
+                "there is no such file, or it may not be read: {}",
+                full.display()
+            ),
+            false => "there is no such file, or it may not be read".to_owned(),
+        };
         section.conflict(key, reason, ALLOWED);
     }
     Some(path)
+}
+
+/// Reports a file of a private key in place of the certificate.
+pub(super) fn check_swapped(section: &Section<'_>, cert: Option<&Path>) {
+    // EDGE-8: bounded; a chain of certificates is shorter.
+    const MOST: u64 = 64 * 1024;
+    let mut text = Vec::new();
+    let read = cert.filter(|path| path.is_file()).and_then(|path| {
+        let file = File::open(path).ok()?;
+        file.take(MOST).read_to_end(&mut text).ok()
+    });
+    let text = String::from_utf8_lossy(&text);
+    let is_key = text.contains("PRIVATE KEY-----") && !text.contains("-----BEGIN CERTIFICATE");
+    if read.is_some() && is_key {
+        let reason = "it holds a private key: are tls.cert and tls.key swapped?";
+        section.conflict("cert", reason, "a file with a certificate in PEM format");
+    }
 }
 
 /// Reports a certificate without a key, and a key without a certificate.

@@ -50,6 +50,20 @@ pub(super) fn is_http_url(url: &str) -> bool {
     !host.is_empty() && port.parse::<u16>().is_ok() && sound(url)
 }
 
+/// Returns what is wrong with an address that has no scheme.
+pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
+    let config::ValueKind::String(text) = &value.kind else {
+        return None;
+    };
+    let host = text.split(['/', ':']).next().unwrap_or_default();
+    let is_near = host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok();
+    let scheme = if is_near { "http" } else { "https" };
+    let meant = format!("{scheme}://{text}");
+    let is_bare = !text.contains("://") && (is_near || host.contains('.'));
+    let is_plain = is_bare && !text.contains('@') && is_http_url(&meant);
+    is_plain.then(|| format!("it has no scheme, did you mean {meant:?}?"))
+}
+
 /// Returns the origin of an address: scheme, host and port.
 pub(super) fn origin(url: &str) -> String {
     if let Some((path, _)) = unix_socket(url) {

@@ -12,6 +12,7 @@ use config::{Value, ValueKind};
 use serde_json::{Value as Json, json};
 
 use super::masking::{self, MASK};
+use super::span_text;
 
 // One place for what files and code may set.
 pub(super) use breakerbox_policy::judgement::{TICK, YEAR};
@@ -63,6 +64,7 @@ impl<'a, T: 'a> ValueType<'a, T> {
     /// Accepts a word too, as `None`.
     pub(super) fn or_word(self, word: &'static str) -> ValueType<'a, Option<T>> {
         let (parse, show, given) = (self.parse, self.show, self.given);
+        let mistake = self.mistake;
         let or_word = ValueType::new(
             format!("{}, or \"{word}\"", self.allowed),
             move |value| {
@@ -76,6 +78,7 @@ impl<'a, T: 'a> ValueType<'a, T> {
         );
         ValueType {
             is_span: self.is_span,
+            mistake,
             ..or_word.shown_by(given)
         }
         .schema(any_of([self.schema, json!({ "const": word })]))
@@ -84,6 +87,12 @@ impl<'a, T: 'a> ValueType<'a, T> {
     /// Formats given values in another way.
     pub(super) fn shown_by(mut self, given: fn(&Value) -> String) -> Self {
         self.given = given;
+        self
+    }
+
+    /// Says more about a value that cannot be used.
+    pub(super) fn mistaken_by(mut self, mistake: fn(&Value) -> Option<String>) -> Self {
+        self.mistake = mistake;
         self
     }
 
@@ -229,13 +238,17 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Du
     let parse = move |value: &Value| {
         let duration = match float(value) {
             Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-            None => humantime::parse_duration(text(value)?).ok(),
+            None => span_text::parse_duration(text(value)?).ok(),
         };
         duration.filter(|duration| range.contains(duration))
     };
     let span = ValueType::new(allowed, parse, move |value| format!("\"{}\"", show(*value)));
     ValueType {
         is_span: true,
+        mistake: |value| {
+            let text = text(value).filter(|text| text.contains('M'))?;
+            span_text::parse_duration(text).err()
+        },
         ..span.shown_by(show_span).schema(schema)
     }
 }
@@ -255,21 +268,38 @@ fn show_span(value: &Value) -> String {
     }
 }
 
-/// Warns of a number without a unit that is a long time in seconds, where the default is short:
-/// milliseconds were meant. `default`: as it is shown.
-pub(super) fn long_number(value: &Value, default: &str) -> Option<String> {
-    const LONG: f64 = 3_600.0;
+/// Warns of a duration that is implausibly long where the default is short: another unit was meant.
+/// `default`: as it is shown.
+pub(super) fn long_span(value: &Value, default: &str) -> Option<String> {
+    /// Of a number without a unit.
+    const LONG: Duration = Duration::from_secs(3_600);
+    /// Of a text with its unit.
+    const LONG_TEXT: Duration = Duration::from_secs(6 * 3_600);
     const SHORT: Duration = Duration::from_secs(60);
-    let seconds = float(value).filter(|seconds| *seconds >= LONG)?;
     let usual = humantime::parse_duration(default.trim_matches('"'));
     // Without a limit by default, an hour is long too.
     if usual.is_ok_and(|usual| usual >= SHORT) {
         return None;
     }
-    let span = Duration::try_from_secs_f64(seconds).ok()?;
+    if let Some(seconds) = float(value) {
+        let span = Duration::try_from_secs_f64(seconds).ok();
+        let span = humantime::format_duration(span.filter(|span| *span >= LONG)?);
+        return Some(format!(
+            "{seconds} without a unit is in seconds, {span} in all: did you mean \"{seconds}ms\"?"
+        ));
+    }
+    let given = text(value)?;
+    let span = span_text::parse_duration(given).ok();
+    let span = span.filter(|span| *span >= LONG_TEXT)?;
+    let number = given.strip_suffix('m').map(str::trim_end);
+    let number = number.filter(|number| number.parse::<f64>().is_ok());
+    let advice = match number {
+        Some(number) => format!("did you mean \"{number}ms\"?"),
+        None => "is the unit right?".to_owned(),
+    };
     let span = humantime::format_duration(span);
     Some(format!(
-        "{seconds} without a unit is in seconds, {span} in all: did you mean \"{seconds}ms\"?"
+        "{given:?} is {span}, far above what is usual: {advice}"
     ))
 }
 
@@ -336,11 +366,37 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
     ValueType::new(allowed, parse, |text| format!("{text:?}")).schema(schema)
 }
 
+/// A secret in one line that fulfils `good`, without the blanks and line ends around it: those come
+/// from files and shells, and cannot be sent.
+pub(super) fn secret_text(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
+    let parse = move |value: &Value| {
+        let text = text(value)?;
+        let is_line = !text.chars().any(char::is_control);
+        (is_line && good(text)).then(|| text.to_owned())
+    };
+    let mistake = |value: &Value| {
+        let has_control = text(value)?.chars().any(char::is_control);
+        has_control.then(|| "it has a line end or a control character within".to_owned())
+    };
+    let secret = ValueType::new(allowed, parse, |text| format!("{text:?}"));
+    ValueType {
+        mistake,
+        ..secret.secret().schema(json!({ "type": "string" }))
+    }
+}
+
 /// An address to listen on.
 pub(super) fn address() -> ValueType<'static, SocketAddr> {
     let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
-    let text = string(allowed, |_| true);
-    text.map(|text| text.trim().parse().ok(), SocketAddr::to_string)
+    let any = string(allowed, |_| true);
+    let address = any.map(|text| text.trim().parse().ok(), SocketAddr::to_string);
+    address.mistaken_by(|value| {
+        let port = text(value)?.strip_prefix("localhost:")?;
+        let port = port.parse::<u16>().ok()?;
+        Some(format!(
+            "a name is no address, did you mean \"127.0.0.1:{port}\"?"
+        ))
+    })
 }
 
 /// One of two types: the first that parses. `split` selects the type for display.

@@ -10,6 +10,8 @@ use super::section::Section;
 pub(super) const OURS: &str = "BREAKERBOX";
 /// Prefix of variables that set a key.
 pub(super) const PREFIX: &str = "BREAKERBOX__";
+/// Beginning of names that were written with an underscore too many.
+const SPLIT: &str = "BREAKER_BOX_";
 /// Variable that names the environment.
 pub(super) const ENVIRONMENT: &str = "BREAKERBOX_ENV";
 /// Names that a variable for the folder of the configuration might have, without their beginning.
@@ -56,7 +58,9 @@ pub(super) fn unknown(
     let ours = sorted.into_iter().filter(|(name, value)| {
         let begins = name.get(..OURS.len());
         let looks_ours = begins.is_some_and(|begin| begin.eq_ignore_ascii_case(OURS));
-        looks_ours
+        // Their second word is the first part of a key, so they are hardly another program's.
+        let is_split = name.len() > SPLIT.len() && name.starts_with(SPLIT);
+        (looks_ours || is_split)
             && !name.starts_with(PREFIX)
             && *name != ENVIRONMENT
             && !is_of_a_cluster(name, value)
@@ -75,7 +79,9 @@ fn advice(name: &str) -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
         letters.collect::<String>().to_ascii_lowercase()
     };
-    let given = plain(&name[OURS.len()..]);
+    let is_split = name.starts_with(SPLIT);
+    let begin = if is_split { SPLIT.len() } else { OURS.len() };
+    let given = plain(&name[begin..]);
     let keys = super::Settings::keys();
     let meant = keys.iter().find(|key| plain(key) == given);
     let of_key = |key: &str| {
@@ -203,6 +209,7 @@ mod tests {
             ),
             ("BREAKERBOX_CONFIG", "--config DIR"),
             ("BREAKERBOX_CONFIG_DIR", "--config DIR"),
+            ("BREAKER_BOX__ADMIN__TOKEN", "BREAKERBOX__ADMIN__TOKEN?"),
             ("BREAKERBOX_LOG", "RUST_LOG"),
             (
                 "BREAKERBOX_DEPENDENCIES_API_COLOUR",

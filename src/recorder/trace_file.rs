@@ -32,8 +32,12 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     if !folder.is_dir() {
         return Err(other("its folder does not exist"));
     }
-    occupant(path)?;
-    occupant(&older(path)).map(drop)
+    let found = occupant(path)?;
+    occupant(&older(path))?;
+    match found {
+        Occupant::Empty(_) => Ok(()),
+        Occupant::Nothing | Occupant::Trace(_) => crate::config::may_create(folder),
+    }
 }
 
 /// Creates the file. An existing trace is renamed to `<path>.1`, in place of an older one.

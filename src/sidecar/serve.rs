@@ -35,6 +35,7 @@ use source::ConfigSource;
 use start_guard::StartGuard;
 use telemetry::SidecarExport;
 
+pub use crate::sidecar::observe::telemetry::doubtful_filter;
 pub use privacy::forbid_inspection;
 pub use source::{ConfigChoice, RefusedConfig, check, loader, readable_admin};
 
@@ -69,8 +70,8 @@ enum SidecarError {
     Admin(#[from] admin::ServeError),
     #[error("{0}")]
     State(String),
-    #[error("the recorder's file cannot be written: {0}")]
-    Recorder(io::Error),
+    #[error("{0}")]
+    Recorder(String),
     #[error("a server on 127.0.0.1 cannot be started: {0}")]
     Simulated(io::Error),
     #[cfg(feature = "otel")]
@@ -101,7 +102,9 @@ fn in_use(cause: &io::Error) -> &'static str {
 impl SidecarError {
     fn end(&self) -> ServeEnd {
         match self {
-            Self::Config(_) | Self::Unservable(_) | Self::State(_) => ServeEnd::WrongUse,
+            Self::Config(_) | Self::Unservable(_) | Self::State(_) | Self::Recorder(_) => {
+                ServeEnd::WrongUse
+            }
             _ => ServeEnd::Failed,
         }
     }
@@ -156,6 +159,9 @@ pub async fn run(
             return Ok(error.end());
         }
     };
+    if let Some(warning) = doubtful_filter() {
+        writeln!(err, "breakerbox: warning: {warning}")?;
+    }
     for warning in sidecar.settings.warnings() {
         writeln!(err, "breakerbox: warning: {warning}")?;
     }
@@ -206,7 +212,12 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
     let mut plan = ServicePlan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
-    let runtime = Runtime::start(started.map_err(SidecarError::Recorder)?).await?;
+    let started = started.map_err(|error| {
+        let allowed = "the path of a new file, or of a trace that a recorder has written";
+        let problem = dependencies::file_problem(&settings, "recorder.path", &error, allowed);
+        SidecarError::Recorder(problem)
+    })?;
+    let runtime = Runtime::start(started).await?;
     let served = match open(&settings, &plan, &runtime).await {
         Ok(served) => served,
         Err(error) => {

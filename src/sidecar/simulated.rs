@@ -158,7 +158,7 @@ struct FaultQuery {
 
 impl FaultQuery {
     fn broken(&self) -> Result<ActiveFault, String> {
-        let given = self.for_.as_deref().map(humantime::parse_duration);
+        let given = self.for_.as_deref().map(crate::config::parse_duration);
         let span = given.transpose();
         let span = span.map_err(|error| format!("for: {error}, allowed: such as 30s or 1m\n"))?;
         // An end beyond the range of the clock counts as none.

@@ -125,6 +125,8 @@ pub(crate) fn check(
     if !folder.metadata().map_err(unusable)?.is_dir() {
         return Err(unusable(io::ErrorKind::NotADirectory.into()));
     }
+    // The file is replaced by a new one at each write, and has its lock beside it.
+    crate::config::may_create(folder).map_err(unusable)?;
     sections(&read(path)?)
 }
 

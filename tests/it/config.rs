@@ -18,12 +18,16 @@ mod models;
 #[cfg(feature = "cli")]
 mod newcomers;
 #[cfg(feature = "cli")]
+mod odd;
+#[cfg(feature = "cli")]
 mod operation;
 mod otel;
 mod problems;
 #[cfg(feature = "cli")]
 mod reload;
 mod schema;
+#[cfg(feature = "cli")]
+mod silent;
 mod table_lists;
 
 use std::path::{Path, PathBuf};
@@ -294,7 +298,9 @@ fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     for (name, text) in files {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("it is in the folder")).expect("a folder");
-        std::fs::write(path, text).expect("a file for the test");
+        std::fs::write(&path, text).expect("a file for the test");
+        // Some have secrets, which would be warned of if others could read them.
+        credentials::set_mode(&path, 0o600);
     }
     folder
 }

@@ -293,8 +293,10 @@ fn reachable(bind: SocketAddr) -> SocketAddr {
 }
 
 fn variable() -> Option<Secret> {
-    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
-    token.map(Secret::new)
+    let token = std::env::var(TOKEN).ok()?;
+    // As the configuration reads it: a line end of a shell belongs to no token.
+    let token = token.trim();
+    (!token.is_empty()).then(|| Secret::new(token))
 }
 
 fn read_token(path: &Path) -> Result<Secret, ClientError> {

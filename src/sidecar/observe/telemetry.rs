@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 
-use breakerbox_actors::{printable_json, printable_line};
+use breakerbox_actors::{nearest_word, printable_json, printable_line};
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -81,6 +81,62 @@ impl Telemetry {
         let given = std::env::var("RUST_LOG").unwrap_or_default();
         parse_filter(&given).map(drop)
     }
+}
+
+/// Crates with events that a filter may choose.
+const TARGETS: [&str; 22] = [
+    "actix",
+    "actix_rt",
+    "async_nats",
+    "axum",
+    "breakerbox",
+    "breakerbox_actors",
+    "breakerbox_policy",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "notify",
+    "opentelemetry",
+    "opentelemetry_sdk",
+    "reqwest",
+    "rmcp",
+    "rustls",
+    "tokio",
+    "tonic",
+    "tower",
+    "tower_http",
+    "tracing",
+];
+/// Levels of events.
+const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+
+/// Returns the warning about a word of `RUST_LOG` that is neither a level nor a known target: as the
+/// name of a target it silences everything else.
+///
+/// # Source  Rule EDGE-7 in docs/rules.md.
+pub fn doubtful_filter() -> Option<String> {
+    doubtful(&std::env::var("RUST_LOG").unwrap_or_default())
+}
+
+fn doubtful(filter: &str) -> Option<String> {
+    let is_known = |word: &str| {
+        let lower = word.to_ascii_lowercase();
+        let begin = word.split("::").next().unwrap_or(word).replace('-', "_");
+        let is_number = word.len() == 1 && word.bytes().all(|byte| byte.is_ascii_digit());
+        LEVELS.contains(&&*lower) || is_number || TARGETS.contains(&&*begin)
+    };
+    let words = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    let mut words = words.filter(|word| !word.contains(['=', '[']));
+    let word = words.find(|word| !is_known(word))?;
+    let near = nearest_word(&word.to_ascii_lowercase(), LEVELS.into_iter());
+    let near = near.map_or(".".to_owned(), |near| format!(", did you mean {near}?"));
+    Some(format!(
+        "RUST_LOG: {word:?} is no level{near} As a target it leaves out the events of all others"
+    ))
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
@@ -265,5 +321,23 @@ mod tests {
             matches!(second, Err(TelemetryError::AlreadySet(_))),
             "{first:?}"
         );
+    }
+
+    #[test]
+    fn edge_7_a_word_that_is_no_level_is_doubted() {
+        let said = doubtful("inof").unwrap();
+        assert!(said.contains("did you mean info?"), "{said}");
+        assert!(doubtful("info,mymod").is_some());
+        for good in [
+            "",
+            "info",
+            "INFO,hyper",
+            "breakerbox::mcp",
+            "warn,h2=off",
+            "2",
+            "[call]",
+        ] {
+            assert_eq!(doubtful(good), None, "{good}");
+        }
     }
 }

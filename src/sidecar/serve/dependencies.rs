@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use breakerbox_actors::printable;
+use breakerbox_actors::{nearest_word, printable};
 use breakerbox_policy::CountedNoun;
 
 use crate::config::{
-    AuthChoice, CallerAuth, DependencyConfig, DependencyKind, KeySource, Settings,
+    AccessLogTarget, AuthChoice, CallerAuth, DependencyConfig, DependencyKind, KeySource, Settings,
 };
 use crate::recorder;
 use crate::sidecar::admin::OrderFile;
@@ -136,8 +137,10 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
     let all = all.filter_map(|(name, one)| {
         if one.kind.is_none() {
             return Some(format!(
-                "dependencies.{name}.kind: it is missing; only a program with its own code may leave \
-                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\", \"mcp_group\", \"model\", \"pool\" or \"simulated\""
+                "dependencies.{name}.kind: it is missing{}; only a program with its own code may leave \
+                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\", \"mcp_group\", \"model\", \"pool\" or \"simulated\"{}",
+                near_name(settings, name),
+                place_of(settings, &format!("dependencies.{name}.")),
             ));
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;
@@ -146,6 +149,23 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         Some(format!("dependencies.{name}.url: {problem}, allowed: {allowed}"))
     });
     own.into_iter().chain(all).collect()
+}
+
+/// Returns the advice about a name that is nearly one of a dependency with a kind.
+fn near_name(settings: &Settings, name: &str) -> String {
+    let all = settings.dependencies.iter();
+    let known = all.filter(|(_, one)| one.kind.is_some());
+    let near = nearest_word(name, known.map(|(other, _)| other.as_str()));
+    near.map_or(String::new(), |near| format!(", did you mean {near}?"))
+}
+
+/// Returns the place of the first value that was given below a section, in brackets.
+fn place_of(settings: &Settings, begin: &str) -> String {
+    let mut given = settings.effective().iter();
+    let given = given.find(|one| !one.is_default && one.key.starts_with(begin));
+    given.map_or(String::new(), |one| {
+        format!(" ({})", printable(&one.origin))
+    })
 }
 
 /// Returns the problem of a configuration without a dependency.
@@ -191,7 +211,40 @@ pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
     let state =
         state.map(|error| file_problem(settings, "admin.state", &error, state_file::ALLOWED));
     let files = trace.into_iter().chain(access).chain(state);
+    let files = files.chain(one_file_twice(settings));
     files.chain(key_file_problems(settings)).collect()
+}
+
+/// Returns the problem of two keys that name one file: each would overwrite what the other has written.
+fn one_file_twice(settings: &Settings) -> Option<String> {
+    let access = settings.gateway.access_log.as_ref();
+    let access = access.and_then(|log| match log {
+        AccessLogTarget::File(path) => Some(path),
+        AccessLogTarget::Stdout => None,
+    });
+    let named = [
+        ("admin.state", settings.admin.state.as_ref()),
+        ("gateway.access_log", access),
+        ("recorder.path", settings.recorder.path.as_ref()),
+    ];
+    let place = |path: &PathBuf| -> PathBuf {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        folder.join(path.file_name().unwrap_or_default())
+    };
+    let named = named.into_iter();
+    let named: Vec<_> = named
+        .filter_map(|(key, path)| Some((key, place(path?))))
+        .collect();
+    let mut pairs = named.iter().enumerate();
+    pairs.find_map(|(index, (key, path))| {
+        let (other, _) = named[..index].iter().find(|(_, other)| other == path)?;
+        let reason = format!("{other} names the same file");
+        Some(file_problem(settings, key, &reason, "a file of its own"))
+    })
 }
 
 /// Returns the problems of files with the keys of issuers: with a wrong one, no caller gets in.

@@ -8,7 +8,7 @@ use super::folder_with;
 
 /// A mistake: its description, the file or the variables or the arguments, the exit code, and words
 /// that the message must have, in any case.
-struct Mistake {
+pub(super) struct Mistake {
     what: &'static str,
     text: &'static str,
     variables: &'static [(&'static str, &'static str)],
@@ -17,7 +17,11 @@ struct Mistake {
     words: &'static [&'static str],
 }
 
-const fn file(what: &'static str, text: &'static str, words: &'static [&'static str]) -> Mistake {
+pub(super) const fn file(
+    what: &'static str,
+    text: &'static str,
+    words: &'static [&'static str],
+) -> Mistake {
     Mistake {
         what,
         text,
@@ -29,14 +33,18 @@ const fn file(what: &'static str, text: &'static str, words: &'static [&'static 
 }
 
 /// A mistake that can be used, and is warned of.
-const fn warned(what: &'static str, text: &'static str, words: &'static [&'static str]) -> Mistake {
+pub(super) const fn warned(
+    what: &'static str,
+    text: &'static str,
+    words: &'static [&'static str],
+) -> Mistake {
     Mistake {
         code: 0,
         ..file(what, text, words)
     }
 }
 
-const fn variable(
+pub(super) const fn variable(
     what: &'static str,
     variables: &'static [(&'static str, &'static str)],
     code: i32,
@@ -52,7 +60,7 @@ const fn variable(
     }
 }
 
-const fn line(
+pub(super) const fn line(
     what: &'static str,
     arguments: &'static [&'static str],
     words: &'static [&'static str],
@@ -523,7 +531,12 @@ fn command(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[test]
 fn cfg_1_each_mistake_can_be_repaired_from_its_message_alone() {
     assert!(MISTAKES.len() >= 75, "{}", MISTAKES.len());
-    let bad: Vec<String> = MISTAKES.iter().filter_map(|one| tried(one).err()).collect();
-    let (bad_ones, all) = (bad.len(), MISTAKES.len());
+    all_are_told(MISTAKES);
+}
+
+/// Tries each mistake, and shows all that are not told well enough.
+pub(super) fn all_are_told(mistakes: &[Mistake]) {
+    let bad: Vec<String> = mistakes.iter().filter_map(|one| tried(one).err()).collect();
+    let (bad_ones, all) = (bad.len(), mistakes.len());
     assert!(bad.is_empty(), "{bad_ones} of {all}\n{}", bad.join("\n"));
 }

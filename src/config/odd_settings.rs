@@ -1,0 +1,222 @@
+//! Warnings about settings of a dependency that contradict each other, and about values that were
+//! hardly meant.
+//!
+//! All of them are usable: nothing here is a problem.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use breakerbox_policy::Symptom;
+
+use super::dependency::DependencyConfig;
+use super::fallback::{FallbackConfig, FallbackKind};
+use super::odd_secret::warn_of_secret;
+use super::section::Section;
+
+/// Warns about one dependency, after its table was read.
+pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
+    check_breaker(section, config);
+    check_retry(section, config);
+    check_waits(section, config);
+    check_fallbacks(section, &config.fallbacks);
+    check_model(section, config);
+    check_headers(section, config);
+    check_command(section, config);
+}
+
+fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
+    let settings = &config.settings;
+    let breaker = &settings.breaker;
+    if let (Some(slow), Some(attempt), Some(_)) = (
+        breaker.slow_call,
+        settings.timeout.attempt,
+        breaker.slow_rate,
+    ) && slow > attempt
+        && section.is_given("breaker.slow_call")
+    {
+        let attempt = humantime::format_duration(attempt);
+        let text = format!("no call is that slow: timeout.attempt ends each after {attempt}");
+        section.warn("breaker.slow_call", text);
+    }
+    if let (Some(limit), Some(attempt)) = (&breaker.half_open.limit, settings.timeout.attempt)
+        && limit.after < attempt
+    {
+        let attempt = humantime::format_duration(attempt);
+        let text = format!("it ends before a probe can: timeout.attempt is {attempt}");
+        section.warn("breaker.half_open_limit.after", text);
+    }
+    if settings
+        .classify
+        .rejected
+        .0
+        .contains(&Symptom::StatusClass(5))
+    {
+        let text = "faults of the dependency count as mistakes of its callers, so that the breaker \
+                    does not see them";
+        section.warn("classify.rejected", text.to_owned());
+    }
+}
+
+fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
+    let retry = &config.settings.retry;
+    let is_single = retry.max_attempts.get() == 1;
+    if is_single
+        && retry.on_open
+        && section.is_given("retry.max_attempts")
+        && section.is_given("retry.on_open")
+    {
+        let text = "it has no effect: retry.max_attempts is 1";
+        section.warn("retry.on_open", text.to_owned());
+    }
+    let is_zero = retry
+        .budget
+        .is_some_and(|budget| budget.ratio <= 0.0 && budget.floor_per_second == 0);
+    if is_zero && !is_single {
+        let text = "a budget of nothing allows no retry: give a ratio or a floor_per_second";
+        section.warn("retry.budget.ratio", text.to_owned());
+    }
+}
+
+/// Warns of a wait that the limit of the whole call always ends first.
+fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
+    let settings = &config.settings;
+    let Some(total) = settings.timeout.total else {
+        return;
+    };
+    let of_rate = settings.rate_limit.map(|limit| limit.max_wait);
+    let mut waits: Vec<(&str, Option<Duration>)> = vec![
+        ("bulkhead.max_wait", Some(settings.bulkhead.max_wait)),
+        ("rate_limit.max_wait", of_rate),
+        ("throttle.max_wait", Some(settings.throttle.max_wait)),
+    ];
+    if let Some(model) = &config.model {
+        waits.push(("timeout.first_token", model.limits.first_token));
+        waits.push(("timeout.gap", model.limits.gap));
+    }
+    for (key, wait) in waits {
+        if wait.is_some_and(|wait| wait > total) && section.is_given(key) {
+            let total = humantime::format_duration(total);
+            let text = format!("timeout.total ends the call before, after {total}");
+            section.warn(key, text);
+        }
+    }
+}
+
+fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
+    // An entry with a problem has no place in the list.
+    if section.list_len("fallback") != all.len() {
+        return;
+    }
+    let is_cache = |one: &FallbackConfig| matches!(one.kind, FallbackKind::StaleCache { .. });
+    for (index, fallback) in all.iter().enumerate() {
+        let mut before = all[..index].iter().filter(|other| is_cache(other));
+        let is_same = |other: &FallbackConfig| fallback.on.iter().all(|on| other.on.contains(on));
+        if is_cache(fallback) && before.any(is_same) {
+            let text = "it has the same answers as the stale_cache before it";
+            section.warn(&format!("fallback[{index}].kind"), text.to_owned());
+        }
+        let FallbackKind::Fixed {
+            content_type, body, ..
+        } = &fallback.kind
+        else {
+            continue;
+        };
+        let is_json = content_type.split(';').next().is_some_and(|kind| {
+            let kind = kind.trim();
+            kind == "application/json" || kind.ends_with("+json")
+        });
+        let broken = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
+        if let Some(error) = broken.filter(|_| is_json && !body.is_empty()) {
+            let (line, column) = (error.line(), error.column());
+            let text = format!(
+                "it is no JSON (line {line}, column {column}), and content_type says that it is"
+            );
+            section.warn(&format!("fallback[{index}].body"), text);
+        }
+    }
+}
+
+/// Warns of fallbacks that call the same address, once all dependencies are known.
+pub(super) fn check_same_address(
+    dependencies: &BTreeMap<String, DependencyConfig>,
+    table: &Section<'_>,
+) {
+    for (owner, config) in dependencies {
+        // Another model of one provider is a fallback of its own.
+        let Some(url) = config.url.as_ref().filter(|_| config.model.is_none()) else {
+            continue;
+        };
+        for (index, fallback) in config.fallbacks.iter().enumerate() {
+            let FallbackKind::Dependency { name, .. } = &fallback.kind else {
+                continue;
+            };
+            let other = dependencies.get(name).and_then(|other| other.url.as_ref());
+            if name != owner && other == Some(url) {
+                let text = format!("{name} has the same url as {owner}, so it fails with it");
+                table.warn(&format!("{owner}.fallback[{index}].name"), text);
+            }
+        }
+    }
+}
+
+fn check_model(section: &Section<'_>, config: &DependencyConfig) {
+    let Some(model) = &config.model else {
+        return;
+    };
+    let url = config.url.as_deref().unwrap_or_default();
+    let ends = [
+        "/chat/completions",
+        "/messages",
+        "/responses",
+        "/embeddings",
+    ];
+    let path = url.trim_end_matches('/');
+    if let Some(end) = ends.iter().find(|end| path.ends_with(*end)) {
+        let base = &path[..path.len() - end.len()];
+        let text = format!("callers' paths are appended to it, did you mean {base:?}?");
+        section.warn("url", text);
+    }
+    let Some(key) = &model.key else {
+        return;
+    };
+    let key = key.expose();
+    let begin = key.get(.."bearer ".len()).unwrap_or_default();
+    if begin.eq_ignore_ascii_case("bearer ") && model.key_header.is_none() {
+        let text = "the key alone belongs here: Bearer is put before it where the API has it";
+        section.warn("key", text.to_owned());
+    }
+    warn_of_secret(section, "key", key);
+    let mut names = config.outbound.headers.keys();
+    if names.any(|name| name.eq_ignore_ascii_case("authorization")) && model.key_header.is_none() {
+        let text = "headers.authorization is set too: leave out one of the two";
+        section.warn("key", text.to_owned());
+    }
+}
+
+fn check_headers(section: &Section<'_>, config: &DependencyConfig) {
+    let mcp = config.mcp.as_ref().map(|mcp| &mcp.headers);
+    let headers = mcp.unwrap_or(&config.outbound.headers);
+    for (name, value) in headers {
+        warn_of_secret(section, &format!("headers.{name}"), value.expose());
+    }
+}
+
+fn check_command(section: &Section<'_>, config: &DependencyConfig) {
+    let Some(mcp) = config.mcp.as_ref().filter(|mcp| !mcp.command.is_empty()) else {
+        return;
+    };
+    let is_text = section.has("args") && section.list_len("args") == 0;
+    if let [one] = &mcp.args[..]
+        && is_text
+        && one.contains(' ')
+    {
+        let text = "all of it is one argument: give a list, such as [\"-y\", \"a-server\"]; in a \
+                    variable, commas separate them";
+        section.warn("args", text.to_owned());
+    }
+    if let Some(cwd) = mcp.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+        let full = std::path::absolute(cwd).unwrap_or_else(|_| cwd.clone());
+        let text = format!("there is no such folder: {}", full.display());
+        section.warn("cwd", text);
+    }
+}
