@@ -87,7 +87,9 @@ impl NatsConnection {
         let (tell, standing) = watch::channel(Standing::default());
         let (tell_problem, problem) = watch::channel(None);
         // EDGE-8: addresses alone, without the credentials that they may have.
-        let named = servers.iter().map(|one| format!("{}:{}", one.host(), one.port()));
+        let named = servers
+            .iter()
+            .map(|one| format!("{}:{}", one.host(), one.port()));
         let named = named.collect::<Vec<_>>().join(", ");
         let options = ConnectOptions::new()
             .name(name)
@@ -275,7 +277,10 @@ mod tests {
         let refused = Event::ClientError(ClientError::Other("authorization violation".to_owned()));
         note_problem(&tell, "127.0.0.1:4222", &refused);
         let told = problem.borrow_and_update().clone();
-        assert_eq!(told.as_deref(), Some("127.0.0.1:4222: authorization violation"));
+        assert_eq!(
+            told.as_deref(),
+            Some("127.0.0.1:4222: authorization violation")
+        );
         note_problem(&tell, "127.0.0.1:4222", &refused);
         note_problem(&tell, "127.0.0.1:4222", &Event::Disconnected);
         assert!(!problem.has_changed().unwrap());

@@ -66,7 +66,7 @@ pub(crate) fn durations(data: &[u8]) {
     let given = Value::new(None, ValueKind::String(text.clone()));
     let span = value_type::duration(Duration::ZERO..=Duration::MAX);
     // The default of a span is short for each of them.
-    let _ = value_type::long_number(&given, "\"1s\"");
+    let _ = value_type::long_span(&given, "\"1s\"");
     let _ = (span.given)(&given);
     if let Some(found) = (span.parse)(&given) {
         let shown = (span.show)(&found);

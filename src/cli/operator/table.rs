@@ -241,7 +241,10 @@ mod tests {
     #[test]
     fn ops_l_the_reason_does_not_repeat_the_health() {
         let told = |health: &str, line: &str| why(&json!({"health": health, "line": line}));
-        assert_eq!(told("down", "down 2 min: 500; no calls"), "2 min: 500; no calls");
+        assert_eq!(
+            told("down", "down 2 min: 500; no calls"),
+            "2 min: 500; no calls"
+        );
         assert_eq!(told("down", "down: no worker runs"), "no worker runs");
         assert_eq!(told("ok", "recovering 2 s: 500"), "recovering 2 s: 500");
     }
