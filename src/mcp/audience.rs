@@ -188,6 +188,8 @@ pub(crate) struct CallSide {
     pub(crate) listener: Option<Arc<dyn CallListener>>,
     /// Noted with each sign of progress.
     pub(crate) progress: Option<AttemptProgress>,
+    /// The limit of the attempt, of a request that no worker makes.
+    pub(crate) attempt: Option<Duration>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
     /// The lowest level of log messages that the caller has set for its session.
