@@ -43,6 +43,9 @@ const USUAL_AGAIN: Duration = Duration::from_secs(1);
 /// Number of times that a broken stream is asked for again without a message in between.
 const MAX_AGAIN: u32 = 5;
 
+/// Number of events after which other tasks have a turn.
+const TURN_EVENTS: usize = 64;
+
 /// HTTP client for one server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct HttpSender {
@@ -332,7 +335,13 @@ impl HttpLink {
             } else {
                 events.feed(&part);
             }
+            let mut number: usize = 0;
             while let Some(event) = events.next() {
+                number += 1;
+                if number.is_multiple_of(TURN_EVENTS) {
+                    // CALL-9: one server's events delay no call of another one.
+                    tokio::task::yield_now().await;
+                }
                 let outcome = self.taken(connection, id, event).await;
                 if let Some(outcome) = outcome {
                     return StreamEnd::Answered(outcome);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
 use super::connection::{Connection, LineSender};
@@ -77,6 +77,11 @@ async fn write_line<W: AsyncWrite + Unpin>(writer: &mut W, line: Vec<Bytes>) -> 
     writer.flush().await
 }
 
+/// Number of lines after which other tasks have a turn.
+const TURN_LINES: usize = 64;
+/// Number of bytes after which other tasks have a turn.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// A line, as far as it was read.
 #[derive(Debug)]
 enum ReadLine {
@@ -90,6 +95,8 @@ struct LineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     max_line: usize,
+    /// Number of lines and of bytes since other tasks had a turn.
+    turn: (usize, usize),
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
@@ -98,6 +105,17 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             reader: BufReader::with_capacity(BUFFER, reader),
             line: Vec::new(),
             max_line,
+            turn: (0, 0),
+        }
+    }
+
+    /// Lets other tasks have a turn after a number of lines or bytes.
+    async fn take_turns(&mut self) {
+        let (lines, bytes) = self.turn;
+        if lines >= TURN_LINES || bytes >= TURN_BYTES {
+            // CALL-9: a server that writes without a pause delays no call of another one.
+            self.turn = (0, 0);
+            yield_now().await;
         }
     }
 
@@ -106,6 +124,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     /// # Errors  The output has ended, or has no structure.
     async fn next(&mut self) -> Result<ReadLine, Option<String>> {
         loop {
+            self.take_turns().await;
             let piece = match self.reader.fill_buf().await {
                 Ok([]) => return Err(None),
                 Ok(piece) => piece,
@@ -117,6 +136,8 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             let taken = read.unwrap_or(0);
             let is_end = self.line.last() == Some(&b'\n');
             self.reader.consume(taken);
+            self.turn.0 += usize::from(is_end);
+            self.turn.1 += taken;
             if self.line.len() > self.max_line {
                 return self.skip(is_end).await;
             }
@@ -145,6 +166,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
         tracing::debug!(length, "a line is longer than max_line, and is skipped");
         while !is_end {
+            self.take_turns().await;
             let piece = match self.reader.fill_buf().await {
                 Ok([]) | Err(_) => return Err(None),
                 Ok(piece) => piece,
@@ -153,6 +175,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             let taken = end.map_or(piece.len(), |end| end + 1);
             scanner.feed(&piece[..taken]);
             self.reader.consume(taken);
+            self.turn.1 += taken;
             is_end = end.is_some();
         }
         Ok(ReadLine::TooLong(scanner.found()))
@@ -187,7 +210,7 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
         };
         if connection.is_asked() {
             // The tasks that answer come before further questions.
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         match read {
             IncomingText::Unknown => stray = 0,
@@ -218,10 +241,14 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
     use tokio::io::ReadBuf;
 
+    use super::super::connection::Link;
+    use super::super::server_state::ServerState;
+    use super::super::settings::McpSettings;
     use super::*;
 
     /// A reader of this many letters without a line end.
@@ -247,6 +274,29 @@ mod tests {
         assert!(end.contains("more than 100000 bytes"), "{end}");
         let read = 50_000_000 - lines.reader.get_ref().0;
         assert!(read <= 100_000 + 2 * BUFFER, "{read} bytes were read");
+    }
+
+    #[tokio::test]
+    async fn call_9_a_server_that_writes_without_a_pause_lets_other_tasks_go_on() {
+        let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+        let notice = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n";
+        for (line, number) in [("\n", 64_000), (notice, 6_400)] {
+            let text = line.repeat(number);
+            let link = Link::Pipe(std::sync::Mutex::new(None));
+            let connection = Connection::new(link, Arc::default(), &state, None);
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&turns);
+            let other = tokio::spawn(async move {
+                loop {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+            });
+            read_lines(text.as_bytes(), connection).await;
+            other.abort();
+            let turns = turns.load(Ordering::Relaxed);
+            assert!(turns >= number / TURN_LINES - 1, "{turns} turns: {line}");
+        }
     }
 
     #[tokio::test]
