@@ -111,6 +111,28 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
     front.end().await;
 }
 
+/// Writes a line with its own call's id in the place of ID, and returns the answer of the caller.
+async fn answer_to(front: &Front, line: &str) -> Value {
+    let caller = front.caller();
+    let asking = caller.call("lines", json!({ "line": line }));
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    answer.unwrap_or_else(|_| panic!("{line}"))
+}
+
+#[tokio::test]
+async fn mcp_3_m6_a_tools_result_that_is_no_object_is_an_error() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    for result in ["null", "\"x\"", "[1]", "3"] {
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{result}}}");
+        let error = &answer_to(&front, &line).await["error"];
+        let text = error["message"].as_str().unwrap_or_default();
+        assert!(text.contains("is no object"), "{result}: {error}");
+    }
+    front.end().await;
+}
+
 #[tokio::test]
 async fn mcp_5_a8_what_belongs_to_one_callers_call_is_told_to_no_other() {
     let Some(front) = Front::open("older", "").await else {
