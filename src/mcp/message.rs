@@ -153,11 +153,36 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 struct ErrorBody<'a> {
-    code: i64,
+    #[serde(borrow)]
+    code: &'a RawValue,
     #[serde(borrow, default)]
-    message: Cow<'a, str>,
+    message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+}
+
+impl ErrorBody<'_> {
+    /// Returns the code. Some programs write a whole number as `7.0`.
+    fn code(&self) -> Option<i32> {
+        let text = self.code.get();
+        text.parse().ok().or_else(|| whole(text)?.parse().ok())
+    }
+
+    /// Returns the message; that of a server which has none, or a `null`, is empty. Another value is
+    /// told as it was written.
+    fn message(&self) -> String {
+        let raw = self.message.map(RawValue::get).unwrap_or_default();
+        serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned())
+    }
+}
+
+/// Returns the whole number that a number in another form is, such as `7.0` or `7e0`.
+fn whole(text: &str) -> Option<String> {
+    /// Larger numbers are not exact in this form.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number: f64 = text.parse().ok()?;
+    let is_whole = number.fract() == 0.0 && number.abs() < EXACT;
+    is_whole.then(|| format!("{number:.0}"))
 }
 
 /// Keeps a `null` apart from a member that is missing.
@@ -229,8 +254,8 @@ fn read_error(text: &Bytes, raw: &RawValue) -> Option<RpcError> {
     let object = raw.get().starts_with('{').then(|| raw.get())?;
     let body: ErrorBody<'_> = serde_json::from_str(object).ok()?;
     Some(RpcError {
-        code: i32::try_from(body.code).ok()?,
-        message: body.message.into_owned(),
+        code: body.code()?,
+        message: body.message(),
         data: body.data.map(|raw| part_of(text, raw)),
     })
 }
@@ -462,6 +487,30 @@ mod tests {
             panic!("{error:?}");
         };
         assert_eq!(error.data.unwrap().as_str(), "[]");
+    }
+
+    #[test]
+    fn mcp_3_an_error_with_a_lenient_code_or_message_keeps_its_data() {
+        for (members, message) in [
+            (r#""code":-32042,"message":null"#, ""),
+            (r#""code":-32042"#, ""),
+            (r#""code":-32042.0,"message":"m""#, "m"),
+            (r#""code":-3.2042e4,"message":["m"]"#, r#"["m"]"#),
+        ] {
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":7,"error":{{{members},"data":{{"url":"u"}}}}}}"#
+            );
+            let read = RawMessage::read(&Bytes::from(text));
+            let Ok(RawMessage::Answer {
+                outcome: Err(error),
+                ..
+            }) = read
+            else {
+                panic!("{members}: {read:?}");
+            };
+            assert_eq!((error.code, &*error.message), (-32042, message));
+            assert_eq!(error.data.unwrap().as_str(), r#"{"url":"u"}"#);
+        }
     }
 
     #[test]

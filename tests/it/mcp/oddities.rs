@@ -134,6 +134,21 @@ async fn mcp_3_m6_a_tools_result_that_is_no_object_is_an_error() {
 }
 
 #[tokio::test]
+async fn mcp_3_an_error_with_a_lenient_code_or_message_reaches_its_caller() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    for members in ["\"code\":-32042,\"message\":null", "\"code\":-32042.0,\"message\":\"m\""] {
+        let error = format!("{{{members},\"data\":{{\"url\":\"u\"}}}}");
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"error\":{error}}}");
+        let answer = answer_to(&front, &line).await;
+        assert_eq!(answer["error"]["code"], -32042, "{members}: {answer}");
+        assert_eq!(answer["error"]["data"]["url"], "u", "{members}: {answer}");
+    }
+    front.end().await;
+}
+
+#[tokio::test]
 async fn mcp_5_a8_what_belongs_to_one_callers_call_is_told_to_no_other() {
     let Some(front) = Front::open("older", "").await else {
         return;
