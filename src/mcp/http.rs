@@ -240,10 +240,7 @@ impl HttpLink {
                     connection.liveness.heard();
                     return outcome;
                 }
-                IncomingMessage::Answer(None, Err(error)) => {
-                    let reason = format!("an error without a call id: {error}");
-                    found = Err(McpError::unusable(redact(&reason)));
-                }
+                IncomingMessage::Answer(None, Err(error)) => found = Err(unnamed(&error)),
                 IncomingMessage::Answer(..) => {
                     connection.liveness.heard();
                     found = Err(McpError::unusable("it has the id of another call"));
@@ -389,6 +386,11 @@ impl HttpLink {
                     connection.liveness.heard();
                     answer = answer.or(Some(outcome));
                 }
+                // MCP-3: the stream is that of one request. A message that is too long may be no answer.
+                (IncomingMessage::Answer(None, Err(error @ McpError::Server { .. })), Some(_)) => {
+                    connection.liveness.heard();
+                    answer = answer.or(Some(Err(unnamed(&error))));
+                }
                 (message, _) => connection.take(message, id),
             }
         }
@@ -438,9 +440,8 @@ impl HttpLink {
             return Err(by_status);
         }
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
-            // Some servers report a forgotten session so.
+            // Some servers report a forgotten session so. EDGE-8: else the words tell what was wrong.
             connection.expire();
-            return Err(by_status);
         }
         Err(error.with_status(number))
     }
@@ -497,6 +498,12 @@ impl HttpLink {
             }
         }
     }
+}
+
+/// Returns the outcome of a request that is answered by an error without an id.
+fn unnamed(error: &McpError) -> McpError {
+    let reason = format!("an error without a call id: {error}");
+    McpError::unusable(redact(&reason))
 }
 
 /// Reads a message, apart from this thread if it is large.

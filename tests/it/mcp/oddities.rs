@@ -149,6 +149,18 @@ async fn mcp_3_an_error_with_a_lenient_code_or_message_reaches_its_caller() {
 }
 
 #[tokio::test]
+async fn mcp_3_an_error_without_an_id_answers_the_only_call_in_flight() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let line = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"bad words\"}}";
+    let answer = answer_to(&front, line).await;
+    assert_eq!(answer["error"]["code"], -32600, "{answer}");
+    assert_eq!(answer["error"]["message"], "bad words", "{answer}");
+    front.end().await;
+}
+
+#[tokio::test]
 async fn mcp_5_a8_what_belongs_to_one_callers_call_is_told_to_no_other() {
     let Some(front) = Front::open("older", "").await else {
         return;
