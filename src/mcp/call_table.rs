@@ -181,23 +181,38 @@ impl CallTable {
             .collect()
     }
 
-    /// Returns the caller to which a message without an address belongs.
-    pub(super) fn related(&self) -> RelatedCaller {
+    /// Notes a line that is no message, for the calls that may wait for it.
+    pub(super) fn note_stray(&self, shown: &str) {
         let calls = self.calls.acquire();
-        let mut found: Option<&Arc<dyn CallListener>> = None;
-        for call in calls.values() {
-            match (&call.side.listener, found) {
-                (Some(listener), Some(other)) if listener.caller() == other.caller() => {}
-                (Some(listener), None) => found = Some(listener),
-                // Our own requests are no calls.
-                (None, _) if call.side.progress.is_none() => {}
-                _ => return RelatedCaller::Unknown,
+        // MCP-5: what may be the answer to one caller is told to no other.
+        if let RelatedCaller::One(_) = related(&calls) {
+            let notes = calls.values().filter_map(|call| call.side.stray.as_ref());
+            for note in notes {
+                note.get_or_init(|| shown.to_owned());
             }
         }
-        found.map_or(RelatedCaller::None, |found| {
-            RelatedCaller::One(Arc::clone(found))
-        })
     }
+
+    /// Returns the caller to which a message without an address belongs.
+    pub(super) fn related(&self) -> RelatedCaller {
+        related(&self.calls.acquire())
+    }
+}
+
+fn related(calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
+    let mut found: Option<&Arc<dyn CallListener>> = None;
+    for call in calls.values() {
+        match (&call.side.listener, found) {
+            (Some(listener), Some(other)) if listener.caller() == other.caller() => {}
+            (Some(listener), None) => found = Some(listener),
+            // Our own requests are no calls.
+            (None, _) if call.side.progress.is_none() => {}
+            _ => return RelatedCaller::Unknown,
+        }
+    }
+    found.map_or(RelatedCaller::None, |found| {
+        RelatedCaller::One(Arc::clone(found))
+    })
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ impl MessageId {
         &self.0
     }
 
-    /// Returns the number, if it is one of ours. Some servers return it as a text, or as `7.0`.
+    /// Returns the number, if it is one of ours. Some servers return it as a text, as `7.0`, or
+    /// as `7e0`.
     pub(crate) fn number(&self) -> Option<u64> {
         let text = self.0.trim_matches('"');
-        let whole = text.strip_suffix(".0").unwrap_or(text);
-        whole.parse().ok()
+        text.parse().ok().or_else(|| whole(text)?.parse().ok())
     }
 }
 
@@ -219,6 +219,11 @@ impl RawMessage {
             .is_none_or(|version| version.get() != "\"2.0\"")
         {
             return Err(fault());
+        }
+        let has_result = envelope.result.is_some_and(|raw| raw.get() != "null");
+        if envelope.method.is_some() && (has_result || envelope.error.is_some()) {
+            // MCP-3: it may be the answer to a call, and it is not guessed.
+            return Err(MessageFault::Shape(id));
         }
         let part = |raw: &RawValue| part_of(text, raw);
         if let Some(method) = envelope.method {
@@ -514,6 +519,16 @@ mod tests {
     }
 
     #[test]
+    fn mcp_3_an_id_is_a_number_in_each_form_of_it() {
+        for text in ["7", "7.0", "7e0", "0.7e1", "\"7\""] {
+            assert_eq!(MessageId::new(text).unwrap().number(), Some(7), "{text}");
+        }
+        for text in ["7.5", "-7", "1e300", "\"x\"", "\"NaN\"", "\"-inf\""] {
+            assert_eq!(MessageId::new(text).unwrap().number(), None, "{text}");
+        }
+    }
+
+    #[test]
     fn mcp_3_m6_what_is_no_message_says_why() {
         assert_eq!(read("{").unwrap_err(), MessageFault::Syntax);
         assert_eq!(read("").unwrap_err(), MessageFault::Syntax);
@@ -526,6 +541,7 @@ mod tests {
         for text in [
             r#"{"jsonrpc":"2.0","id":7}"#,
             r#"{"jsonrpc":"2.0","id":7,"error":3}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x","result":{}}"#,
         ] {
             assert_eq!(
                 read(text).unwrap_err(),

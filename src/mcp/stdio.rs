@@ -19,6 +19,7 @@ use super::incoming::{IncomingMessage, IncomingText};
 use super::json_text::in_one_line;
 use super::liveness::Liveness;
 use super::message::LARGE;
+use super::spread_message::{OutputText, SpreadMessage};
 
 /// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
 /// standard output; one that prints more does not speak the protocol.
@@ -182,17 +183,42 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     }
 }
 
+/// The lines of a process that are no messages, since its last message.
+struct StrayLines {
+    connection: Arc<Connection>,
+    number: u32,
+}
+
+impl StrayLines {
+    /// Notes a text of the output. Returns the reason to end the connection, if there are too many.
+    fn note(&mut self, (text, lines): OutputText) -> Option<String> {
+        let tail = &self.connection.state.stderr_tail;
+        let shown = &text[..text.len().min(4096)];
+        tail.keep(&[b"stdout: ", shown].concat());
+        // EDGE-8: it may be the answer that a caller waits for.
+        self.connection.calls.note_stray(&tail.shown(shown));
+        self.number = self.number.saturating_add(lines);
+        let is_over = self.number >= MAX_STRAY;
+        is_over.then(|| format!("it wrote {MAX_STRAY} lines that are not messages"))
+    }
+}
+
 /// Reads the messages of a process until its output ends.
 pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<Connection>) {
     let state = Arc::clone(&connection.state);
     let mut lines = LineReader::new(reader, state.settings.max_line);
-    let mut stray = 0;
+    let mut spread = SpreadMessage::default();
+    let mut stray = StrayLines {
+        connection: Arc::clone(&connection),
+        number: 0,
+    };
     let end = loop {
         let line = match lines.next().await {
             Ok(ReadLine::Whole(line)) => line,
             Ok(ReadLine::TooLong(scanned)) => {
                 let message = IncomingMessage::too_long(scanned, state.settings.max_line);
                 connection.take(message, None);
+                spread = SpreadMessage::default();
                 continue;
             }
             Err(end) => break end,
@@ -200,40 +226,45 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let read = if line.len() > LARGE {
+        let broken = spread.broken_by(&line, state.settings.max_line);
+        if let Some(end) = broken.and_then(|lines| stray.note(lines)) {
+            break Some(end);
+        }
+        let Some((text, number)) = spread.take(line) else {
+            continue;
+        };
+        let read = if text.len() > LARGE {
             // MCP-2: the thread is shared with breakers and supervisors.
-            let own = line.clone();
+            let own = text.clone();
             let read = spawn_blocking(move || IncomingText::read(&own)).await;
             read.unwrap_or(IncomingText::Unknown)
         } else {
-            IncomingText::read(&line)
+            IncomingText::read(&text)
         };
         if connection.is_asked() {
             // The tasks that answer come before further questions.
             yield_now().await;
         }
         match read {
-            IncomingText::Unknown => stray = 0,
+            IncomingText::Unknown => stray.number = 0,
             IncomingText::One(message) => {
-                stray = 0;
+                stray.number = 0;
                 connection.take(message, None);
             }
             IncomingText::Several(messages) => {
-                stray = 0;
+                stray.number = 0;
                 for message in messages {
                     connection.take(message, None);
                 }
             }
             IncomingText::Stray => {
-                let shown = &line[..line.len().min(4096)];
-                state.stderr_tail.keep(&[b"stdout: ", shown].concat());
-                stray += 1;
-                if stray >= MAX_STRAY {
-                    break Some(format!("it wrote {MAX_STRAY} lines that are not messages"));
+                if let Some(end) = stray.note((text, number)) {
+                    break Some(end);
                 }
             }
         }
     };
+    let end = end.or_else(|| stray.note(spread.rest()?));
     connection.liveness.close(end);
     connection.ended();
 }

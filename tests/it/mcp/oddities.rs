@@ -91,6 +91,20 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
             true,
         ),
         (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":IDe0,{result}}}"),
+            true,
+        ),
+        // Some programs print JSON for people.
+        (
+            format!("{{\n  \"jsonrpc\": \"2.0\",\n  \"id\": ID,\n  {result}\n}}"),
+            true,
+        ),
+        // It may be a question too.
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"method\":\"x\",{result}}}"),
+            false,
+        ),
+        (
             format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"id\":ID,{result}}}"),
             false,
         ),
@@ -157,6 +171,42 @@ async fn mcp_3_an_error_without_an_id_answers_the_only_call_in_flight() {
     let answer = answer_to(&front, line).await;
     assert_eq!(answer["error"]["code"], -32600, "{answer}");
     assert_eq!(answer["error"]["message"], "bad words", "{answer}");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn edge_8_a_line_that_is_no_message_is_named_to_the_caller_that_waits_in_vain() {
+    let Some(front) = Front::open("older", HURRIED).await else {
+        return;
+    };
+    let message = "{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[]}}";
+    let line = format!("Loading... {message}");
+    let text = |answer: &Value| answer["error"]["message"].as_str().unwrap().to_owned();
+    let told = text(&answer_to(&front, &line).await);
+    assert!(
+        told.contains("the server's output is no message: Loading... {\"jsonrpc\""),
+        "{told}"
+    );
+    // MCP-5: while another caller's call is in flight, it may be the answer to that one.
+    let (other, mine) = (front.caller(), front.caller());
+    let other = other.call("slow", json!({ "seconds": 5 }));
+    let mine = async {
+        let calls = || front.notes().iter().filter(|line| *line == "tools/call").count();
+        while calls() < 2 {
+            tokio::time::sleep(MOMENT).await;
+        }
+        mine.call("lines", json!({ "line": line })).await
+    };
+    let mine = tokio::time::timeout(PATIENCE, mine);
+    let (other, mine) = tokio::join!(other, mine);
+    let mine = mine.unwrap();
+    for answer in [other, mine] {
+        let told = text(&answer);
+        assert!(!told.contains("Loading"), "{told}");
+    }
+    // A call without such a line is late for another reason.
+    let told = text(&front.caller().call("slow", json!({ "seconds": 5 })).await);
+    assert!(!told.contains("no message"), "{told}");
     front.end().await;
 }
 
