@@ -275,7 +275,8 @@ impl McpEndpoint {
                 Some(guard) => tokio::select! {
                     biased;
                     // MCP-5: the caller does not want the answer any more, even if it is there.
-                    () = guard.cancelled() => None,
+                    // CALL-1: one that has ended its session has cancelled nothing.
+                    is_over = guard.cancelled() => is_over.then(|| Err(session_over())),
                     answered = answering => Some(answered),
                 },
             }
@@ -331,6 +332,13 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
+}
+
+/// The answer of a call that was in flight when its session ended.
+fn session_over() -> RpcError {
+    let text = "its session has ended; the call may have been executed";
+    RpcError::new(super::rpc_reply::OWN_CODE, text)
+        .with_data(&serde_json::json!({ "executed": "maybe" }))
 }
 
 /// Returns true if a notification of a caller is for its server.
