@@ -502,9 +502,8 @@ mod tests {
             (r#""code":-32042.0,"message":"m""#, "m"),
             (r#""code":-3.2042e4,"message":["m"]"#, r#"["m"]"#),
         ] {
-            let text = format!(
-                r#"{{"jsonrpc":"2.0","id":7,"error":{{{members},"data":{{"url":"u"}}}}}}"#
-            );
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","id":7,"error":{{{members},"data":{{"url":"u"}}}}}}"#);
             let read = RawMessage::read(&Bytes::from(text));
             let Ok(RawMessage::Answer {
                 outcome: Err(error),

@@ -152,7 +152,10 @@ async fn mcp_3_an_error_with_a_lenient_code_or_message_reaches_its_caller() {
     let Some(front) = Front::open("older", "").await else {
         return;
     };
-    for members in ["\"code\":-32042,\"message\":null", "\"code\":-32042.0,\"message\":\"m\""] {
+    for members in [
+        "\"code\":-32042,\"message\":null",
+        "\"code\":-32042.0,\"message\":\"m\"",
+    ] {
         let error = format!("{{{members},\"data\":{{\"url\":\"u\"}}}}");
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"error\":{error}}}");
         let answer = answer_to(&front, &line).await;
@@ -167,7 +170,8 @@ async fn mcp_3_an_error_without_an_id_answers_the_only_call_in_flight() {
     let Some(front) = Front::open("older", "").await else {
         return;
     };
-    let line = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"bad words\"}}";
+    let line =
+        "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"bad words\"}}";
     let answer = answer_to(&front, line).await;
     assert_eq!(answer["error"]["code"], -32600, "{answer}");
     assert_eq!(answer["error"]["message"], "bad words", "{answer}");
@@ -191,7 +195,13 @@ async fn edge_8_a_line_that_is_no_message_is_named_to_the_caller_that_waits_in_v
     let (other, mine) = (front.caller(), front.caller());
     let other = other.call("slow", json!({ "seconds": 5 }));
     let mine = async {
-        let calls = || front.notes().iter().filter(|line| *line == "tools/call").count();
+        let calls = || {
+            front
+                .notes()
+                .iter()
+                .filter(|line| *line == "tools/call")
+                .count()
+        };
         while calls() < 2 {
             tokio::time::sleep(MOMENT).await;
         }

@@ -17,7 +17,7 @@ use super::conversation::converse;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
 use super::event_body::EventBody;
-use super::held_calls::AskingCall;
+use super::held_calls::{AskingCall, CallTarget};
 use super::request_check::{
     CallerDialect, SESSION, accepted, check_params, check_request, check_version,
 };
@@ -236,7 +236,8 @@ impl McpEndpoint {
         let (id, level) = (request.id.clone(), request.lowest_rank());
         let endpoint = Arc::clone(self);
         if let CallerDialect::Newer { capabilities, .. } = &request.dialect {
-            let asking = match self.held.take_up(&request.head, caller) {
+            let asked = (&*request.method, &request.head);
+            let asking = match self.held.take_up(asked, caller) {
                 Some(Err(error)) => {
                     return error_response(StatusCode::OK, Some(id.as_json()), &error);
                 }
@@ -248,9 +249,11 @@ impl McpEndpoint {
                     let asked = (level, capabilities.clone());
                     let (stream, messages, questions) = CallerStream::of_newer(asked, media.events);
                     let own = Arc::clone(&stream);
+                    let target = CallTarget::new(&request.method, &request.head);
                     let call = Box::pin(Arc::clone(self).respond(request, own));
                     let asking = AskingCall {
                         caller,
+                        target,
                         call,
                         questions,
                         stream,
