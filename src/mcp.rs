@@ -98,6 +98,8 @@ mod incoming;
 
 mod stdio;
 
+mod spread_message;
+
 mod http;
 
 mod event_stream;

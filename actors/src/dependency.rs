@@ -128,6 +128,8 @@ pub trait Dependency: 'static {
 pub struct CallContext {
     pub(crate) shared: Arc<PerWorker>,
     pub(crate) attempt: u32,
+    /// Maximum time from the begin of the attempt to its end.
+    pub(crate) attempt_limit: Option<Duration>,
     pub(crate) deadline: Option<Time>,
 }
 
@@ -142,6 +144,13 @@ impl CallContext {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Returns the time limit of this attempt: that of the call's options, or else that of the settings;
+    /// `None` if it has none. The deadline of the call may end it earlier.
+    #[must_use]
+    pub fn attempt_limit(&self) -> Option<Duration> {
+        self.attempt_limit
     }
 
     /// Returns the remaining time of the call; `None` if it has no deadline.

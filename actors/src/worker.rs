@@ -62,11 +62,9 @@ pub(crate) struct QueuedJob<D: Dependency> {
 pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
-    /// Maximum time from its begin to its end.
-    pub(crate) attempt_limit: Option<Duration>,
     /// The limit that the deadline of its context is of.
     pub(crate) deadline_limit: TimeLimit,
-    /// Progress from which that time counts.
+    /// Progress from which the limit of the attempt counts.
     pub(crate) progress: Option<AttemptProgress>,
     /// Conditions of the calls that it makes.
     pub(crate) scope: CallScope,

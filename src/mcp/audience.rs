@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use breakerbox_actors::AttemptProgress;
@@ -188,6 +188,10 @@ pub(crate) struct CallSide {
     pub(crate) listener: Option<Arc<dyn CallListener>>,
     /// Noted with each sign of progress.
     pub(crate) progress: Option<AttemptProgress>,
+    /// The limit of the attempt, of a request that no worker makes.
+    pub(crate) attempt: Option<Duration>,
+    /// The first line that is no message and that came during the call, for an error of its caller.
+    pub(crate) stray: Option<Arc<OnceLock<String>>>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
     /// The lowest level of log messages that the caller has set for its session.

@@ -24,6 +24,10 @@ pub(super) type RequestOutcome = Result<RawReply, McpError>;
 pub(super) struct CallTable {
     calls: Mutex<HashMap<u64, PendingCall>>,
     last: AtomicU64,
+    /// The next id at the time of the latest message that wants no answer.
+    unnamed: AtomicU64,
+    /// The highest id that was answered.
+    answered: AtomicU64,
 }
 
 /// A request in flight.
@@ -79,11 +83,38 @@ impl CallTable {
         let Some(PendingCall { reply, .. }) = call else {
             return false;
         };
+        self.answered.fetch_max(id, Ordering::Relaxed);
         if let Some(reply) = reply {
             // The caller may have left in this moment.
             let _ = reply.send(outcome);
         }
         true
+    }
+
+    /// Notes a message that wants no answer. Some servers answer it all the same.
+    pub(super) fn note_unnamed(&self) {
+        let next = self.last.load(Ordering::Relaxed) + 1;
+        self.unnamed.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// Answers the only request that waits by an error that names none. If there are others, or if the
+    /// error may be about a message that wanted no answer, it is dropped.
+    pub(super) fn answer_only(&self, error: McpError) {
+        // A later request was answered, so the server has read the message before.
+        let is_of_request =
+            self.answered.load(Ordering::Relaxed) >= self.unnamed.load(Ordering::Relaxed);
+        let only = {
+            let calls = self.calls.acquire();
+            let mut waiting = calls.iter();
+            let only = waiting.next().filter(|_| waiting.next().is_none());
+            only.filter(|(_, call)| is_of_request && call.reply.is_some())
+                .map(|(id, _)| *id)
+        };
+        match only {
+            // MCP-3: JSON-RPC names no request in the error of one that the server could not read.
+            Some(id) => drop(self.answer(id, Err(error))),
+            None => tracing::debug!(%error, "an error of the server that belongs to no call"),
+        }
     }
 
     /// Ends all requests without an answer.
@@ -150,21 +181,70 @@ impl CallTable {
             .collect()
     }
 
-    /// Returns the caller to which a message without an address belongs.
-    pub(super) fn related(&self) -> RelatedCaller {
+    /// Notes a line that is no message, for the calls that may wait for it.
+    pub(super) fn note_stray(&self, shown: &str) {
         let calls = self.calls.acquire();
-        let mut found: Option<&Arc<dyn CallListener>> = None;
-        for call in calls.values() {
-            match (&call.side.listener, found) {
-                (Some(listener), Some(other)) if listener.caller() == other.caller() => {}
-                (Some(listener), None) => found = Some(listener),
-                // Our own requests are no calls.
-                (None, _) if call.side.progress.is_none() => {}
-                _ => return RelatedCaller::Unknown,
+        // MCP-5: what may be the answer to one caller is told to no other.
+        if let RelatedCaller::One(_) = related(&calls) {
+            let notes = calls.values().filter_map(|call| call.side.stray.as_ref());
+            for note in notes {
+                note.get_or_init(|| shown.to_owned());
             }
         }
-        found.map_or(RelatedCaller::None, |found| {
-            RelatedCaller::One(Arc::clone(found))
-        })
+    }
+
+    /// Returns the caller to which a message without an address belongs.
+    pub(super) fn related(&self) -> RelatedCaller {
+        related(&self.calls.acquire())
+    }
+}
+
+fn related(calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
+    let mut found: Option<&Arc<dyn CallListener>> = None;
+    for call in calls.values() {
+        match (&call.side.listener, found) {
+            (Some(listener), Some(other)) if listener.caller() == other.caller() => {}
+            (Some(listener), None) => found = Some(listener),
+            // Our own requests are no calls.
+            (None, _) if call.side.progress.is_none() => {}
+            _ => return RelatedCaller::Unknown,
+        }
+    }
+    found.map_or(RelatedCaller::None, |found| {
+        RelatedCaller::One(Arc::clone(found))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mcp_3_an_error_without_an_id_answers_the_only_request_and_no_other_message() {
+        let table = CallTable::default();
+        let begin = || {
+            let (reply, answer) = oneshot::channel();
+            let id = table.next_id();
+            table.insert(id, Some(reply), (CallSide::default(), None));
+            (id, answer)
+        };
+        let refuse = || table.answer_only(McpError::server(-32600, "what?"));
+        let (_, mut only) = begin();
+        refuse();
+        assert!(only.try_recv().unwrap().is_err());
+        // It may be about either of two.
+        let (first, mut one) = begin();
+        let (_, mut other) = begin();
+        refuse();
+        assert!(one.try_recv().is_err() && other.try_recv().is_err());
+        // Some servers answer a notification.
+        assert!(table.remove(first));
+        table.note_unnamed();
+        refuse();
+        assert!(other.try_recv().is_err());
+        let (second, _answer) = begin();
+        assert!(table.answer(second, Err(McpError::server(1, "x"))));
+        refuse();
+        assert!(other.try_recv().unwrap().is_err());
     }
 }

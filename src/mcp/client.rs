@@ -241,7 +241,7 @@ impl McpClient {
         &self,
         options: CallOptions,
         (method, params): (&str, Option<JsonText>),
-        side: CallSide,
+        mut side: CallSide,
     ) -> Result<RawReply, CallError<McpError>> {
         let verdict = |result: &Result<RawReply, McpError>| match result {
             // MCP-3: a question to the user is the protocol's own course.
@@ -256,6 +256,11 @@ impl McpClient {
         // SUP-6: a request of any kind may crash a process. Those of sessions crash for themselves.
         let is_shared = is_process && !settings.per_caller;
         let fingerprint = is_shared.then(|| fingerprint_of(method, params.as_ref()));
+        let options = CallOptions {
+            fingerprint,
+            ..self.with_time(options)
+        };
+        side.attempt = options.attempt.or(self.client.settings().timeout.attempt);
         let work = || async {
             // MCP-1: it waits for a server that is being started, as a call of a tool does.
             let started = || self.server_state.connector.load_full();
@@ -272,10 +277,6 @@ impl McpClient {
                 }
             }
             outcome
-        };
-        let options = CallOptions {
-            fingerprint,
-            ..self.with_time(options)
         };
         self.client.run_with(options, verdict, work).await
     }

@@ -276,6 +276,7 @@ impl Connection {
 
     /// Sends a message that wants no answer.
     async fn send(&self, line: Vec<Bytes>) -> Result<(), McpError> {
+        self.calls.note_unnamed();
         match &self.link {
             Link::Pipe(sender) => {
                 let sender = sender.acquire().clone();
@@ -293,6 +294,7 @@ impl Connection {
         let params = format!("{{\"requestId\":{id},\"reason\":\"its caller does not wait\"}}");
         let params = Some(vec![Bytes::from(params)]);
         let line = message::notification("notifications/cancelled", params);
+        self.calls.note_unnamed();
         match &self.link {
             Link::Pipe(sender) => {
                 let sender = sender.acquire().clone();
@@ -323,10 +325,11 @@ impl Connection {
                     tracing::debug!("an answer to no call in flight");
                 }
             }
-            IncomingMessage::Answer(None, Err(error)) => {
-                tracing::debug!(%error, "an error of the server that belongs to no call");
+            // A message that is too long may be no answer.
+            IncomingMessage::Answer(None, Err(error @ McpError::Server { .. })) => {
+                self.calls.answer_only(error);
             }
-            IncomingMessage::Answer(None, Ok(_)) => {}
+            IncomingMessage::Answer(None, _) => {}
             IncomingMessage::Notification(notice) => self.notified(notice, of),
             IncomingMessage::Request { id, question } => {
                 self.asked_by_server(id, question, of);

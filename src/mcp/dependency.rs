@@ -146,6 +146,10 @@ impl Dependency for Mcp {
             }
             Err(error) => return Err(error),
         };
+        // MCP-3: a caller gets no result that its client cannot read.
+        if !reply.text.is_object() {
+            return Err(McpError::unusable("the result of the tool is no object"));
+        }
         if reply.head.has_odd_content {
             return Err(McpError::unusable("the content of its result is no list"));
         }

@@ -43,6 +43,9 @@ const USUAL_AGAIN: Duration = Duration::from_secs(1);
 /// Number of times that a broken stream is asked for again without a message in between.
 const MAX_AGAIN: u32 = 5;
 
+/// Number of events after which other tasks have a turn.
+const TURN_EVENTS: usize = 64;
+
 /// HTTP client for one server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct HttpSender {
@@ -237,10 +240,7 @@ impl HttpLink {
                     connection.liveness.heard();
                     return outcome;
                 }
-                IncomingMessage::Answer(None, Err(error)) => {
-                    let reason = format!("an error without a call id: {error}");
-                    found = Err(McpError::unusable(redact(&reason)));
-                }
+                IncomingMessage::Answer(None, Err(error)) => found = Err(unnamed(&error)),
                 IncomingMessage::Answer(..) => {
                     connection.liveness.heard();
                     found = Err(McpError::unusable("it has the id of another call"));
@@ -332,7 +332,13 @@ impl HttpLink {
             } else {
                 events.feed(&part);
             }
+            let mut number: usize = 0;
             while let Some(event) = events.next() {
+                number += 1;
+                if number.is_multiple_of(TURN_EVENTS) {
+                    // CALL-9: one server's events delay no call of another one.
+                    tokio::task::yield_now().await;
+                }
                 let outcome = self.taken(connection, id, event).await;
                 if let Some(outcome) = outcome {
                     return StreamEnd::Answered(outcome);
@@ -379,6 +385,11 @@ impl HttpLink {
                 {
                     connection.liveness.heard();
                     answer = answer.or(Some(outcome));
+                }
+                // MCP-3: the stream is that of one request. A message that is too long may be no answer.
+                (IncomingMessage::Answer(None, Err(error @ McpError::Server { .. })), Some(_)) => {
+                    connection.liveness.heard();
+                    answer = answer.or(Some(Err(unnamed(&error))));
                 }
                 (message, _) => connection.take(message, id),
             }
@@ -429,9 +440,8 @@ impl HttpLink {
             return Err(by_status);
         }
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
-            // Some servers report a forgotten session so.
+            // Some servers report a forgotten session so. EDGE-8: else the words tell what was wrong.
             connection.expire();
-            return Err(by_status);
         }
         Err(error.with_status(number))
     }
@@ -488,6 +498,12 @@ impl HttpLink {
             }
         }
     }
+}
+
+/// Returns the outcome of a request that is answered by an error without an id.
+fn unnamed(error: &McpError) -> McpError {
+    let reason = format!("an error without a call id: {error}");
+    McpError::unusable(redact(&reason))
 }
 
 /// Reads a message, apart from this thread if it is large.

@@ -15,7 +15,7 @@ use crate::lock::LockExt as _;
 /// Time without a message after which an idle server is asked for a sign of life.
 const IDLE: Duration = Duration::from_secs(20);
 /// Time for which an answer may be owed, without a limit in the settings.
-const OWED: Duration = Duration::from_secs(60);
+pub(super) const OWED: Duration = Duration::from_secs(60);
 /// Limits of the wait for a sign of life.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -37,12 +37,21 @@ pub(super) struct Liveness {
 #[derive(Debug)]
 struct SilenceState {
     heard: Instant,
-    /// Number of calls in flight.
-    waiting: u32,
     /// Begin of the time in which an answer was owed and nothing came.
     owed: Option<Instant>,
-    /// Limit of an attempt, by the present settings.
-    attempt: Option<Duration>,
+    /// Limits of the attempts in flight.
+    limits: Vec<Duration>,
+    /// The longest limit of those that have ended while nothing came: their answers are owed too.
+    left: Option<Duration>,
+    /// Limit of the latest attempt.
+    latest: Option<Duration>,
+}
+
+impl SilenceState {
+    /// Returns the longest limit of the attempts to which an answer is owed.
+    fn longest(&self) -> Option<Duration> {
+        self.limits.iter().copied().max().max(self.left)
+    }
 }
 
 /// End of a connection.
@@ -71,9 +80,10 @@ impl Liveness {
             limit,
             silence: Mutex::new(SilenceState {
                 heard: Instant::now(),
-                waiting: 0,
                 owed: None,
-                attempt: None,
+                limits: Vec::new(),
+                left: None,
+                latest: None,
             }),
             changed: Notify::new(),
             violation: Mutex::default(),
@@ -88,7 +98,8 @@ impl Liveness {
         let now = Instant::now();
         let mut silence = self.silence.acquire();
         silence.heard = now;
-        silence.owed = (silence.waiting > 0).then_some(now);
+        silence.owed = (!silence.limits.is_empty()).then_some(now);
+        silence.left = None;
     }
 
     /// Returns true if a message has come since then.
@@ -96,24 +107,41 @@ impl Liveness {
         self.silence.acquire().heard >= since
     }
 
-    /// Notes a call that goes out. `attempt`: the limit of its attempt.
-    pub(super) fn called(&self, attempt: Option<Duration>) {
+    /// Notes a call that goes out, and returns the limit of its attempt. `attempt`: the limit that is
+    /// set for it, if any.
+    pub(super) fn called(&self, attempt: Option<Duration>) -> Duration {
+        let limit = attempt.unwrap_or(OWED);
         let mut silence = self.silence.acquire();
-        silence.waiting += 1;
-        silence.attempt = attempt;
+        silence.limits.push(limit);
+        silence.latest = attempt;
         if silence.owed.is_none() {
             silence.owed = Some(Instant::now());
+            silence.left = None;
             drop(silence);
             self.changed.notify_one();
         }
+        limit
     }
 
-    /// Notes the end of a call. An answer that was never given stays owed until a message comes.
-    pub(super) fn ended_call(&self, is_answered: bool) {
+    /// Notes the end of a call with this limit. An answer that was never given stays owed until a
+    /// message comes.
+    pub(super) fn ended_call(&self, limit: Duration, is_answered: bool) {
         let mut silence = self.silence.acquire();
-        silence.waiting = silence.waiting.saturating_sub(1);
-        if is_answered && silence.waiting == 0 {
+        let before = silence.longest();
+        if let Some(place) = silence.limits.iter().position(|own| *own == limit) {
+            silence.limits.swap_remove(place);
+        }
+        if !is_answered {
+            // MCP-4: the server may still be busy with it.
+            silence.left = silence.left.max(Some(limit));
+        } else if silence.limits.is_empty() {
             silence.owed = None;
+        }
+        let is_shorter = silence.owed.is_some() && silence.longest() < before;
+        drop(silence);
+        if is_shorter {
+            // The next question is due earlier.
+            self.changed.notify_one();
         }
     }
 
@@ -121,8 +149,8 @@ impl Liveness {
     fn next_question(&self, idle: bool) -> Option<Instant> {
         let silence = self.silence.acquire();
         match silence.owed {
-            // MCP-4: a busy server is given the time of an attempt.
-            Some(since) => Some(since + silence.attempt.unwrap_or(OWED)),
+            // MCP-4: a busy server is given the time of the longest attempt in flight.
+            Some(since) => Some(since + silence.longest().unwrap_or(OWED)),
             None => idle.then_some(silence.heard + IDLE),
         }
     }
@@ -146,8 +174,8 @@ impl Liveness {
     /// Returns the limit of the wait for a sign of life.
     pub(super) fn patience(&self) -> Duration {
         let (least, most) = PATIENCE;
-        let attempt = self.silence.acquire().attempt;
-        attempt.unwrap_or(most).clamp(least, most)
+        let latest = self.silence.acquire().latest;
+        latest.unwrap_or(most).clamp(least, most)
     }
 
     /// Returns the number of questions that may stay unanswered; `None`: any number.
@@ -250,13 +278,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn mcp_4_m4_a_caller_that_leaves_early_does_not_shorten_the_time() {
         let liveness = Liveness::new(None);
-        liveness.called(Some(LIMIT));
+        let limit = liveness.called(Some(LIMIT));
         tokio::time::advance(Duration::from_secs(1)).await;
-        liveness.ended_call(false);
-        liveness.called(Some(LIMIT));
-        liveness.ended_call(false);
+        liveness.ended_call(limit, false);
+        let limit = liveness.called(Some(LIMIT));
+        liveness.ended_call(limit, false);
         assert_eq!(asked_after(&liveness).await, LIMIT - Duration::from_secs(1));
         liveness.heard();
         assert_eq!(asked_after(&liveness).await, IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_the_longest_attempt_in_flight_is_the_time_of_a_busy_server() {
+        let liveness = Liveness::new(None);
+        let long = liveness.called(Some(5 * LIMIT));
+        let short = liveness.called(Some(LIMIT));
+        assert_eq!(asked_after(&liveness).await, 5 * LIMIT);
+        // A caller that leaves does not end the server's work for it.
+        liveness.heard();
+        liveness.ended_call(long, false);
+        liveness.ended_call(short, false);
+        assert_eq!(asked_after(&liveness).await, 5 * LIMIT);
+        // After an answer, the time is that of the others, also for who waits for it already.
+        liveness.heard();
+        let long = liveness.called(Some(5 * LIMIT));
+        let _short = liveness.called(Some(LIMIT));
+        let asked = asked_after(&liveness);
+        let answer = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            liveness.heard();
+            liveness.ended_call(long, true);
+        };
+        let (asked, ()) = tokio::join!(asked, answer);
+        assert_eq!(asked, LIMIT + Duration::from_secs(1));
     }
 }

@@ -48,11 +48,11 @@ impl MessageId {
         &self.0
     }
 
-    /// Returns the number, if it is one of ours. Some servers return it as a text, or as `7.0`.
+    /// Returns the number, if it is one of ours. Some servers return it as a text, as `7.0`, or
+    /// as `7e0`.
     pub(crate) fn number(&self) -> Option<u64> {
         let text = self.0.trim_matches('"');
-        let whole = text.strip_suffix(".0").unwrap_or(text);
-        whole.parse().ok()
+        text.parse().ok().or_else(|| whole(text)?.parse().ok())
     }
 }
 
@@ -153,11 +153,36 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 struct ErrorBody<'a> {
-    code: i64,
+    #[serde(borrow)]
+    code: &'a RawValue,
     #[serde(borrow, default)]
-    message: Cow<'a, str>,
+    message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+}
+
+impl ErrorBody<'_> {
+    /// Returns the code. Some programs write a whole number as `7.0`.
+    fn code(&self) -> Option<i32> {
+        let text = self.code.get();
+        text.parse().ok().or_else(|| whole(text)?.parse().ok())
+    }
+
+    /// Returns the message; that of a server which has none, or a `null`, is empty. Another value is
+    /// told as it was written.
+    fn message(&self) -> String {
+        let raw = self.message.map(RawValue::get).unwrap_or_default();
+        serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned())
+    }
+}
+
+/// Returns the whole number that a number in another form is, such as `7.0` or `7e0`.
+fn whole(text: &str) -> Option<String> {
+    /// Larger numbers are not exact in this form.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number: f64 = text.parse().ok()?;
+    let is_whole = number.fract() == 0.0 && number.abs() < EXACT;
+    is_whole.then(|| format!("{number:.0}"))
 }
 
 /// Keeps a `null` apart from a member that is missing.
@@ -195,6 +220,11 @@ impl RawMessage {
         {
             return Err(fault());
         }
+        let has_result = envelope.result.is_some_and(|raw| raw.get() != "null");
+        if envelope.method.is_some() && (has_result || envelope.error.is_some()) {
+            // MCP-3: it may be the answer to a call, and it is not guessed.
+            return Err(MessageFault::Shape(id));
+        }
         let part = |raw: &RawValue| part_of(text, raw);
         if let Some(method) = envelope.method {
             let method: Cow<'_, str> = serde_json::from_str(method.get()).map_err(|_| fault())?;
@@ -229,8 +259,8 @@ fn read_error(text: &Bytes, raw: &RawValue) -> Option<RpcError> {
     let object = raw.get().starts_with('{').then(|| raw.get())?;
     let body: ErrorBody<'_> = serde_json::from_str(object).ok()?;
     Some(RpcError {
-        code: i32::try_from(body.code).ok()?,
-        message: body.message.into_owned(),
+        code: body.code()?,
+        message: body.message(),
         data: body.data.map(|raw| part_of(text, raw)),
     })
 }
@@ -465,6 +495,39 @@ mod tests {
     }
 
     #[test]
+    fn mcp_3_an_error_with_a_lenient_code_or_message_keeps_its_data() {
+        for (members, message) in [
+            (r#""code":-32042,"message":null"#, ""),
+            (r#""code":-32042"#, ""),
+            (r#""code":-32042.0,"message":"m""#, "m"),
+            (r#""code":-3.2042e4,"message":["m"]"#, r#"["m"]"#),
+        ] {
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","id":7,"error":{{{members},"data":{{"url":"u"}}}}}}"#);
+            let read = RawMessage::read(&Bytes::from(text));
+            let Ok(RawMessage::Answer {
+                outcome: Err(error),
+                ..
+            }) = read
+            else {
+                panic!("{members}: {read:?}");
+            };
+            assert_eq!((error.code, &*error.message), (-32042, message));
+            assert_eq!(error.data.unwrap().as_str(), r#"{"url":"u"}"#);
+        }
+    }
+
+    #[test]
+    fn mcp_3_an_id_is_a_number_in_each_form_of_it() {
+        for text in ["7", "7.0", "7e0", "0.7e1", "\"7\""] {
+            assert_eq!(MessageId::new(text).unwrap().number(), Some(7), "{text}");
+        }
+        for text in ["7.5", "-7", "1e300", "\"x\"", "\"NaN\"", "\"-inf\""] {
+            assert_eq!(MessageId::new(text).unwrap().number(), None, "{text}");
+        }
+    }
+
+    #[test]
     fn mcp_3_m6_what_is_no_message_says_why() {
         assert_eq!(read("{").unwrap_err(), MessageFault::Syntax);
         assert_eq!(read("").unwrap_err(), MessageFault::Syntax);
@@ -477,6 +540,7 @@ mod tests {
         for text in [
             r#"{"jsonrpc":"2.0","id":7}"#,
             r#"{"jsonrpc":"2.0","id":7,"error":3}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x","result":{}}"#,
         ] {
             assert_eq!(
                 read(text).unwrap_err(),

@@ -13,7 +13,7 @@ use super::dialect::{Dialect, HandshakeKind, ServerDescription};
 use super::error::McpError;
 use super::handshake;
 use super::json_text::JsonText;
-use super::liveness::{ConnectionEnd, Liveness};
+use super::liveness::{ConnectionEnd, Liveness, OWED};
 use super::server_state::ServerState;
 use super::standing;
 use super::tool_list;
@@ -125,13 +125,17 @@ impl Session {
         side: CallSide,
         call: Option<&CallContext>,
     ) -> RequestOutcome {
-        let attempt = match call {
-            Some(call) => call.timeouts().attempt,
-            None => self.connection.state.attempt_limit(),
+        let state = &self.connection.state;
+        let own = match call {
+            Some(call) => {
+                state.note_attempt_limit(call.timeouts().attempt);
+                let left = || call.remaining().map(|left| left.max(OWED));
+                call.attempt_limit().or_else(left)
+            }
+            None => side.attempt,
         };
-        if call.is_some() {
-            self.connection.state.note_attempt_limit(attempt);
-        }
+        // MCP-4: a caller in a hurry does not shorten the time that the settings give.
+        let attempt = own.max(state.attempt_limit());
         let mut watch = CallWatch::begin(&self.liveness, attempt);
         let outcome = self.ask_server(method, params, side).await;
         watch.is_answered = !matches!(&outcome, Err(McpError::Silent(_)));
@@ -191,14 +195,15 @@ fn own_capabilities(told: &JsonText) -> Value {
 /// Watch of one call. Dropped without an answer, an answer stays owed.
 struct CallWatch<'a> {
     liveness: &'a Liveness,
+    limit: std::time::Duration,
     is_answered: bool,
 }
 
 impl<'a> CallWatch<'a> {
     fn begin(liveness: &'a Liveness, attempt: Option<std::time::Duration>) -> Self {
-        liveness.called(attempt);
         Self {
             liveness,
+            limit: liveness.called(attempt),
             is_answered: false,
         }
     }
@@ -206,7 +211,7 @@ impl<'a> CallWatch<'a> {
 
 impl Drop for CallWatch<'_> {
     fn drop(&mut self) {
-        self.liveness.ended_call(self.is_answered);
+        self.liveness.ended_call(self.limit, self.is_answered);
     }
 }
 

@@ -6,10 +6,12 @@ use std::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::lock::LockExt as _;
-use breakerbox_actors::redact;
+use breakerbox_actors::{printable, redact};
 
 /// Maximum length of a kept line, in bytes.
 const MAX_LINE: usize = 2048;
+/// Maximum length of a line in an error, in letters.
+const MAX_SHOWN: usize = 160;
 /// Minimum length of a secret, in bytes: shorter texts are no secrets, and occur in many lines.
 const SHORTEST_SECRET: usize = 4;
 
@@ -44,8 +46,30 @@ impl StderrTail {
         }
     }
 
+    /// Returns a line of the server's output for an error: short, printable, with secrets masked.
+    pub(super) fn shown(&self, line: &[u8]) -> String {
+        let line = self.masked(line);
+        let line = printable(line.trim_start()).into_owned();
+        match line.char_indices().nth(MAX_SHOWN) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
+    }
+
     /// Keeps a line, with secrets masked.
     pub(super) fn keep(&self, line: &[u8]) {
+        let line = self.masked(line);
+        let mut lines = self.lines.acquire();
+        if lines.now.len() >= self.max {
+            lines.now.pop_front();
+        }
+        if self.max > 0 && !line.is_empty() {
+            lines.now.push_back(line);
+        }
+    }
+
+    /// Returns the beginning of a line with secrets masked.
+    fn masked(&self, line: &[u8]) -> String {
         let room = self.room();
         let is_cut = line.len() >= room;
         let line = String::from_utf8_lossy(&line[..line.len().min(room)]);
@@ -62,14 +86,7 @@ impl StderrTail {
                 line.pop();
             }
         }
-        let line = redact(&line).into_owned();
-        let mut lines = self.lines.acquire();
-        if lines.now.len() >= self.max {
-            lines.now.pop_front();
-        }
-        if self.max > 0 && !line.is_empty() {
-            lines.now.push_back(line);
-        }
+        redact(&line).into_owned()
     }
 
     /// Returns the number of bytes of a line needed to mask its kept part.
@@ -156,6 +173,15 @@ mod tests {
             stderr_tail.keep(line.as_bytes());
             assert!(!stderr_tail.last().unwrap().contains('s'), "after {before}");
         }
+    }
+
+    #[test]
+    fn edge_7_sec_1_a_line_in_an_error_is_short_printable_and_without_secrets() {
+        let stderr_tail = StderrTail::new(9, ["hunter22"].into_iter());
+        let shown = stderr_tail.shown("  \u{1b}[2K hunter22 http://a:b@c/?d=e\r\n".as_bytes());
+        assert_eq!(shown, "\\u{1b}[2K *** http://***@c/?***");
+        let shown = stderr_tail.shown("x".repeat(9000).as_bytes());
+        assert_eq!(shown.chars().count(), MAX_SHOWN + 1);
     }
 
     #[tokio::test]

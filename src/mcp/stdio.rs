@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
 use super::connection::{Connection, LineSender};
@@ -19,6 +19,7 @@ use super::incoming::{IncomingMessage, IncomingText};
 use super::json_text::in_one_line;
 use super::liveness::Liveness;
 use super::message::LARGE;
+use super::spread_message::{OutputText, SpreadMessage};
 
 /// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
 /// standard output; one that prints more does not speak the protocol.
@@ -77,6 +78,11 @@ async fn write_line<W: AsyncWrite + Unpin>(writer: &mut W, line: Vec<Bytes>) -> 
     writer.flush().await
 }
 
+/// Number of lines after which other tasks have a turn.
+const TURN_LINES: usize = 64;
+/// Number of bytes after which other tasks have a turn.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// A line, as far as it was read.
 #[derive(Debug)]
 enum ReadLine {
@@ -90,6 +96,8 @@ struct LineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     max_line: usize,
+    /// Number of lines and of bytes since other tasks had a turn.
+    turn: (usize, usize),
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
@@ -98,6 +106,17 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             reader: BufReader::with_capacity(BUFFER, reader),
             line: Vec::new(),
             max_line,
+            turn: (0, 0),
+        }
+    }
+
+    /// Lets other tasks have a turn after a number of lines or bytes.
+    async fn take_turns(&mut self) {
+        let (lines, bytes) = self.turn;
+        if lines >= TURN_LINES || bytes >= TURN_BYTES {
+            // CALL-9: a server that writes without a pause delays no call of another one.
+            self.turn = (0, 0);
+            yield_now().await;
         }
     }
 
@@ -106,6 +125,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     /// # Errors  The output has ended, or has no structure.
     async fn next(&mut self) -> Result<ReadLine, Option<String>> {
         loop {
+            self.take_turns().await;
             let piece = match self.reader.fill_buf().await {
                 Ok([]) => return Err(None),
                 Ok(piece) => piece,
@@ -117,6 +137,8 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             let taken = read.unwrap_or(0);
             let is_end = self.line.last() == Some(&b'\n');
             self.reader.consume(taken);
+            self.turn.0 += usize::from(is_end);
+            self.turn.1 += taken;
             if self.line.len() > self.max_line {
                 return self.skip(is_end).await;
             }
@@ -145,6 +167,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
         tracing::debug!(length, "a line is longer than max_line, and is skipped");
         while !is_end {
+            self.take_turns().await;
             let piece = match self.reader.fill_buf().await {
                 Ok([]) | Err(_) => return Err(None),
                 Ok(piece) => piece,
@@ -153,9 +176,30 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             let taken = end.map_or(piece.len(), |end| end + 1);
             scanner.feed(&piece[..taken]);
             self.reader.consume(taken);
+            self.turn.1 += taken;
             is_end = end.is_some();
         }
         Ok(ReadLine::TooLong(scanner.found()))
+    }
+}
+
+/// The lines of a process that are no messages, since its last message.
+struct StrayLines {
+    connection: Arc<Connection>,
+    number: u32,
+}
+
+impl StrayLines {
+    /// Notes a text of the output. Returns the reason to end the connection, if there are too many.
+    fn note(&mut self, (text, lines): OutputText) -> Option<String> {
+        let tail = &self.connection.state.stderr_tail;
+        let shown = &text[..text.len().min(4096)];
+        tail.keep(&[b"stdout: ", shown].concat());
+        // EDGE-8: it may be the answer that a caller waits for.
+        self.connection.calls.note_stray(&tail.shown(shown));
+        self.number = self.number.saturating_add(lines);
+        let is_over = self.number >= MAX_STRAY;
+        is_over.then(|| format!("it wrote {MAX_STRAY} lines that are not messages"))
     }
 }
 
@@ -163,13 +207,18 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
 pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<Connection>) {
     let state = Arc::clone(&connection.state);
     let mut lines = LineReader::new(reader, state.settings.max_line);
-    let mut stray = 0;
+    let mut spread = SpreadMessage::default();
+    let mut stray = StrayLines {
+        connection: Arc::clone(&connection),
+        number: 0,
+    };
     let end = loop {
         let line = match lines.next().await {
             Ok(ReadLine::Whole(line)) => line,
             Ok(ReadLine::TooLong(scanned)) => {
                 let message = IncomingMessage::too_long(scanned, state.settings.max_line);
                 connection.take(message, None);
+                spread = SpreadMessage::default();
                 continue;
             }
             Err(end) => break end,
@@ -177,40 +226,45 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let read = if line.len() > LARGE {
+        let broken = spread.broken_by(&line, state.settings.max_line);
+        if let Some(end) = broken.and_then(|lines| stray.note(lines)) {
+            break Some(end);
+        }
+        let Some((text, number)) = spread.take(line) else {
+            continue;
+        };
+        let read = if text.len() > LARGE {
             // MCP-2: the thread is shared with breakers and supervisors.
-            let own = line.clone();
+            let own = text.clone();
             let read = spawn_blocking(move || IncomingText::read(&own)).await;
             read.unwrap_or(IncomingText::Unknown)
         } else {
-            IncomingText::read(&line)
+            IncomingText::read(&text)
         };
         if connection.is_asked() {
             // The tasks that answer come before further questions.
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         match read {
-            IncomingText::Unknown => stray = 0,
+            IncomingText::Unknown => stray.number = 0,
             IncomingText::One(message) => {
-                stray = 0;
+                stray.number = 0;
                 connection.take(message, None);
             }
             IncomingText::Several(messages) => {
-                stray = 0;
+                stray.number = 0;
                 for message in messages {
                     connection.take(message, None);
                 }
             }
             IncomingText::Stray => {
-                let shown = &line[..line.len().min(4096)];
-                state.stderr_tail.keep(&[b"stdout: ", shown].concat());
-                stray += 1;
-                if stray >= MAX_STRAY {
-                    break Some(format!("it wrote {MAX_STRAY} lines that are not messages"));
+                if let Some(end) = stray.note((text, number)) {
+                    break Some(end);
                 }
             }
         }
     };
+    let end = end.or_else(|| stray.note(spread.rest()?));
     connection.liveness.close(end);
     connection.ended();
 }
@@ -218,10 +272,14 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
     use tokio::io::ReadBuf;
 
+    use super::super::connection::Link;
+    use super::super::server_state::ServerState;
+    use super::super::settings::McpSettings;
     use super::*;
 
     /// A reader of this many letters without a line end.
@@ -247,6 +305,29 @@ mod tests {
         assert!(end.contains("more than 100000 bytes"), "{end}");
         let read = 50_000_000 - lines.reader.get_ref().0;
         assert!(read <= 100_000 + 2 * BUFFER, "{read} bytes were read");
+    }
+
+    #[tokio::test]
+    async fn call_9_a_server_that_writes_without_a_pause_lets_other_tasks_go_on() {
+        let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+        let notice = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n";
+        for (line, number) in [("\n", 64_000), (notice, 6_400)] {
+            let text = line.repeat(number);
+            let link = Link::Pipe(std::sync::Mutex::new(None));
+            let connection = Connection::new(link, Arc::default(), &state, None);
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&turns);
+            let other = tokio::spawn(async move {
+                loop {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+            });
+            read_lines(text.as_bytes(), connection).await;
+            other.abort();
+            let turns = turns.load(Ordering::Relaxed);
+            assert!(turns >= number / TURN_LINES - 1, "{turns} turns: {line}");
+        }
     }
 
     #[tokio::test]

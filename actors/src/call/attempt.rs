@@ -76,9 +76,9 @@ pub(super) fn send<'a, D: Dependency>(
             context: CallContext {
                 shared: Arc::clone(&worker.shared),
                 attempt: number,
+                attempt_limit: plan.attempt_limit,
                 deadline: plan.deadline,
             },
-            attempt_limit: plan.attempt_limit,
             deadline_limit: plan.deadline_limit,
             scope: plan.scope(shared, permits.admission.probe()),
             progress: plan.progress.cloned(),

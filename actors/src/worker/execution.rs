@@ -53,7 +53,7 @@ impl CallBounds {
         let total = job.context.deadline;
         Self {
             began: now,
-            until: earliest(job.attempt_limit.map(|span| now.after(span)), total),
+            until: earliest(job.context.attempt_limit.map(|span| now.after(span)), total),
             deadline: (total, job.deadline_limit),
             scope: job.scope,
             fingerprint: job.fingerprint,
@@ -80,7 +80,7 @@ impl ProlongedAttempt {
         let progress = job.progress.clone()?;
         Some(Box::new(Self {
             progress,
-            limit: job.attempt_limit,
+            limit: job.context.attempt_limit,
             deadline: job.context.deadline,
         }))
     }

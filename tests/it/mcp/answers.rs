@@ -16,7 +16,7 @@ async fn mcp_3_m6_an_answer_that_cannot_be_used_fails_its_own_call_at_once() {
         return;
     };
     let long = format!(
-        r#"{{"jsonrpc":"2.0","result":"{}","id":ID}}"#,
+        r#"{{"jsonrpc":"2.0","result":{{"x":"{}"}},"id":ID}}"#,
         "x".repeat(90_000)
     );
     let deep = format!(
@@ -54,7 +54,10 @@ async fn mcp_3_m6_an_answer_that_cannot_be_used_fails_its_own_call_at_once() {
     assert!(text.contains("max_line = 100000 bytes"), "{answer}");
     // What is long but not too long, and what is deep, passes.
     assert_eq!(
-        line(&front, &long).await["result"].as_str().unwrap().len(),
+        line(&front, &long).await["result"]["x"]
+            .as_str()
+            .unwrap()
+            .len(),
         90_000
     );
     let url = front.url();

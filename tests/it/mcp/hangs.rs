@@ -1,5 +1,7 @@
 //! A server that stops answering: item 68.
 
+use std::num::NonZeroU32;
+
 use breakerbox::CallOptions;
 use breakerbox::policy::Executed;
 use tokio::time::Instant;
@@ -120,6 +122,33 @@ async fn item_68_whoever_leaves_early_says_nothing_about_the_server() {
     }
     signal(bed.process(), "CONT");
     bed.call("echo", json!({})).await.unwrap();
+    assert_eq!(bed.lives(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_4_a_busy_server_has_the_time_of_its_longest_call_in_flight() {
+    let hurried = |server: &mut McpSettings| server.hang_limit = NonZeroU32::new(2);
+    let Some(bed) = Bed::scripted(hurried, short).await else {
+        return;
+    };
+    let options = CallOptions {
+        timeout: Some(Duration::from_secs(15)),
+        ..CallOptions::default()
+    };
+    let arguments = object(json!({ "wait": 4000 }));
+    let busy = bed.server.call_with("busy", arguments, options);
+    // Another caller does not shorten the time by a call of its own.
+    let other = async {
+        bed.until("the server works", |bed| {
+            notes(bed.folder.path()).contains(&"call busy".to_owned())
+        })
+        .await;
+        in_a_hurry(&bed, "echo").await
+    };
+    let (busy, other) = tokio::join!(busy, other);
+    assert_eq!(busy.unwrap().value.content, "done");
+    assert!(is_late(&other), "{other:?}");
     assert_eq!(bed.lives(), 1);
     bed.end().await;
 }

@@ -91,6 +91,20 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
             true,
         ),
         (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":IDe0,{result}}}"),
+            true,
+        ),
+        // Some programs print JSON for people.
+        (
+            format!("{{\n  \"jsonrpc\": \"2.0\",\n  \"id\": ID,\n  {result}\n}}"),
+            true,
+        ),
+        // It may be a question too.
+        (
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"method\":\"x\",{result}}}"),
+            false,
+        ),
+        (
             format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"id\":ID,{result}}}"),
             false,
         ),
@@ -108,6 +122,101 @@ async fn mcp_3_a5_an_odd_answer_ends_its_own_call_at_once() {
         let answer = answer.unwrap_or_else(|_| panic!("{line}"));
         assert_eq!(answer["result"].is_object(), is_result, "{line}: {answer}");
     }
+    front.end().await;
+}
+
+/// Writes a line with its own call's id in the place of ID, and returns the answer of the caller.
+async fn answer_to(front: &Front, line: &str) -> Value {
+    let caller = front.caller();
+    let asking = caller.call("lines", json!({ "line": line }));
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    answer.unwrap_or_else(|_| panic!("{line}"))
+}
+
+#[tokio::test]
+async fn mcp_3_m6_a_tools_result_that_is_no_object_is_an_error() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    for result in ["null", "\"x\"", "[1]", "3"] {
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{result}}}");
+        let error = &answer_to(&front, &line).await["error"];
+        let text = error["message"].as_str().unwrap_or_default();
+        assert!(text.contains("is no object"), "{result}: {error}");
+    }
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_3_an_error_with_a_lenient_code_or_message_reaches_its_caller() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    for members in [
+        "\"code\":-32042,\"message\":null",
+        "\"code\":-32042.0,\"message\":\"m\"",
+    ] {
+        let error = format!("{{{members},\"data\":{{\"url\":\"u\"}}}}");
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":ID,\"error\":{error}}}");
+        let answer = answer_to(&front, &line).await;
+        assert_eq!(answer["error"]["code"], -32042, "{members}: {answer}");
+        assert_eq!(answer["error"]["data"]["url"], "u", "{members}: {answer}");
+    }
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_3_an_error_without_an_id_answers_the_only_call_in_flight() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let line =
+        "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"bad words\"}}";
+    let answer = answer_to(&front, line).await;
+    assert_eq!(answer["error"]["code"], -32600, "{answer}");
+    assert_eq!(answer["error"]["message"], "bad words", "{answer}");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn edge_8_a_line_that_is_no_message_is_named_to_the_caller_that_waits_in_vain() {
+    let Some(front) = Front::open("older", HURRIED).await else {
+        return;
+    };
+    let message = "{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[]}}";
+    let line = format!("Loading... {message}");
+    let text = |answer: &Value| answer["error"]["message"].as_str().unwrap().to_owned();
+    let told = text(&answer_to(&front, &line).await);
+    assert!(
+        told.contains("the server's output is no message: Loading... {\"jsonrpc\""),
+        "{told}"
+    );
+    // MCP-5: while another caller's call is in flight, it may be the answer to that one.
+    let (other, mine) = (front.caller(), front.caller());
+    let other = other.call("slow", json!({ "seconds": 5 }));
+    let mine = async {
+        let calls = || {
+            front
+                .notes()
+                .iter()
+                .filter(|line| *line == "tools/call")
+                .count()
+        };
+        while calls() < 2 {
+            tokio::time::sleep(MOMENT).await;
+        }
+        mine.call("lines", json!({ "line": line })).await
+    };
+    let mine = tokio::time::timeout(PATIENCE, mine);
+    let (other, mine) = tokio::join!(other, mine);
+    let mine = mine.unwrap();
+    for answer in [other, mine] {
+        let told = text(&answer);
+        assert!(!told.contains("Loading"), "{told}");
+    }
+    // A call without such a line is late for another reason.
+    let told = text(&front.caller().call("slow", json!({ "seconds": 5 })).await);
+    assert!(!told.contains("no message"), "{told}");
     front.end().await;
 }
 

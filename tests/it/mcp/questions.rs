@@ -146,3 +146,39 @@ async fn mcp_5_a_newer_caller_that_never_answers_holds_its_place_for_a_limited_t
     assert!(is_over || late["error"]["code"] == -32602, "{late}");
     front.end().await;
 }
+
+#[tokio::test]
+async fn mcp_5_mcp_6_a_held_call_goes_on_by_its_own_request_and_a_result_of_its_question() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let newer = front.newer(json!({ "elicitation": {}, "roots": {} }));
+    let accepted = json!({ "action": "accept" });
+    for (method, wrong, right) in [
+        ("elicitation/create", json!({ "action": 7 }), accepted),
+        ("roots/list", json!({ "roots": {} }), json!({ "roots": [] })),
+    ] {
+        let arguments = json!({ "method": method, "params": { "message": "name?" } });
+        let asked = newer.call("question", arguments.clone()).await;
+        let state = asked["result"]["requestState"].clone();
+        assert!(state.is_string(), "{asked}");
+        let again = |tool: &str, answer: Value| {
+            json!({ "name": tool, "arguments": arguments, "requestState": state,
+                "inputResponses": { "question": answer } })
+        };
+        for refused in [
+            again("echo", right.clone()),
+            again("question", wrong),
+            again("question", json!("x")),
+            again("question", json!([right])),
+            again("question", Value::Null),
+        ] {
+            let told = newer.ask("tools/call", refused).await;
+            assert_eq!(told["error"]["code"], -32602, "{method}: {told}");
+        }
+        // The call is held all the same.
+        let answered = newer.ask("tools/call", again("question", right)).await;
+        assert_eq!(answered["result"]["resultType"], "complete", "{answered}");
+    }
+    front.end().await;
+}

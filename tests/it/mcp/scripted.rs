@@ -10,6 +10,7 @@ use crate::tools;
 ///
 /// - `echo`: answers with its text, after `wait` milliseconds if given.
 /// - `hang`: never answers.
+/// - `busy`: answers after so many milliseconds, in which the server reads nothing.
 /// - `exit`: ends the process with a status, before it answers.
 /// - `delete`, `once`: end the process on the first call, and answer later ones.
 /// - `garbage`: writes so many lines that are no messages, then answers.
@@ -24,7 +25,7 @@ const folder = process.env.FOLDER;
 const note = (text) => appendFileSync(`${folder}/notes`, text + "\n");
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const tools = [
-  ["echo", { readOnlyHint: true }], ["hang", { readOnlyHint: true }], ["exit", {}], ["delete", { idempotentHint: true }],
+  ["echo", { readOnlyHint: true }], ["hang", { readOnlyHint: true }], ["busy", {}], ["exit", {}], ["delete", { idempotentHint: true }],
   ["garbage", { readOnlyHint: true }], ["long_line", { readOnlyHint: true }], ["flood", { readOnlyHint: true }],
   ["write", {}], ["once", {}], ["grow", {}],
 ].map(([name, annotations]) => ({ name, annotations, inputSchema: { type: "object" } }));
@@ -36,6 +37,9 @@ async function call(name, given) {
   switch (name) {
     case "hang":
       return new Promise(() => {});
+    case "busy":
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, given.wait);
+      return text("done");
     case "delete":
     case "once":
       if (existsSync(`${folder}/died`)) return text("done");

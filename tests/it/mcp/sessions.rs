@@ -135,8 +135,11 @@ async fn edge_1_a_session_that_ends_with_a_call_in_flight_is_no_failure() {
             tokio::time::timeout(PATIENCE, in_flight(1)).await.unwrap();
             assert_eq!(caller.leave().await, 204);
             tokio::time::timeout(PATIENCE, in_flight(0)).await.unwrap();
-            // Its answer, if there is one, has no meaning.
-            let _ = call.await;
+            // CALL-1: the call is answered all the same.
+            let response = call.await.unwrap().unwrap();
+            let answer = messages(response).await.pop().unwrap();
+            let told = answer["error"]["message"].as_str().unwrap_or_default();
+            assert!(told.contains("its session has ended"), "{answer}");
         }
         let status = front.server().client().status();
         assert_eq!(status.tally.failures, 0, "{more:?}: {status:#?}");

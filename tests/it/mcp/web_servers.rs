@@ -264,6 +264,44 @@ async fn mcp_5_what_a_server_says_in_a_list_before_its_answer_reaches_the_caller
     front.end().await;
 }
 
+#[tokio::test]
+async fn mcp_3_the_words_of_an_error_without_an_id_reach_the_caller_at_once() {
+    let sessions = Arc::new(AtomicUsize::new(0));
+    let address = serve(move |asked| match asked["method"].as_str() {
+        Some("tools/call") => {
+            let error = json!({ "code": -32600, "message": "bad words" });
+            let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });
+            let first = format!("data: {body}\n\n");
+            match asked["params"]["arguments"]["way"].as_str() {
+                Some("events") => ([("content-type", "text/event-stream")], first).into_response(),
+                Some("open") => {
+                    let first = futures_util::stream::iter([Ok::<_, std::io::Error>(first)]);
+                    let open = futures_util::StreamExt::chain(
+                        first,
+                        futures_util::stream::pending::<Result<String, std::io::Error>>(),
+                    );
+                    let events = [("content-type", "text/event-stream")];
+                    (events, Body::from_stream(open)).into_response()
+                }
+                Some("400") => (StatusCode::BAD_REQUEST, axum::Json(body)).into_response(),
+                _ => axum::Json(body).into_response(),
+            }
+        }
+        _ => older(asked, &sessions),
+    })
+    .await;
+    let front = front(address).await;
+    let caller = front.caller();
+    for way in ["json", "events", "open", "400"] {
+        let asking = caller.call("one", json!({ "way": way }));
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{way}"));
+        let told = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(told.contains("bad words"), "{way}: {answer}");
+    }
+    front.end().await;
+}
+
 /// A request that is never answered; counted when its connection is closed.
 struct OpenRequest(Arc<AtomicUsize>);
 

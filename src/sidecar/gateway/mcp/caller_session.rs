@@ -262,11 +262,12 @@ impl CallerSession {
     /// Ends the session, with its calls and its process.
     pub(super) fn end(&self) {
         self.end_stream();
+        // A call that wakes learns of the end.
+        self.has_ended.send_replace(true);
         // EDGE-1: its caller has left them; that says nothing of the server.
         for call in self.calls.acquire().values() {
             call.notify_one();
         }
-        self.has_ended.send_replace(true);
     }
 
     /// Returns the rank of the lowest log messages that the caller takes.
@@ -379,9 +380,10 @@ pub(super) struct CallGuard {
 }
 
 impl CallGuard {
-    /// Waits until the caller cancels the call.
-    pub(super) async fn cancelled(&self) {
+    /// Waits until the caller cancels the call, or ends its session: then it returns true.
+    pub(super) async fn cancelled(&self) -> bool {
         self.cancelled.notified().await;
+        *self.session.has_ended.borrow() || *self.session.known().has_ended.borrow()
     }
 }
 

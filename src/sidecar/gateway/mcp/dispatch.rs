@@ -1,6 +1,6 @@
 //! The way of one request to what answers it: the gateway itself, or the server under its breaker.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::{CallerDialect, refuse_cursor};
-use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
+use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call, with_stray};
 use super::session_facts::kept_capabilities;
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
@@ -204,7 +204,9 @@ impl McpEndpoint {
                 ..CallSide::default()
             },
         };
+        let stray = Arc::new(OnceLock::new());
         let side = CallSide {
+            stray: Some(Arc::clone(&stray)),
             listener: Some(listener),
             progress: Some(progress.clone()),
             headers: request.forwarded.clone(),
@@ -217,7 +219,8 @@ impl McpEndpoint {
         };
         let failed = |error: CallError<McpError>| {
             tracing::trace!(caller = stream.caller(), %error, "a call failed");
-            of_call(&error, &self.client, request.is_newer())
+            let told = of_call(&error, &self.client, request.is_newer());
+            with_stray(told, &error, stray.get())
         };
         if &*request.method != "tools/call" {
             let options = CallOptions {

@@ -17,7 +17,7 @@ use super::conversation::converse;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
 use super::event_body::EventBody;
-use super::held_calls::AskingCall;
+use super::held_calls::{AskingCall, CallTarget};
 use super::request_check::{
     CallerDialect, SESSION, accepted, check_params, check_request, check_version,
 };
@@ -236,7 +236,8 @@ impl McpEndpoint {
         let (id, level) = (request.id.clone(), request.lowest_rank());
         let endpoint = Arc::clone(self);
         if let CallerDialect::Newer { capabilities, .. } = &request.dialect {
-            let asking = match self.held.take_up(&request.head, caller) {
+            let asked = (&*request.method, &request.head);
+            let asking = match self.held.take_up(asked, caller) {
                 Some(Err(error)) => {
                     return error_response(StatusCode::OK, Some(id.as_json()), &error);
                 }
@@ -248,9 +249,11 @@ impl McpEndpoint {
                     let asked = (level, capabilities.clone());
                     let (stream, messages, questions) = CallerStream::of_newer(asked, media.events);
                     let own = Arc::clone(&stream);
+                    let target = CallTarget::new(&request.method, &request.head);
                     let call = Box::pin(Arc::clone(self).respond(request, own));
                     let asking = AskingCall {
                         caller,
+                        target,
                         call,
                         questions,
                         stream,
@@ -275,7 +278,8 @@ impl McpEndpoint {
                 Some(guard) => tokio::select! {
                     biased;
                     // MCP-5: the caller does not want the answer any more, even if it is there.
-                    () = guard.cancelled() => None,
+                    // CALL-1: one that has ended its session has cancelled nothing.
+                    is_over = guard.cancelled() => is_over.then(|| Err(session_over())),
                     answered = answering => Some(answered),
                 },
             }
@@ -331,6 +335,13 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
+}
+
+/// The answer of a call that was in flight when its session ended.
+fn session_over() -> RpcError {
+    let text = "its session has ended; the call may have been executed";
+    RpcError::new(super::rpc_reply::OWN_CODE, text)
+        .with_data(&serde_json::json!({ "executed": "maybe" }))
 }
 
 /// Returns true if a notification of a caller is for its server.

@@ -37,6 +37,7 @@ type CallFuture = Pin<Box<dyn Future<Output = RequestAnswer> + Send>>;
 pub(super) struct AskingCall {
     /// The caller that made it; `None` if callers present nothing.
     pub(super) caller: Option<CallerIdentity>,
+    pub(super) target: CallTarget,
     pub(super) call: CallFuture,
     pub(super) questions: mpsc::Receiver<HeldQuestion>,
     pub(super) stream: Arc<CallerStream>,
@@ -44,8 +45,28 @@ pub(super) struct AskingCall {
     pub(super) held: Duration,
 }
 
+/// Target of a request: its method, and the name or the address in its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CallTarget {
+    method: Box<str>,
+    name: Option<String>,
+    uri: Option<String>,
+}
+
+impl CallTarget {
+    pub(super) fn new(method: &str, head: &ParamsHead) -> Self {
+        Self {
+            method: method.into(),
+            name: head.name.clone(),
+            uri: head.uri.clone(),
+        }
+    }
+}
+
 struct HeldCall {
     asking: AskingCall,
+    /// The method of the question.
+    question: Box<str>,
     reply: oneshot::Sender<RawOutcome>,
     since: Instant,
     /// The task that ends it without an answer.
@@ -96,6 +117,7 @@ impl HeldCalls {
             let patience = limit.saturating_sub(asking.held);
             let held = HeldCall {
                 asking,
+                question: method,
                 reply,
                 since: Instant::now(),
                 expiry: self.expire(token.clone(), patience),
@@ -123,10 +145,11 @@ impl HeldCalls {
     /// Takes up the call that a request of this caller goes on with. Returns `None` if the request is
     /// another one.
     ///
-    /// # Errors  The call is not held any more, is another caller's, or the answer is missing.
+    /// # Errors  The call is not held any more, is another caller's or another call, or the answer is
+    /// missing or has the wrong form.
     pub(super) fn take_up(
         &self,
-        head: &ParamsHead,
+        (method, head): (&str, &ParamsHead),
         caller: Option<CallerIdentity>,
     ) -> Option<Result<AskingCall, RpcError>> {
         let token: String = head.request_state.as_ref()?.read()?;
@@ -139,20 +162,33 @@ impl HeldCalls {
         };
         let held = {
             let mut calls = self.calls.acquire();
-            let own = calls.get(&token).map(|held| held.asking.caller);
             // MCP-6: a state that another caller was given is none of this one's.
-            (own == Some(caller))
-                .then(|| calls.remove(&token))
-                .flatten()
+            let own = calls
+                .get(&token)
+                .filter(|held| held.asking.caller == caller);
+            let Some(own) = own else {
+                return invalid("the call that asked is not held any more; it may be made again");
+            };
+            // MCP-6: the table of tools is asked for the tool that the request names.
+            if own.asking.target != CallTarget::new(method, head) {
+                return invalid("requestState is that of a call with another method or name");
+            }
+            if !answers(&own.question, &answer) {
+                let text = format!(
+                    "inputResponses has no result of {} as the answer to the question",
+                    own.question
+                );
+                return invalid(&text);
+            }
+            calls.remove(&token)
         };
-        let Some(held) = held else {
-            return invalid("the call that asked is not held any more; it may be made again");
-        };
+        let held = held?;
         let HeldCall {
             mut asking,
             reply,
             since,
             expiry,
+            ..
         } = held;
         asking.held += since.elapsed();
         expiry.abort();
@@ -186,4 +222,33 @@ fn answer_of(head: &ParamsHead) -> Option<JsonText> {
     let responses = head.input_responses.as_ref()?;
     let answers: Answers<'_> = serde_json::from_slice(responses.bytes()).ok()?;
     Some(part_of(responses.bytes(), answers.question))
+}
+
+/// Returns true if an answer has the form of a result of the method that was asked.
+fn answers(method: &str, answer: &JsonText) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow, default)]
+        action: Option<std::borrow::Cow<'a, str>>,
+        #[serde(borrow, default)]
+        content: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        roots: Option<&'a RawValue>,
+    }
+    if !answer.is_object() {
+        return false;
+    }
+    // A member of another type is none.
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(answer.bytes()) else {
+        return false;
+    };
+    match method {
+        "elicitation/create" => {
+            let action = members.action.unwrap_or_default();
+            ["accept", "decline", "cancel"].contains(&&*action)
+        }
+        "sampling/createMessage" => members.content.is_some(),
+        "roots/list" => members.roots.is_some_and(|own| own.get().starts_with('[')),
+        _ => true,
+    }
 }

@@ -128,6 +128,28 @@ pub(super) fn of_call(error: &CallError<McpError>, client: &McpClient, is_newer:
     }
 }
 
+/// Adds the line that the server wrote meanwhile and that is no message, if the call ended by its time.
+pub(super) fn with_stray(
+    mut told: RpcError,
+    error: &CallError<McpError>,
+    stray: Option<&String>,
+) -> RpcError {
+    let is_late = matches!(
+        error,
+        CallError::TimedOut { .. }
+            | CallError::Failed {
+                error: McpError::Silent(_),
+                ..
+            }
+    );
+    if let Some(line) = stray.filter(|_| is_late) {
+        // EDGE-8: the line may be the answer, which the connection could not read.
+        let text = format!("; the server's output is no message: {line}");
+        told.message.push_str(&text);
+    }
+    told
+}
+
 /// MCP-5: the data of a server's error stays; ours goes under a key of its own.
 fn with_problem(data: Option<&JsonText>, problem: &Value) -> Option<JsonText> {
     let added = JsonText::of(problem);
