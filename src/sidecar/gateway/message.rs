@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::http::answer_fault::AnswerFault;
+use super::http::cache_key::ChangeNumber;
 use super::http::connect_failure::ConnectFailure;
 use super::http::deferred_body::DeferredBody;
 use super::http::dependency::of_status;
@@ -42,6 +43,8 @@ struct RequestParts {
     model: Option<Arc<ModelCall>>,
     /// The way to the task of the caller, which calls other dependencies in place of this one.
     substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+    /// The latest change that caches were told of when it began.
+    begun: ChangeNumber,
 }
 
 /// A request to a model, as far as it is known.
@@ -145,6 +148,7 @@ impl HttpRequest {
             key: None,
             model: None,
             substitutes: None,
+            begun: ChangeNumber::latest(),
         }))
     }
 
@@ -223,6 +227,11 @@ impl HttpRequest {
         self.0.sent.is_some()
     }
 
+    /// Returns the latest change that caches were told of when it began.
+    pub(super) fn begun(&self) -> ChangeNumber {
+        self.0.begun
+    }
+
     /// Returns true if it certainly has no body.
     pub(super) fn has_no_body(&self) -> bool {
         self.body().is_some_and(Bytes::is_empty)
@@ -263,6 +272,7 @@ impl HttpRequest {
             key: None,
             model: self.0.model.clone(),
             substitutes: self.0.substitutes.clone(),
+            begun: self.0.begun,
         }))
     }
 
@@ -337,6 +347,7 @@ impl HttpRequest {
             key: Some(key),
             model: None,
             substitutes: None,
+            begun: self.0.begun,
         }))
     }
 }

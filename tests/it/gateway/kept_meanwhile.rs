@@ -3,10 +3,80 @@
 
 use std::sync::atomic::AtomicBool;
 
+use tokio::sync::Notify;
+
 use super::*;
 
 const CACHE: &str =
     "breaker = { failure_threshold = 1000 }\nfallback = [{ kind = \"stale_cache\" }]";
+
+/// A server that holds back its answer to each request with `x-b3-flags`, until it is told.
+struct HeldBack {
+    upstream: Upstream,
+    came: Arc<Notify>,
+    go: Arc<Notify>,
+    is_down: Arc<AtomicBool>,
+}
+
+impl HeldBack {
+    /// `quick`: the status of its answers that are not held back.
+    async fn new(quick: u16) -> Self {
+        let [came, go] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let is_down = Arc::new(AtomicBool::new(false));
+        let (telling, waiting, down) = (Arc::clone(&came), Arc::clone(&go), Arc::clone(&is_down));
+        let upstream = Upstream::of(move |request: Request| {
+            let (came, go) = (Arc::clone(&telling), Arc::clone(&waiting));
+            let is_down = down.load(Ordering::SeqCst);
+            async move {
+                if is_down {
+                    return answer(503, "down");
+                }
+                if !request.headers().contains_key("x-b3-flags") {
+                    return answer(quick, "");
+                }
+                came.notify_one();
+                go.notified().await;
+                answer(200, "old")
+            }
+        })
+        .await;
+        Self {
+            upstream,
+            came,
+            go,
+            is_down,
+        }
+    }
+}
+
+#[tokio::test]
+async fn edge_2_an_answer_from_before_a_change_is_not_kept_after_it() {
+    // A write that succeeds, and a newer answer that takes the older one back.
+    for (method, quick) in [("PUT", 204), ("GET", 403), ("GET", 404)] {
+        let held = HeldBack::new(quick).await;
+        let bed = Bed::new(&held.upstream.url(), CACHE).await;
+        let ask = |method: &str, is_slow: bool| {
+            let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+            let mut request = bed.http.request(method, bed.url("/web/a"));
+            if is_slow {
+                request = request.header("x-b3-flags", "1");
+            }
+            request.send()
+        };
+        let slow = tokio::spawn(ask("GET", true));
+        held.came.notified().await;
+        let changed = ask(method, false).await.unwrap();
+        assert_eq!(changed.status(), quick);
+        changed.bytes().await.unwrap();
+        held.go.notify_one();
+        let slow = slow.await.unwrap().unwrap();
+        assert_eq!(slow.text().await.unwrap(), "old", "its caller gets it");
+        held.is_down.store(true, Ordering::SeqCst);
+        let later = ask("GET", false).await.unwrap();
+        assert_eq!(later.status(), 503, "{method} {quick}");
+        bed.end().await;
+    }
+}
 
 #[tokio::test]
 async fn edge_2_kept_answers_do_not_outlive_another_credential_of_ours() {

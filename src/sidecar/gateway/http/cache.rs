@@ -161,8 +161,10 @@ impl HttpCache {
         request.keyed(self.keys.of(request))
     }
 
-    /// Removes what is kept for a request.
+    /// Removes what is kept for a request, and keeps no answer to one that began before.
     fn forget(&self, request: &HttpRequest) {
+        // EDGE-2: an older answer may still be on its way.
+        self.keys.note_taken_back(request);
         self.cache.forget(&self.keyed(request));
     }
 
@@ -298,7 +300,15 @@ impl Fallback<HttpDependency> for HttpCacheFallback {
             // EDGE-4: an entry counts against the budget of the process.
             if let Some(share) = cache.budget.try_take(size) {
                 kept.body = share.hold(kept.body);
-                cache.cache.remember(&cache.keyed(request), &kept, now);
+                let keyed = cache.keyed(request);
+                if cache.keys.have_changed(request) {
+                    return;
+                }
+                cache.cache.remember(&keyed, &kept, now);
+                if cache.keys.have_changed(request) {
+                    // It was taken back at this moment.
+                    cache.cache.forget(&keyed);
+                }
                 return;
             }
         }

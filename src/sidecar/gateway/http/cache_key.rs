@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::header::{COOKIE, HeaderName, VARY};
@@ -97,6 +97,24 @@ const MAX_NAMES: usize = 16;
 /// Number of counters of writes. Targets with the same counter are invalidated together.
 const SLOTS: usize = 1 << 16;
 
+/// Number of places for the latest changes. A change makes the answers that are on their way to the
+/// other targets of its place too old to be kept.
+const CHANGE_SLOTS: usize = 1 << 14;
+
+/// Number of the changes that the caches of this process were told of.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Number of a change that caches were told of: a write, or an answer that was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::sidecar::gateway) struct ChangeNumber(u64);
+
+impl ChangeNumber {
+    /// Returns the latest one.
+    pub(in crate::sidecar::gateway) fn latest() -> Self {
+        Self(CHANGES.load(Ordering::SeqCst))
+    }
+}
+
 /// Headers that the configuration adds to the key, or takes out of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyHeaders {
@@ -141,6 +159,8 @@ pub(crate) struct CacheKeys {
     varying: Mutex<HashMap<RequestKey, Arc<[HeaderName]>>>,
     /// Numbers of writes; part of the keys.
     written: Box<[AtomicU32]>,
+    /// The latest changes, by target and by request.
+    changed: Box<[AtomicU64]>,
 }
 
 impl CacheKeys {
@@ -154,6 +174,7 @@ impl CacheKeys {
             headers,
             varying: Mutex::default(),
             written: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            changed: (0..CHANGE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -170,16 +191,23 @@ impl CacheKeys {
     pub(crate) fn of(&self, request: &HttpRequest) -> RequestKey {
         let target = self.of_target(request);
         let varying = self.varying.acquire().get(&target).cloned();
+        self.digest(request, target, varying.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the digest of a request. `varying`: the headers that count beside those of every key.
+    fn digest(
+        &self,
+        request: &HttpRequest,
+        target: RequestKey,
+        varying: &[HeaderName],
+    ) -> RequestKey {
         let sent = request.as_sent();
-        let is_part = |name: &&HeaderName| {
-            let is_named = || varying.iter().any(|names| names.contains(name));
-            self.headers.include(name) || is_named()
-        };
+        let is_part = |name: &&HeaderName| self.headers.include(name) || varying.contains(name);
         let mut names: Vec<&HeaderName> = sent.keys().filter(is_part).collect();
         names.sort_unstable_by_key(|name| name.as_str());
         let mut hash = Sha256::new();
         hash.update(target);
-        hash.update(self.writes(&target).load(Ordering::Relaxed).to_le_bytes());
+        hash.update(self.writes(&target).load(Ordering::SeqCst).to_le_bytes());
         part(&mut hash, request.method().as_str().as_bytes());
         for name in names {
             part(&mut hash, name.as_str().as_bytes());
@@ -237,7 +265,36 @@ impl CacheKeys {
     /// Notes a write: what was kept of its target is no longer found (RFC 9111, section 4.4).
     pub(crate) fn note_write(&self, request: &HttpRequest) {
         let target = self.of_target(request);
-        self.writes(&target).fetch_add(1, Ordering::Relaxed);
+        // The change first: an answer that is on its way then finds the one or the other.
+        self.note_change(&target);
+        self.writes(&target).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Notes that what was kept for a request was taken back.
+    pub(crate) fn note_taken_back(&self, request: &HttpRequest) {
+        self.note_change(&self.digest(request, self.of_target(request), &[]));
+    }
+
+    fn note_change(&self, of: &RequestKey) {
+        let number = CHANGES.fetch_add(1, Ordering::SeqCst) + 1;
+        self.change(of).fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// Returns true if a write, or an answer that takes earlier ones back, has come since the request
+    /// began: its answer may be older.
+    pub(crate) fn have_changed(&self, request: &HttpRequest) -> bool {
+        let target = self.of_target(request);
+        let own = self.digest(request, target, &[]);
+        let latest = [&target, &own].map(|of| self.change(of).load(Ordering::SeqCst));
+        // EDGE-2: RFC 9111, section 4.4; what a server answered before a write is not kept after it.
+        latest
+            .into_iter()
+            .any(|number| ChangeNumber(number) > request.begun())
+    }
+
+    fn change(&self, of: &RequestKey) -> &AtomicU64 {
+        let number = usize::from(u16::from_le_bytes([of[2], of[3]]));
+        &self.changed[number % CHANGE_SLOTS]
     }
 
     fn writes(&self, target: &RequestKey) -> &AtomicU32 {
