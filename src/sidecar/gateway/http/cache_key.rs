@@ -12,13 +12,12 @@ use http::header::{COOKIE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::is_credential_name;
 use crate::lock::LockExt as _;
 use crate::sidecar::gateway::message::{HttpRequest, RequestKey};
 
 /// Headers that change no answer: they describe the connection, the client program or the trace, or
 /// they are evaluated apart.
-const NEUTRAL: [&str; 58] = [
+const NEUTRAL: [&str; 94] = [
     "alt-used",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
@@ -31,16 +30,22 @@ const NEUTRAL: [&str; 58] = [
     "cf-ray",
     "connection",
     "content-length",
+    "correlation-id",
     "date",
     "dnt",
+    "elastic-apm-traceparent",
     "expect",
     "grpc-timeout",
+    "grpc-trace-bin",
     "http2-settings",
     "if-modified-since",
     "if-none-match",
     "keep-alive",
     "max-forwards",
     "newrelic",
+    "ot-tracer-sampled",
+    "ot-tracer-spanid",
+    "ot-tracer-traceid",
     "pragma",
     "priority",
     "proxy-connection",
@@ -52,43 +57,65 @@ const NEUTRAL: [&str; 58] = [
     "sec-purpose",
     "sentry-trace",
     "te",
+    "trace-id",
+    "traceid",
     "traceparent",
     "tracestate",
     "trailer",
     "transfer-encoding",
+    "uber-trace-id",
     "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
     "x-amz-cf-id",
     "x-amz-user-agent",
+    "x-amzn-trace-id",
     "x-b3-flags",
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-spanid",
+    "x-b3-traceid",
     "x-client-request-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+    "x-datadog-trace-id",
     "x-envoy-attempt-count",
     "x-envoy-expected-rq-timeout-ms",
     "x-goog-api-client",
     "x-ms-client-request-id",
+    "x-ms-correlation-request-id",
     "x-ot-span-context",
     "x-queue-start",
     "x-request-id",
     "x-request-start",
     "x-retry-count",
+    "x-span-id",
+    "x-stainless-arch",
+    "x-stainless-async",
+    "x-stainless-custom-poll-interval",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-poll-helper",
+    "x-stainless-raw-response",
+    "x-stainless-read-timeout",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+    "x-trace-id",
+    "x-traceid",
     "x-transaction-id",
     "x-user-agent",
 ];
 
-/// Parts of the names of such headers.
-const NEUTRAL_PARTS: [&str; 7] = [
-    "correlation-id",
-    "datadog-",
-    "sec-ch-",
-    "sec-fetch-",
-    "stainless-",
-    "trace-",
-    "traceid",
-];
+/// Beginnings of the names of such headers. Browsers set them, and no script can.
+const NEUTRAL_STARTS: [&str; 2] = ["sec-ch-", "sec-fetch-"];
 
 /// Maximum number of targets with a `Vary` header that names headers outside the key.
 const MAX_TARGETS: usize = 4096;
@@ -145,8 +172,9 @@ impl KeyHeaders {
 
 fn is_neutral(name: &HeaderName) -> bool {
     let name = name.as_str();
-    let has_part = || NEUTRAL_PARTS.iter().any(|part| name.contains(part));
-    NEUTRAL.binary_search(&name).is_ok() || has_part() && !is_credential_name(name)
+    // EDGE-2: only a name that is known whole, so that `x-trace-customer` is no id of a trace.
+    NEUTRAL.binary_search(&name).is_ok()
+        || NEUTRAL_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// Makes the keys of one cache.
@@ -347,6 +375,12 @@ mod tests {
             "x-sid",
             "x-trace-token",
             "x-of-no-known-name",
+            "x-trace-customer",
+            "x-trace-mode",
+            "x-correlation-id-org",
+            "x-datadog-org",
+            "x-stacktrace-level",
+            "x-my-sec-ch-ua",
             "accept-language",
             "x-forwarded-for",
         ] {
@@ -357,6 +391,10 @@ mod tests {
             "traceparent",
             "x-request-id",
             "x-amzn-trace-id",
+            "x-correlation-id",
+            "x-datadog-trace-id",
+            "x-b3-traceid",
+            "x-stainless-lang",
             "sec-ch-ua",
         ] {
             assert!(!part(name, &rules), "{name}");
