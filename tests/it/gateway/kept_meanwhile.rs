@@ -78,6 +78,48 @@ async fn edge_2_an_answer_from_before_a_change_is_not_kept_after_it() {
     }
 }
 
+/// The status, the headers and the body of an answer.
+type ReadAnswer = (u16, reqwest::header::HeaderMap, String);
+
+/// Asks for `/web/a` while the server is well and says this, and then while it is down.
+async fn kept_of(head: String) -> ReadAnswer {
+    let upstream = Upstream::raw(move |mut stream: TcpStream, number| {
+        let head = head.clone();
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            let down = "HTTP/1.1 503 Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let text = if number == 0 { head.as_str() } else { down };
+            stream.write_all(text.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), CACHE).await;
+    let first = bed.get("/web/a").await;
+    assert_eq!(first.status(), 200);
+    first.bytes().await.unwrap();
+    let second = bed.get("/web/a").await;
+    let (status, headers) = (second.status().as_u16(), second.headers().clone());
+    let text = second.text().await.unwrap();
+    bed.end().await;
+    (status, headers, text)
+}
+
+fn said(lines: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{lines}content-length: 4\r\n\r\nkept")
+}
+
+#[tokio::test]
+async fn edge_2_the_age_of_a_kept_answer_counts_from_its_date() {
+    let old = "date: Fri, 06 Nov 2020 08:49:37 GMT\r\n";
+    let (status, headers, _) = kept_of(said(&format!("{old}connection: close\r\n"))).await;
+    assert_eq!(status, 200);
+    let age: u64 = headers["age"].to_str().unwrap().parse().unwrap();
+    assert!(age > 365 * 24 * 3600, "{age}");
+    let limits = "cache-control: max-age=60, stale-if-error=60\r\nconnection: close\r\n";
+    let (status, ..) = kept_of(said(&format!("{old}{limits}"))).await;
+    assert_eq!(status, 503);
+}
+
 #[tokio::test]
 async fn edge_2_kept_answers_do_not_outlive_another_credential_of_ours() {
     let is_down = Arc::new(AtomicBool::new(false));

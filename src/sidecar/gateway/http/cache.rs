@@ -15,10 +15,11 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use breakerbox_policy::Time;
+use jiff::Timestamp;
 
 use super::cache_key::{CacheKeys, KeyHeaders, varies_by};
 use super::dependency::HttpDependency;
-use super::directives::{CacheDirectives, age_on_arrival, may_serve};
+use super::directives::{CacheDirectives, age_on_arrival, initial_age, may_serve};
 use super::error::HttpError;
 use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
@@ -250,6 +251,9 @@ fn copied(request: &HttpRequest, reply: &HttpReply) -> HttpReply {
             headers.append(name.clone(), value);
         }
     }
+    // EDGE-2: its time here is added to the age that it has by now.
+    let age = initial_age(&headers, Timestamp::now());
+    headers.insert(AGE, HeaderValue::from(age.as_secs()));
     HttpReply::new(reply.status, headers, Bytes::copy_from_slice(&reply.body))
 }
 
