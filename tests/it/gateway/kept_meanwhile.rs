@@ -121,6 +121,15 @@ async fn edge_2_the_age_of_a_kept_answer_counts_from_its_date() {
 }
 
 #[tokio::test]
+async fn edge_3_a_kept_answer_announces_no_trailers_that_it_has_not() {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\
+                connection: close\r\n\r\n4\r\nkept\r\n0\r\nx-sum: 1\r\n\r\n";
+    let (status, headers, text) = kept_of(head.to_owned()).await;
+    assert_eq!((status, text.as_str()), (200, "kept"));
+    assert!(!headers.contains_key("trailer"));
+}
+
+#[tokio::test]
 async fn edge_2_kept_answers_do_not_outlive_another_credential_of_ours() {
     let is_down = Arc::new(AtomicBool::new(false));
     let down = Arc::clone(&is_down);

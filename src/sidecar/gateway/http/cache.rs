@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     AGE, CONTENT_LENGTH, HeaderName, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHENTICATE,
-    RANGE, SET_COOKIE, WWW_AUTHENTICATE,
+    RANGE, SET_COOKIE, TRAILER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -244,7 +244,8 @@ fn copied(request: &HttpRequest, reply: &HttpReply) -> HttpReply {
     for (name, value) in &reply.headers {
         // These are one caller's, or are made anew. The response to HEAD keeps its length.
         let is_length = *name == CONTENT_LENGTH && *request.method() != Method::HEAD;
-        if is_length || PERSONAL.contains(name) {
+        // EDGE-3: no trailers are kept, and none are announced.
+        if is_length || *name == TRAILER || PERSONAL.contains(name) {
             continue;
         }
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
