@@ -9,6 +9,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HeaderName, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 
 /// Name of the answer's source.
@@ -49,12 +50,7 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
         return;
     }
     if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter();
-        let named: Vec<HeaderName> = named
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
+        let named: Vec<HeaderName> = named_by_connection(headers).collect();
         for name in named {
             headers.remove(name);
         }
@@ -70,6 +66,36 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     {
         headers.remove(name);
     }
+}
+
+/// A mark of answers of which `Connection` named fields, which are gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamedFields;
+
+/// Removes the headers of an answer that belong to one connection, and notes if others were named
+/// with them.
+pub(super) fn strip_answer(head: &mut Parts) {
+    if names_fields(&head.headers) {
+        head.extensions.insert(NamedFields);
+    }
+    strip_one_hop(&mut head.headers);
+}
+
+/// Returns true if `Connection` names fields that a message has, other than those that always belong
+/// to one connection.
+pub(super) fn names_fields(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONNECTION)
+        && named_by_connection(headers)
+            .any(|name| !ONE_HOP.contains(&name) && headers.contains_key(name))
+}
+
+/// Returns the names in `Connection`.
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(CONNECTION).into_iter();
+    lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
 }
 
 /// Returns true if a message has headers of ours. Most have none, and looking up each costs more.

@@ -100,6 +100,8 @@ pub struct HttpReply {
     pub(super) is_elsewhere: bool,
     pub(super) trailers: Option<HeaderMap>,
     pub(super) grpc: Option<GrpcAnswer>,
+    /// True if `Connection` named fields of it: what they said is lost.
+    pub(super) is_cut: bool,
 }
 
 impl HttpReply {
@@ -111,6 +113,7 @@ impl HttpReply {
             is_elsewhere: false,
             trailers: None,
             grpc: None,
+            is_cut: false,
         }
     }
 

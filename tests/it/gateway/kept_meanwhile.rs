@@ -109,6 +109,25 @@ fn said(lines: &str) -> String {
 }
 
 #[tokio::test]
+async fn edge_2_an_answer_whose_connection_names_its_fields_is_not_kept() {
+    for line in [
+        "cache-control: no-store",
+        "vary: user-agent",
+        "set-cookie: a=b",
+        "x-of-one-hop: 1",
+    ] {
+        let (name, _) = line.split_once(':').unwrap();
+        let head = said(&format!("connection: close, {name}\r\n{line}\r\n"));
+        assert_eq!(kept_of(head).await.0, 503, "{line}");
+    }
+    // Nothing is lost of these.
+    for names in ["close", "close, keep-alive, te", "close, x-of-none"] {
+        let head = said(&format!("connection: {names}\r\nkeep-alive: timeout=5\r\n"));
+        assert_eq!(kept_of(head).await.0, 200, "{names}");
+    }
+}
+
+#[tokio::test]
 async fn edge_2_the_age_of_a_kept_answer_counts_from_its_date() {
     let old = "date: Fri, 06 Nov 2020 08:49:37 GMT\r\n";
     let (status, headers, _) = kept_of(said(&format!("{old}connection: close\r\n"))).await;

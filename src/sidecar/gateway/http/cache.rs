@@ -22,6 +22,7 @@ use super::dependency::HttpDependency;
 use super::directives::{CacheDirectives, age_on_arrival, initial_age, may_serve};
 use super::error::HttpError;
 use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
+use crate::sidecar::gateway::headers::names_fields;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
     AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
@@ -143,7 +144,11 @@ impl HttpCache {
 
     /// Returns true if a response with this head may be cached.
     fn may_keep(&self, request: &HttpRequest, status: StatusCode, headers: &HeaderMap) -> bool {
-        if status != StatusCode::OK || !Self::may_hold(request) || varies_by(headers).is_none() {
+        // EDGE-2: what `Connection` names goes no further than the gateway, and may have said that
+        // the response is not to be kept.
+        let is_cut = names_fields(headers);
+        let is_varied = varies_by(headers).is_some();
+        if status != StatusCode::OK || is_cut || !is_varied || !Self::may_hold(request) {
             return false;
         }
         let said = CacheDirectives::of_response(headers);
@@ -295,7 +300,7 @@ impl Fallback<HttpDependency> for HttpCacheFallback {
 
     fn remember(&self, request: &HttpRequest, reply: &HttpReply, now: Time) {
         let cache = &self.0;
-        if !cache.may_keep(request, reply.status, &reply.headers) {
+        if reply.is_cut || !cache.may_keep(request, reply.status, &reply.headers) {
             return;
         }
         let is_short = reply.body.len() <= cache.max_body;
