@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, MAX_FORWARDS, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Version};
+use http_body::Frame;
 
 /// Name of the answer's source.
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("breakerbox-source");
@@ -37,6 +39,38 @@ static ONE_HOP: [HeaderName; 9] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// Fields that have a meaning in the head alone, beside those of one connection: they frame a message,
+/// route it, authenticate its sender, or say how it is read.
+///
+/// # Source  RFC 9110, section 6.5.1.
+static HEAD_ONLY: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TRAILER,
+];
+
+/// Returns a frame without what may not stand in trailers; `None` if nothing is left of it.
+pub(super) fn without_head_fields<B>(frame: Frame<B>) -> Option<Frame<B>> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(frame) => return Some(frame),
+    };
+    // EDGE-3: HTTP/2 resets a stream with such fields, and all other trailers would be lost.
+    for name in ONE_HOP.iter().chain(&HEAD_ONLY) {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+}
 
 /// Removes the headers that belong to one connection, and those that `Connection` names.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
@@ -239,6 +273,25 @@ mod tests {
         strip_one_hop(&mut headers);
         let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["traceparent"]);
+    }
+
+    #[test]
+    fn edge_3_trailers_have_no_fields_that_only_a_head_may_have() {
+        let trailers = map(&[
+            ("x-sum", "1"),
+            ("connection", "x"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("host", "a"),
+            ("grpc-status", "0"),
+        ]);
+        let left = without_head_fields(Frame::<()>::trailers(trailers)).unwrap();
+        let left = left.into_trailers().unwrap();
+        assert_eq!(left, map(&[("x-sum", "1"), ("grpc-status", "0")]));
+        let none = Frame::<()>::trailers(map(&[("upgrade", "h2c")]));
+        assert!(without_head_fields(none).is_none());
+        assert!(without_head_fields(Frame::data(())).is_some());
     }
 
     #[test]
