@@ -22,7 +22,7 @@ use super::probe::{self, ProbeConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
-use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url, without_scheme};
+use super::url::{self, URL, URL_OR_SOCKET, is_dependency_url, is_http_url, without_scheme};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
     breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
@@ -203,6 +203,9 @@ fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<S
         _ => string(URL, is_http_url),
     };
     let url = section.get_if_set("url", &url.mistaken_by(without_scheme));
+    if let Some(text) = url.as_deref().and_then(url::warning) {
+        section.warn("url", text);
+    }
     let needs_url = match kind {
         Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
         Some(DependencyKind::Model) => Some("kind = \"model\" needs it"),

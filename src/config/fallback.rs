@@ -183,6 +183,7 @@ fn read_kind(
                 content_type: section.default_to("content_type", &media, content_type, json),
                 body: section.default_to("body", &text, body, String::new()),
             };
+            warn_of_fixed(section, &kind);
             (Some(kind), &["status", "content_type", "body"])
         }
     }
@@ -199,6 +200,18 @@ const STALE_CACHE: &[&str] = &[
     "obey",
 ];
 
+/// Warns of a body that no caller gets.
+fn warn_of_fixed(section: &Section<'_>, kind: &FallbackKind) {
+    let FallbackKind::Fixed { status, body, .. } = kind else {
+        return;
+    };
+    // EDGE-7: HTTP has no body behind these.
+    if matches!(status, 204 | 304) && !body.is_empty() {
+        let text = format!("it is never sent: an answer with the status {status} has no body");
+        section.warn("body", text);
+    }
+}
+
 /// Warns of settings with which a caller may get what was meant for another (EDGE-2).
 fn warn_of_cache(section: &Section<'_>, kind: &FallbackKind) {
     let FallbackKind::StaleCache {
@@ -212,6 +225,13 @@ fn warn_of_cache(section: &Section<'_>, kind: &FallbackKind) {
         return;
     };
     for name in headers.iter().filter_map(|name| name.strip_prefix('!')) {
+        if headers.iter().any(|added| added.as_str() == name) {
+            // EDGE-8: the key has it, for what is added counts more.
+            let text =
+                format!("!{name} has no effect: {name} stands in the list too, and is in the key");
+            section.warn("headers", text);
+            continue;
+        }
         let text = format!(
             "callers that differ only in {name} get each other's kept answers; \
              leave it out unless no answer depends on {name}"

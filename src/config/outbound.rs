@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::credential_names::is_credential_name;
 use super::kind::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
@@ -84,6 +85,11 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     // LLM-15: a provider learns nothing of the caller.
     let is_model = kind == Some(DependencyKind::Model);
     if is_http {
+        warn(
+            section,
+            &headers,
+            remove_headers.as_deref().unwrap_or_default(),
+        );
         return OutboundConfig {
             headers,
             remove_headers: remove_headers.unwrap_or_default(),
@@ -99,6 +105,23 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     OutboundConfig {
         headers,
         ..OutboundConfig::default()
+    }
+}
+
+/// Warns of headers that go out otherwise than they are meant.
+fn warn(section: &Section<'_>, headers: &BTreeMap<String, Secret>, removed: &[String]) {
+    let is_set = |name: &&String| headers.keys().any(|set| set.eq_ignore_ascii_case(name));
+    for name in removed.iter().filter(is_set) {
+        let text = format!("{name} goes out all the same: headers sets it in every request");
+        section.warn("remove_headers", text);
+    }
+    let is_empty = |value: &Secret| value.expose().trim().is_empty();
+    let empty = headers
+        .iter()
+        .filter(|(name, value)| is_credential_name(&name.to_ascii_lowercase()) && is_empty(value));
+    for (name, _) in empty {
+        let text = "it is sent empty, in place of the caller's; remove_headers keeps that back";
+        section.warn(&format!("headers.{name}"), text.to_owned());
     }
 }
 

@@ -9,6 +9,7 @@ use config::{Value, ValueKind};
 use super::kind::DependencyKind;
 use super::masking::{MASK, show};
 use super::section::Section;
+use super::url::dots;
 use super::value_type::{TICK, ValueType, duration, string};
 
 /// Longest time between two probes.
@@ -89,6 +90,11 @@ pub(super) fn read(
     let status = probe.get_or("status", &statuses().list(), any_good);
     if probe.present && !probe.is_bad("status") && status.is_empty() {
         probe.conflict("status", "no answer would be a good one", STATUS);
+    }
+    if let Some(part) = path.as_deref().and_then(dots) {
+        let text =
+            format!("it has a part {part}, which goes out as it is; give the path that is meant");
+        probe.warn("path", text);
     }
     warn(&probe, (every, timeout, &status), breaker);
     probe.finish();
@@ -187,6 +193,9 @@ mod tests {
     fn brk_13_a_probe_that_works_otherwise_than_it_says_is_warned_of() {
         let none = warnings("{ path = \"/healthz\" }");
         assert_eq!(none, Vec::<String>::new());
+        let dots = warnings("{ path = \"/a/../healthz\" }");
+        assert_eq!(dots.len(), 1, "{dots:?}");
+        assert!(dots[0].contains("probe.path: it has a part .."), "{dots:?}");
         let slow = warnings("{ path = \"/healthz\", timeout = \"20s\" }");
         assert_eq!(slow.len(), 2, "{slow:?}");
         let of_timeout = "dependencies.web.probe.timeout: it is ";

@@ -64,6 +64,36 @@ pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
     is_plain.then(|| format!("it has no scheme, did you mean {meant:?}?"))
 }
 
+/// Returns the part `.` or `..` of a path, if it has one.
+pub(super) fn dots(path: &str) -> Option<&str> {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let is_dots = |part: &&str| {
+        let plain = part.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    };
+    path.split('/').find(is_dots)
+}
+
+/// Returns a warning of an address that works otherwise than it looks.
+pub(super) fn warning(url: &str) -> Option<String> {
+    let base = match unix_socket(url) {
+        Some((_, prefix)) => prefix,
+        None => {
+            let (_, rest) = url.split_once("://")?;
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let (_, port) = authority.rsplit_once(':').unwrap_or_default();
+            if !port.is_empty() && port.bytes().all(|digit| digit == b'0') {
+                return Some("no server listens on port 0".to_owned());
+            }
+            &rest[authority.len()..]
+        }
+    };
+    let part = dots(base)?;
+    Some(format!(
+        "its path has a part {part}, which goes out as it is; give the path that is meant"
+    ))
+}
+
 /// Returns the origin of an address: scheme, host and port.
 pub(super) fn origin(url: &str) -> String {
     if let Some((path, _)) = unix_socket(url) {
@@ -85,7 +115,7 @@ pub(super) fn origin(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_dependency_url, origin, unix_socket};
+    use super::{is_dependency_url, origin, unix_socket, warning};
 
     #[cfg(unix)]
     #[test]
@@ -113,6 +143,29 @@ mod tests {
         }
         assert_eq!(origin("unix:/a:/b"), origin("unix:///a"));
         assert_ne!(origin("unix:/a"), origin("unix:/b"));
+    }
+
+    #[test]
+    fn edge_7_an_address_that_leads_nowhere_is_warned_of() {
+        for (url, word) in [
+            ("http://127.0.0.1:0", "port 0"),
+            ("https://[::1]:00/v1", "port 0"),
+            ("http://a/x/../y", "a part .."),
+            ("http://a:80/x/%2E%2e", "a part %2E%2e"),
+            ("unix:/run/a.sock:/./x", "a part ."),
+        ] {
+            let told = warning(url).unwrap_or_default();
+            assert!(told.contains(word), "{url}: {told}");
+        }
+        for url in [
+            "http://a",
+            "http://a:80/.well-known/x..y",
+            "http://[::1]:9001/",
+            "http://[::]/x",
+            "unix:/run/../a.sock",
+        ] {
+            assert_eq!(warning(url), None, "{url}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod headers;
 mod hints;
 mod http2;
 mod kept;
+mod kept_meanwhile;
 mod models;
 #[cfg(unix)]
 mod notify;

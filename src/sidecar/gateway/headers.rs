@@ -6,10 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, MAX_FORWARDS, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Version};
+use http_body::Frame;
 
 /// Name of the answer's source.
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("breakerbox-source");
@@ -37,6 +40,38 @@ static ONE_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Fields that have a meaning in the head alone, beside those of one connection: they frame a message,
+/// route it, authenticate its sender, or say how it is read.
+///
+/// # Source  RFC 9110, section 6.5.1.
+static HEAD_ONLY: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TRAILER,
+];
+
+/// Returns a frame without what may not stand in trailers; `None` if nothing is left of it.
+pub(super) fn without_head_fields<B>(frame: Frame<B>) -> Option<Frame<B>> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(frame) => return Some(frame),
+    };
+    // EDGE-3: HTTP/2 resets a stream with such fields, and all other trailers would be lost.
+    for name in ONE_HOP.iter().chain(&HEAD_ONLY) {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+}
+
 /// Removes the headers that belong to one connection, and those that `Connection` names.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     // Most messages have none or one, and looking up each name costs more.
@@ -49,12 +84,7 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
         return;
     }
     if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter();
-        let named: Vec<HeaderName> = named
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
+        let named: Vec<HeaderName> = named_by_connection(headers).collect();
         for name in named {
             headers.remove(name);
         }
@@ -70,6 +100,36 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     {
         headers.remove(name);
     }
+}
+
+/// A mark of answers of which `Connection` named fields, which are gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamedFields;
+
+/// Removes the headers of an answer that belong to one connection, and notes if others were named
+/// with them.
+pub(super) fn strip_answer(head: &mut Parts) {
+    if names_fields(&head.headers) {
+        head.extensions.insert(NamedFields);
+    }
+    strip_one_hop(&mut head.headers);
+}
+
+/// Returns true if `Connection` names fields that a message has, other than those that always belong
+/// to one connection.
+pub(super) fn names_fields(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONNECTION)
+        && named_by_connection(headers)
+            .any(|name| !ONE_HOP.contains(&name) && headers.contains_key(name))
+}
+
+/// Returns the names in `Connection`.
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(CONNECTION).into_iter();
+    lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
 }
 
 /// Returns true if a message has headers of ours. Most have none, and looking up each costs more.
@@ -213,6 +273,25 @@ mod tests {
         strip_one_hop(&mut headers);
         let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["traceparent"]);
+    }
+
+    #[test]
+    fn edge_3_trailers_have_no_fields_that_only_a_head_may_have() {
+        let trailers = map(&[
+            ("x-sum", "1"),
+            ("connection", "x"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("host", "a"),
+            ("grpc-status", "0"),
+        ]);
+        let left = without_head_fields(Frame::<()>::trailers(trailers)).unwrap();
+        let left = left.into_trailers().unwrap();
+        assert_eq!(left, map(&[("x-sum", "1"), ("grpc-status", "0")]));
+        let none = Frame::<()>::trailers(map(&[("upgrade", "h2c")]));
+        assert!(without_head_fields(none).is_none());
+        assert!(without_head_fields(Frame::data(())).is_some());
     }
 
     #[test]

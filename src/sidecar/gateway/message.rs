@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::http::answer_fault::AnswerFault;
+use super::http::cache_key::ChangeNumber;
 use super::http::connect_failure::ConnectFailure;
 use super::http::deferred_body::DeferredBody;
 use super::http::dependency::of_status;
@@ -42,6 +43,8 @@ struct RequestParts {
     model: Option<Arc<ModelCall>>,
     /// The way to the task of the caller, which calls other dependencies in place of this one.
     substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+    /// The latest change that caches were told of when it began.
+    begun: ChangeNumber,
 }
 
 /// A request to a model, as far as it is known.
@@ -97,6 +100,8 @@ pub struct HttpReply {
     pub(super) is_elsewhere: bool,
     pub(super) trailers: Option<HeaderMap>,
     pub(super) grpc: Option<GrpcAnswer>,
+    /// True if `Connection` named fields of it: what they said is lost.
+    pub(super) is_cut: bool,
 }
 
 impl HttpReply {
@@ -108,6 +113,7 @@ impl HttpReply {
             is_elsewhere: false,
             trailers: None,
             grpc: None,
+            is_cut: false,
         }
     }
 
@@ -145,6 +151,7 @@ impl HttpRequest {
             key: None,
             model: None,
             substitutes: None,
+            begun: ChangeNumber::latest(),
         }))
     }
 
@@ -223,6 +230,11 @@ impl HttpRequest {
         self.0.sent.is_some()
     }
 
+    /// Returns the latest change that caches were told of when it began.
+    pub(super) fn begun(&self) -> ChangeNumber {
+        self.0.begun
+    }
+
     /// Returns true if it certainly has no body.
     pub(super) fn has_no_body(&self) -> bool {
         self.body().is_some_and(Bytes::is_empty)
@@ -263,6 +275,7 @@ impl HttpRequest {
             key: None,
             model: self.0.model.clone(),
             substitutes: self.0.substitutes.clone(),
+            begun: self.0.begun,
         }))
     }
 
@@ -337,6 +350,7 @@ impl HttpRequest {
             key: Some(key),
             model: None,
             substitutes: None,
+            begun: self.0.begun,
         }))
     }
 }

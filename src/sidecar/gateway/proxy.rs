@@ -29,7 +29,7 @@ use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
-use super::headers::{IDEMPOTENCY, KEY};
+use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
@@ -492,7 +492,8 @@ impl ProxiedCall<'_> {
         let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
         let length = stream.get_ref().map(ResponseStream::size_hint);
         let caches = &self.route.caches;
-        let mut keeping = if caches.is_empty() {
+        let is_cut = head.extensions.get::<NamedFields>().is_some();
+        let mut keeping = if caches.is_empty() || is_cut {
             None
         } else {
             let memory = &self.route.memory;

@@ -36,7 +36,7 @@ use super::trace::{AttemptTracer, Tracing};
 use crate::buffer_budget::BufferBudget;
 use crate::config::{
     DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig, ModelConfig,
-    UpstreamConfig, UpstreamTls,
+    OutboundConfig, UpstreamConfig, UpstreamTls,
 };
 use crate::mcp::McpSettings;
 use crate::{
@@ -221,6 +221,7 @@ struct HttpRouteSpec {
     url: String,
     tls: Option<UpstreamTls>,
     upstream: UpstreamConfig,
+    outbound: OutboundConfig,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -233,11 +234,30 @@ impl HttpRouteSpec {
             url: url.to_owned(),
             tls: config.tls.clone(),
             upstream: config.upstream.clone(),
+            outbound: config.outbound.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
             model: config.model.clone(),
         }
+    }
+
+    /// Returns true if the dependency gets the requests of callers from the same sender, on the same
+    /// way: the same server, and the same headers and credentials of ours.
+    fn asks_as(&self, other: &Self) -> bool {
+        // EDGE-2: with another credential it may answer the same request differently.
+        (&self.url, &self.tls, &self.upstream, &self.outbound)
+            == (&other.url, &other.tls, &other.upstream, &other.outbound)
+    }
+
+    /// Returns true if a model is asked as it was: by the same key, under the same names.
+    fn asks_model_as(&self, other: &Self) -> bool {
+        let asked = |spec: &Self| {
+            let model = spec.model.as_ref()?;
+            let key = (model.key.clone(), model.key_header.clone());
+            Some((model.api, key, model.names.clone()))
+        };
+        asked(self) == asked(other)
     }
 
     fn model(&self) -> Option<ModelRoute> {
@@ -375,9 +395,7 @@ impl HttpRoute {
             self.target.follow(config);
             return Ok(None);
         }
-        let same_server = (&spec.url, &spec.tls, &spec.upstream)
-            == (&self.spec.url, &self.spec.tls, &self.spec.upstream);
-        let new = if same_server {
+        let new = if spec.asks_as(&self.spec) {
             Arc::clone(&self.target)
         } else {
             Arc::new(target(&self.name, (config, url), gateway)?)
@@ -410,8 +428,10 @@ impl HttpRoute {
         if same && same_server && old.model == new.model {
             return Ok(());
         }
-        // EDGE-2: the answers of one server are not served as those of another.
-        let kept = same_server.then_some(&*former.kept);
+        // EDGE-2: the answers of one server, or to one credential of ours, are not served as those
+        // of another.
+        let may_keep = same_server && new.asks_model_as(old);
+        let kept = may_keep.then_some(&*former.kept);
         let made_by = (runtime, &self.target.budget);
         let fallbacks = HttpFallbacks::new(made_by, (&new.fallbacks, new.model.is_some()), kept);
         let caches: Arc<[_]> = fallbacks.caches.into();

@@ -272,17 +272,40 @@ fn edge_8_e9b_a_setting_without_effect_is_told() {
             "timeout = { attempt = \"off\", total = \"off\", first_byte = \"off\" }",
             "timeout.total",
         ),
+        (
+            "fallback = [{ kind = \"fixed\", status = 204, body = \"x\" }]",
+            "fallback[0].body",
+        ),
+        (
+            "fallback = [{ kind = \"fixed\", status = 304, body = \"x\" }]",
+            "fallback[0].body",
+        ),
+        (
+            "fallback = [{ kind = \"stale_cache\", headers = [\"x-a\", \"!x-a\"] }]",
+            "fallback[0].headers: !x-a has no effect",
+        ),
+        (
+            "headers = { x-a = \"b\" }\nremove_headers = [\"X-A\"]",
+            "remove_headers",
+        ),
+        (
+            "headers = { authorization = \"\" }",
+            "headers.authorization",
+        ),
+        ("probe = { path = \"/../x\" }", "probe.path"),
     ];
     for (keys, key) in cases {
         let found = warnings(keys);
         assert_eq!(found.len(), 1, "{keys}: {found:?}");
-        let begin = format!("dependencies.web.{key}: ");
+        let begin = format!("dependencies.web.{key}");
         assert!(found[0].starts_with(&begin), "{keys}: {found:?}");
     }
     for keys in [
         "",
         "retry.max_attempts = 3",
         "hedge.delay = \"50ms\"",
+        "fallback = [{ kind = \"fixed\", status = 204 }]",
+        "headers = { x-a = \"\" }\nremove_headers = [\"x-b\"]",
         "fallback = [{ kind = \"dependency\", name = \"other\", writes = true }]",
         "fallback = [{ kind = \"dependency\", name = \"other\", writes = false }]",
     ] {

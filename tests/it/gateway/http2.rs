@@ -83,3 +83,30 @@ async fn a_stream_that_breaks_off_breaks_its_own_only() {
     connection.await.unwrap().unwrap();
     bed.end().await;
 }
+
+#[tokio::test]
+async fn edge_3_trailers_that_http2_forbids_cost_no_caller_the_others() {
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let text = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+                    connection: x\r\nkeep-alive: timeout=5\r\nupgrade: h2c\r\nx-sum: 1\r\n\r\n";
+        stream.write_all(text.as_bytes()).await.unwrap();
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get(bed.url("/web/a")).header("te", "trailers");
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let read = response.into_body().collect().await.unwrap();
+    let trailers = read.trailers().unwrap();
+    assert_eq!(trailers.len(), 1, "{trailers:?}");
+    assert_eq!(trailers["x-sum"], "1");
+    assert_eq!(read.to_bytes(), "ok");
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    bed.end().await;
+}

@@ -13,7 +13,7 @@ async fn says(bytes: &'static [u8]) -> Upstream {
 
 #[tokio::test]
 async fn edge_8_f6_a_missing_answer_is_told_by_what_came() {
-    let cases: [(&[u8], &str); 9] = [
+    let cases: [(&[u8], &str); 10] = [
         (b"", "closed without an answer"),
         (b"SSH-2.0-OpenSSH_9\r\n", "not HTTP"),
         (
@@ -31,7 +31,11 @@ async fn edge_8_f6_a_missing_answer_is_told_by_what_came() {
         ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 2, 3\r\n\r\nok",
-            "response with unequal lengths",
+            "response with a content-length that is not one number",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nok",
+            "response with a content-length that is not one number",
         ),
         (
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",

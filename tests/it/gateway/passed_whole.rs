@@ -77,3 +77,26 @@ async fn edge_3_e5c_by_default_only_silence_is_bounded() {
     let timeout = settings.dependencies["web"].settings.timeout;
     assert_eq!(timeout.first_byte, Some(Duration::from_secs(2)));
 }
+
+#[tokio::test]
+async fn edge_3_a_write_without_a_body_says_so() {
+    let upstream = Upstream::of(async |request: Request| {
+        format!("{:?}", request.headers().get("content-length"))
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    for (method, length) in [
+        ("POST", "Some(\"0\")"),
+        ("PUT", "Some(\"0\")"),
+        ("PATCH", "Some(\"0\")"),
+        ("DELETE", "None"),
+        ("GET", "None"),
+    ] {
+        let mut caller = bed.connect().await;
+        let asked = format!("{method} /web/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        caller.write_all(asked.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut caller).await;
+        assert!(answer.ends_with(length), "{method}: {answer}");
+    }
+    bed.end().await;
+}

@@ -20,7 +20,7 @@ pub(super) fn issuer() -> Issuer {
     CertifiedIssuer::self_signed(params, key).unwrap()
 }
 
-/// A server that answers with the HTTP version of the request.
+/// A server that answers with the HTTP version of the request, its path, and its `te`.
 pub(super) async fn upstream(issuer: &Issuer, speaks: &[&str]) -> Upstream {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -45,7 +45,9 @@ pub(super) async fn upstream(issuer: &Issuer, speaks: &[&str]) -> Upstream {
                 return;
             };
             let service = hyper::service::service_fn(async |request: http::Request<Incoming>| {
-                let text = format!("{:?} {}", request.version(), request.uri().path());
+                let te = request.headers().get("te").map(|te| format!(" {te:?}"));
+                let te = te.unwrap_or_default();
+                let text = format!("{:?} {}{te}", request.version(), request.uri().path());
                 Ok::<_, std::convert::Infallible>(http::Response::new(text))
             });
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -86,6 +88,16 @@ async fn tls_and_the_version_of_http_are_agreed_on() {
             assert_eq!(header(&response, "breakerbox-source"), "primary");
             assert_eq!(response.text().await.unwrap(), told);
         }
+    }
+    // RFC 9110, section 10.1.4: in HTTP/1.1 `te` goes with `connection: te`, or not at all.
+    for (path, media, told) in [
+        ("/first/a", "text/plain", "HTTP/1.1 /a"),
+        ("/second/a", "text/plain", "HTTP/2.0 /a"),
+        ("/second/a", "application/grpc", "HTTP/2.0 /a \"trailers\""),
+    ] {
+        let request = http().get(sidecar.url(path)).header("content-type", media);
+        let response = request.header("te", "trailers").send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), told, "edge_3: {media}");
     }
     let refused = http().get(sidecar.url("/unknown/a")).send().await.unwrap();
     let refused = problem(refused, 502, "upstream-failed").await;

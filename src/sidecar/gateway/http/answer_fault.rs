@@ -120,7 +120,7 @@ impl AnswerFault {
             Self::NotHttp => "not HTTP",
             Self::BadHead => "response head not valid HTTP",
             Self::LongHead => "response head with too many lines or too long",
-            Self::Lengths => "response with unequal lengths",
+            Self::Lengths => "response with a content-length that is not one number",
             Self::Coding => "response in an unknown transfer coding",
             Self::BodyCut => "response body cut off",
             Self::Chunks => "response body with invalid chunks",

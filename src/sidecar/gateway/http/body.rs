@@ -29,6 +29,7 @@ use crate::Streamed;
 use crate::sidecar::gateway::access_log::AccessEntry;
 use crate::sidecar::gateway::activity::RequestActivity;
 use crate::sidecar::gateway::caller_limits::CallerPlace;
+use crate::sidecar::gateway::headers::without_head_fields;
 use crate::sidecar::gateway::trace::RequestSpan;
 
 /// The body of a response to a caller.
@@ -213,6 +214,11 @@ impl Body for ReplyBody {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         });
+        // EDGE-3: nothing follows trailers, so that without any the body has ended.
+        let frame = match frame {
+            Some(Ok(frame)) => without_head_fields(frame).map(Ok),
+            other => other,
+        };
         if let (Some(waiting), Some(Ok(_))) = (&mut this.waiting, &frame) {
             waiting.given();
         }

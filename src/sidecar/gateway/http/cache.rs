@@ -10,17 +10,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     AGE, CONTENT_LENGTH, HeaderName, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHENTICATE,
-    RANGE, SET_COOKIE, WWW_AUTHENTICATE,
+    RANGE, SET_COOKIE, TRAILER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use breakerbox_policy::Time;
+use jiff::Timestamp;
 
 use super::cache_key::{CacheKeys, KeyHeaders, varies_by};
 use super::dependency::HttpDependency;
-use super::directives::{CacheDirectives, age_on_arrival, may_serve};
+use super::directives::{CacheDirectives, age_on_arrival, initial_age, may_serve};
 use super::error::HttpError;
 use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
+use crate::sidecar::gateway::headers::names_fields;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
     AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
@@ -142,7 +144,11 @@ impl HttpCache {
 
     /// Returns true if a response with this head may be cached.
     fn may_keep(&self, request: &HttpRequest, status: StatusCode, headers: &HeaderMap) -> bool {
-        if status != StatusCode::OK || !Self::may_hold(request) || varies_by(headers).is_none() {
+        // EDGE-2: what `Connection` names goes no further than the gateway, and may have said that
+        // the response is not to be kept.
+        let is_cut = names_fields(headers);
+        let is_varied = varies_by(headers).is_some();
+        if status != StatusCode::OK || is_cut || !is_varied || !Self::may_hold(request) {
             return false;
         }
         let said = CacheDirectives::of_response(headers);
@@ -161,8 +167,10 @@ impl HttpCache {
         request.keyed(self.keys.of(request))
     }
 
-    /// Removes what is kept for a request.
+    /// Removes what is kept for a request, and keeps no answer to one that began before.
     fn forget(&self, request: &HttpRequest) {
+        // EDGE-2: an older answer may still be on its way.
+        self.keys.note_taken_back(request);
         self.cache.forget(&self.keyed(request));
     }
 
@@ -241,13 +249,17 @@ fn copied(request: &HttpRequest, reply: &HttpReply) -> HttpReply {
     for (name, value) in &reply.headers {
         // These are one caller's, or are made anew. The response to HEAD keeps its length.
         let is_length = *name == CONTENT_LENGTH && *request.method() != Method::HEAD;
-        if is_length || PERSONAL.contains(name) {
+        // EDGE-3: no trailers are kept, and none are announced.
+        if is_length || *name == TRAILER || PERSONAL.contains(name) {
             continue;
         }
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             headers.append(name.clone(), value);
         }
     }
+    // EDGE-2: its time here is added to the age that it has by now.
+    let age = initial_age(&headers, Timestamp::now());
+    headers.insert(AGE, HeaderValue::from(age.as_secs()));
     HttpReply::new(reply.status, headers, Bytes::copy_from_slice(&reply.body))
 }
 
@@ -288,7 +300,7 @@ impl Fallback<HttpDependency> for HttpCacheFallback {
 
     fn remember(&self, request: &HttpRequest, reply: &HttpReply, now: Time) {
         let cache = &self.0;
-        if !cache.may_keep(request, reply.status, &reply.headers) {
+        if reply.is_cut || !cache.may_keep(request, reply.status, &reply.headers) {
             return;
         }
         let is_short = reply.body.len() <= cache.max_body;
@@ -298,7 +310,15 @@ impl Fallback<HttpDependency> for HttpCacheFallback {
             // EDGE-4: an entry counts against the budget of the process.
             if let Some(share) = cache.budget.try_take(size) {
                 kept.body = share.hold(kept.body);
-                cache.cache.remember(&cache.keyed(request), &kept, now);
+                let keyed = cache.keyed(request);
+                if cache.keys.have_changed(request) {
+                    return;
+                }
+                cache.cache.remember(&keyed, &kept, now);
+                if cache.keys.have_changed(request) {
+                    // It was taken back at this moment.
+                    cache.cache.forget(&keyed);
+                }
                 return;
             }
         }

@@ -5,20 +5,19 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::header::{COOKIE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::is_credential_name;
 use crate::lock::LockExt as _;
 use crate::sidecar::gateway::message::{HttpRequest, RequestKey};
 
 /// Headers that change no answer: they describe the connection, the client program or the trace, or
 /// they are evaluated apart.
-const NEUTRAL: [&str; 58] = [
+const NEUTRAL: [&str; 94] = [
     "alt-used",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
@@ -31,16 +30,22 @@ const NEUTRAL: [&str; 58] = [
     "cf-ray",
     "connection",
     "content-length",
+    "correlation-id",
     "date",
     "dnt",
+    "elastic-apm-traceparent",
     "expect",
     "grpc-timeout",
+    "grpc-trace-bin",
     "http2-settings",
     "if-modified-since",
     "if-none-match",
     "keep-alive",
     "max-forwards",
     "newrelic",
+    "ot-tracer-sampled",
+    "ot-tracer-spanid",
+    "ot-tracer-traceid",
     "pragma",
     "priority",
     "proxy-connection",
@@ -52,43 +57,65 @@ const NEUTRAL: [&str; 58] = [
     "sec-purpose",
     "sentry-trace",
     "te",
+    "trace-id",
+    "traceid",
     "traceparent",
     "tracestate",
     "trailer",
     "transfer-encoding",
+    "uber-trace-id",
     "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
     "x-amz-cf-id",
     "x-amz-user-agent",
+    "x-amzn-trace-id",
     "x-b3-flags",
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-spanid",
+    "x-b3-traceid",
     "x-client-request-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+    "x-datadog-trace-id",
     "x-envoy-attempt-count",
     "x-envoy-expected-rq-timeout-ms",
     "x-goog-api-client",
     "x-ms-client-request-id",
+    "x-ms-correlation-request-id",
     "x-ot-span-context",
     "x-queue-start",
     "x-request-id",
     "x-request-start",
     "x-retry-count",
+    "x-span-id",
+    "x-stainless-arch",
+    "x-stainless-async",
+    "x-stainless-custom-poll-interval",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-poll-helper",
+    "x-stainless-raw-response",
+    "x-stainless-read-timeout",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+    "x-trace-id",
+    "x-traceid",
     "x-transaction-id",
     "x-user-agent",
 ];
 
-/// Parts of the names of such headers.
-const NEUTRAL_PARTS: [&str; 7] = [
-    "correlation-id",
-    "datadog-",
-    "sec-ch-",
-    "sec-fetch-",
-    "stainless-",
-    "trace-",
-    "traceid",
-];
+/// Beginnings of the names of such headers. Browsers set them, and no script can.
+const NEUTRAL_STARTS: [&str; 2] = ["sec-ch-", "sec-fetch-"];
 
 /// Maximum number of targets with a `Vary` header that names headers outside the key.
 const MAX_TARGETS: usize = 4096;
@@ -96,6 +123,24 @@ const MAX_TARGETS: usize = 4096;
 const MAX_NAMES: usize = 16;
 /// Number of counters of writes. Targets with the same counter are invalidated together.
 const SLOTS: usize = 1 << 16;
+
+/// Number of places for the latest changes. A change makes the answers that are on their way to the
+/// other targets of its place too old to be kept.
+const CHANGE_SLOTS: usize = 1 << 14;
+
+/// Number of the changes that the caches of this process were told of.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Number of a change that caches were told of: a write, or an answer that was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::sidecar::gateway) struct ChangeNumber(u64);
+
+impl ChangeNumber {
+    /// Returns the latest one.
+    pub(in crate::sidecar::gateway) fn latest() -> Self {
+        Self(CHANGES.load(Ordering::SeqCst))
+    }
+}
 
 /// Headers that the configuration adds to the key, or takes out of it.
 #[derive(Debug, Clone, Default)]
@@ -127,8 +172,9 @@ impl KeyHeaders {
 
 fn is_neutral(name: &HeaderName) -> bool {
     let name = name.as_str();
-    let has_part = || NEUTRAL_PARTS.iter().any(|part| name.contains(part));
-    NEUTRAL.binary_search(&name).is_ok() || has_part() && !is_credential_name(name)
+    // EDGE-2: only a name that is known whole, so that `x-trace-customer` is no id of a trace.
+    NEUTRAL.binary_search(&name).is_ok()
+        || NEUTRAL_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// Makes the keys of one cache.
@@ -141,6 +187,8 @@ pub(crate) struct CacheKeys {
     varying: Mutex<HashMap<RequestKey, Arc<[HeaderName]>>>,
     /// Numbers of writes; part of the keys.
     written: Box<[AtomicU32]>,
+    /// The latest changes, by target and by request.
+    changed: Box<[AtomicU64]>,
 }
 
 impl CacheKeys {
@@ -154,6 +202,7 @@ impl CacheKeys {
             headers,
             varying: Mutex::default(),
             written: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            changed: (0..CHANGE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -170,16 +219,23 @@ impl CacheKeys {
     pub(crate) fn of(&self, request: &HttpRequest) -> RequestKey {
         let target = self.of_target(request);
         let varying = self.varying.acquire().get(&target).cloned();
+        self.digest(request, target, varying.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the digest of a request. `varying`: the headers that count beside those of every key.
+    fn digest(
+        &self,
+        request: &HttpRequest,
+        target: RequestKey,
+        varying: &[HeaderName],
+    ) -> RequestKey {
         let sent = request.as_sent();
-        let is_part = |name: &&HeaderName| {
-            let is_named = || varying.iter().any(|names| names.contains(name));
-            self.headers.include(name) || is_named()
-        };
+        let is_part = |name: &&HeaderName| self.headers.include(name) || varying.contains(name);
         let mut names: Vec<&HeaderName> = sent.keys().filter(is_part).collect();
         names.sort_unstable_by_key(|name| name.as_str());
         let mut hash = Sha256::new();
         hash.update(target);
-        hash.update(self.writes(&target).load(Ordering::Relaxed).to_le_bytes());
+        hash.update(self.writes(&target).load(Ordering::SeqCst).to_le_bytes());
         part(&mut hash, request.method().as_str().as_bytes());
         for name in names {
             part(&mut hash, name.as_str().as_bytes());
@@ -237,7 +293,36 @@ impl CacheKeys {
     /// Notes a write: what was kept of its target is no longer found (RFC 9111, section 4.4).
     pub(crate) fn note_write(&self, request: &HttpRequest) {
         let target = self.of_target(request);
-        self.writes(&target).fetch_add(1, Ordering::Relaxed);
+        // The change first: an answer that is on its way then finds the one or the other.
+        self.note_change(&target);
+        self.writes(&target).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Notes that what was kept for a request was taken back.
+    pub(crate) fn note_taken_back(&self, request: &HttpRequest) {
+        self.note_change(&self.digest(request, self.of_target(request), &[]));
+    }
+
+    fn note_change(&self, of: &RequestKey) {
+        let number = CHANGES.fetch_add(1, Ordering::SeqCst) + 1;
+        self.change(of).fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// Returns true if a write, or an answer that takes earlier ones back, has come since the request
+    /// began: its answer may be older.
+    pub(crate) fn have_changed(&self, request: &HttpRequest) -> bool {
+        let target = self.of_target(request);
+        let own = self.digest(request, target, &[]);
+        let latest = [&target, &own].map(|of| self.change(of).load(Ordering::SeqCst));
+        // EDGE-2: RFC 9111, section 4.4; what a server answered before a write is not kept after it.
+        latest
+            .into_iter()
+            .any(|number| ChangeNumber(number) > request.begun())
+    }
+
+    fn change(&self, of: &RequestKey) -> &AtomicU64 {
+        let number = usize::from(u16::from_le_bytes([of[2], of[3]]));
+        &self.changed[number % CHANGE_SLOTS]
     }
 
     fn writes(&self, target: &RequestKey) -> &AtomicU32 {
@@ -290,6 +375,12 @@ mod tests {
             "x-sid",
             "x-trace-token",
             "x-of-no-known-name",
+            "x-trace-customer",
+            "x-trace-mode",
+            "x-correlation-id-org",
+            "x-datadog-org",
+            "x-stacktrace-level",
+            "x-my-sec-ch-ua",
             "accept-language",
             "x-forwarded-for",
         ] {
@@ -300,6 +391,10 @@ mod tests {
             "traceparent",
             "x-request-id",
             "x-amzn-trace-id",
+            "x-correlation-id",
+            "x-datadog-trace-id",
+            "x-b3-traceid",
+            "x-stainless-lang",
             "sec-ch-ua",
         ] {
             assert!(!part(name, &rules), "{name}");

@@ -27,7 +27,7 @@ use super::model_reply;
 use super::target::{UpstreamTarget, WorkerRoute};
 use super::upgrade;
 use super::upstream::UpstreamClient;
-use crate::sidecar::gateway::headers::strip_one_hop;
+use crate::sidecar::gateway::headers::{NamedFields, strip_answer};
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
 use crate::sidecar::gateway::trace::AttemptSpan;
 use crate::{CallContext, Dependency, OpenAnswer, Verdict};
@@ -109,11 +109,11 @@ impl Dependency for HttpDependency {
             );
         }
         let (mut head, mut rest) = answered?.into_parts();
-        strip_one_hop(&mut head.headers);
         let seen = (head.status, &head.headers);
         // The settings, which may call these a failure, are not known here.
         let is_failure = matches!(head.status.as_u16(), 404 | 410);
         cache::note(&self.route.load().caches, &request, seen, is_failure);
+        strip_answer(&mut head);
         let mut body = BytesMut::new();
         let mut share = target.budget.share();
         let mut trailers = None;
@@ -176,6 +176,7 @@ fn reply_of(head: Parts, body: Bytes, trailers: Option<HeaderMap>) -> Result<Htt
         return Ok(HttpReply {
             trailers,
             grpc,
+            is_cut: head.extensions.get::<NamedFields>().is_some(),
             ..HttpReply::new(head.status, head.headers, body)
         });
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderName, PRAGMA};
+use jiff::Timestamp;
 
 /// Response directives for caches nearer to the caller (RFC 9213, Edge Architecture). A prohibition
 /// in one of them holds here too.
@@ -108,18 +109,31 @@ pub(crate) fn age_on_arrival(headers: &HeaderMap) -> Duration {
     ages.max().unwrap_or_default()
 }
 
+/// Returns the age of a response that has come by now: the time since its `Date`, or what other
+/// caches say of it (`Age`), whichever is longer.
+///
+/// # Source  RFC 9111, section 4.2.3.
+pub(crate) fn initial_age(headers: &HeaderMap, now: Timestamp) -> Duration {
+    let since = date(headers, &DATE).flatten();
+    let since = since.and_then(|made| Duration::try_from(now.duration_since(made)).ok());
+    // EDGE-2: a server that keeps answers itself may tell their age by `Date` alone.
+    age_on_arrival(headers).max(since.unwrap_or_default())
+}
+
+/// Returns the date in a header: `None` without it, and `Some(None)` if it is no date.
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Option<Timestamp>> {
+    let line = headers.get(name)?;
+    let parsed = line.to_str().ok().map(jiff::fmt::rfc2822::parse);
+    Some(parsed.and_then(Result::ok).map(|date| date.timestamp()))
+}
+
 /// Returns the time for which a response says to be fresh, if it says so.
 fn lifetime(headers: &HeaderMap, said: &CacheDirectives) -> Option<Duration> {
     if let Some(span) = said.seconds("max-age") {
         return Some(span);
     }
-    let date = |name| {
-        let line = headers.get(name)?;
-        let parsed = line.to_str().ok().map(jiff::fmt::rfc2822::parse);
-        Some(parsed.and_then(Result::ok).map(|date| date.timestamp()))
-    };
     // What is no date, such as 0, has passed.
-    let span = match (date(EXPIRES)?, date(DATE).flatten()) {
+    let span = match (date(headers, &EXPIRES)?, date(headers, &DATE).flatten()) {
         (Some(end), Some(begin)) => Duration::try_from(end.duration_since(begin)).ok(),
         _ => None,
     };
@@ -245,5 +259,25 @@ mod tests {
             age_on_arrival(&long),
             Duration::from_secs(u64::from(u32::MAX))
         );
+    }
+
+    #[test]
+    fn edge_2_the_age_counts_from_the_date_of_a_response() {
+        let now = "2026-11-06T08:50:37Z".parse().unwrap();
+        let date = ("date", "Fri, 06 Nov 2026 08:49:37 GMT");
+        for (headers, seconds) in [
+            (&[date][..], 60),
+            (&[date, ("age", "7")], 60),
+            (&[date, ("age", "70")], 70),
+            (
+                &[("date", "Fri, 06 Nov 2026 09:00:00 GMT"), ("age", "7")],
+                7,
+            ),
+            (&[("date", "yesterday")], 0),
+            (&[], 0),
+        ] {
+            let age = initial_age(&map(headers), now);
+            assert_eq!(age, Duration::from_secs(seconds), "{headers:?}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::slow_body::{LEAST_PIECE, SlowBodyWatch};
 use crate::AttemptProgress;
 use crate::config::GatewayConfig;
 use crate::lock::LockExt as _;
+use crate::sidecar::gateway::headers::without_head_fields;
 use crate::sidecar::gateway::message::HttpFailure;
 
 /// Limits of a request body.
@@ -329,7 +330,13 @@ impl StreamedBody {
                 return Poll::Ready(None);
             }
             Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyCut)))),
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) => match without_head_fields(frame) {
+                Some(frame) => frame,
+                None => {
+                    self.trace.ended.store(true, Ordering::Release);
+                    return Poll::Ready(None);
+                }
+            },
         };
         let length = frame.data_ref().map_or(0, |piece| piece.len() as u64);
         let Some(room) = self.room.checked_sub(length) else {

@@ -30,7 +30,7 @@ use super::pool::PooledBody;
 use super::tunnel::TunnelStream;
 use super::upgrade;
 use crate::buffer_budget::BufferBudget;
-use crate::sidecar::gateway::headers::strip_one_hop;
+use crate::sidecar::gateway::headers::strip_answer;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
 use crate::{Verdict, retry_after};
@@ -74,7 +74,7 @@ impl ResponseStream {
     ) -> Result<Self, HttpError> {
         let switched = upgrade::switched(&mut answered);
         let (mut head, body) = answered.into_parts();
-        strip_one_hop(&mut head.headers);
+        strip_answer(&mut head);
         let tunnel = switched.map(|(connection, protocol)| {
             upgrade::name_in(&mut head.headers, protocol);
             TunnelStream::new(connection)
@@ -119,7 +119,7 @@ impl ResponseStream {
         span: Option<AttemptSpan>,
     ) -> Result<Self, HttpError> {
         let (mut head, body) = answered.into_parts();
-        strip_one_hop(&mut head.headers);
+        strip_answer(&mut head);
         let (model, body) = content::read(&mut head, body, reading).await?;
         let mut span = span;
         if let (Some(span), Some(figures)) = (&mut span, model.whole_figures()) {

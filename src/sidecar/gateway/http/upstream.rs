@@ -168,6 +168,10 @@ impl UpstreamClient {
             }
             UpstreamTransport::Negotiated(_) => {
                 headers.remove(HOST);
+                if !self.address.is_http2 && GrpcRequest::of(headers).is_none() {
+                    // The server may choose HTTP/1.1. Named in `Connection`, HTTP/2 would lose it.
+                    headers.remove(TE);
+                }
             }
         }
         if let Some(credentials) = proxy.and_then(|proxy| proxy.credentials.clone()) {
