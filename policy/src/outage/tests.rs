@@ -289,3 +289,16 @@ fn hlt_2_answers_that_have_begun_an_outage_belong_to_it() {
     log.end_all(at(20), errors(25));
     assert!(!log.stands());
 }
+
+#[test]
+fn hlt_2_a_kind_of_cause_is_a_word_of_the_api() {
+    for (kind, word) in [
+        (CauseKind::Status, "status"),
+        (CauseKind::Timeout, "timeout"),
+        (CauseKind::Hang, "hang"),
+        (CauseKind::Misconfigured, "misconfigured"),
+        (CauseKind::Other, "other"),
+    ] {
+        assert_eq!(kind.as_str(), word);
+    }
+}

@@ -265,3 +265,16 @@ fn flt_9_a_success_ends_the_turns_of_others() {
     });
     assert_eq!(machine.on(at(1_000), FleetInput::ProbeDue), [hold]);
 }
+
+#[test]
+fn flt_5_a_success_of_before_the_present_evidence_says_nothing_about_it() {
+    let mut machine = connected();
+    machine.on(at(0), evidence(B, 1));
+    machine.on(at(500), FleetInput::Succeeded { began: at(400) });
+    machine.on(at(1_000), FleetInput::Tick);
+    assert_eq!(machine.evidence(), 0);
+    machine.on(at(2_000), evidence(B, 2));
+    machine.on(at(2_000), evidence(C, 3));
+    let outputs = machine.on(at(2_200), FleetInput::Tick);
+    assert_eq!(adopted(&outputs), Some((2, 3)));
+}

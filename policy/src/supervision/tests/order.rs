@@ -332,3 +332,12 @@ fn sup_1_specifications_that_cannot_work_are_refused() {
     }
     assert_eq!(refused(shrinking, Vec::new()), SpecError::BadBackoff);
 }
+
+#[test]
+fn sup_7_a_supervisor_has_unlimited_time_to_stop() {
+    let sub = ChildSpec::supervisor("sub");
+    assert_eq!(sub.shutdown, Shutdown::Infinity);
+    assert_eq!(sub.restart, RestartType::Permanent);
+    let rig = Rig::up(spec(Strategy::OneForOne, 0), vec![sub]);
+    assert_eq!(rig.machine.child_id("sub").unwrap().to_string(), "1");
+}
