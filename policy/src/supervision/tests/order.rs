@@ -339,5 +339,5 @@ fn sup_7_a_supervisor_has_unlimited_time_to_stop() {
     assert_eq!(sub.shutdown, Shutdown::Infinity);
     assert_eq!(sub.restart, RestartType::Permanent);
     let rig = Rig::up(spec(Strategy::OneForOne, 0), vec![sub]);
-    assert_eq!(rig.machine.child_id("sub").unwrap().to_string(), "0");
+    assert_eq!(rig.machine.child_id("sub").unwrap().to_string(), "1");
 }
