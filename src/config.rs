@@ -70,7 +70,6 @@ mod health;
 mod hedge;
 mod keys;
 mod odd_secret;
-mod odd_settings;
 mod rate_limit;
 mod retry;
 mod throttle;
@@ -405,7 +404,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
     mcp_group::check(&dependencies, table);
     pool::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
-    odd_settings::check_same_address(&dependencies, table);
+    dead_settings::check_same_address(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }

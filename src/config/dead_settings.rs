@@ -2,6 +2,8 @@
 //!
 //! All of them are usable: nothing here is a problem.
 
+mod odd_settings;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::kind::DependencyKind;
 use super::section::Section;
+
+pub(super) use odd_settings::check_same_address;
 
 /// The methods of HTTP that are registered, and one of caches.
 const METHODS: [&str; 41] = [
@@ -60,6 +64,7 @@ const METHODS: [&str; 41] = [
 
 /// Warns about one dependency, after its table was read.
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
+    odd_settings::check(section, config);
     // Without a kind the program brings the code, which may know more than the configuration.
     if let Some(kind) = config.kind {
         // Tools of MCP servers may say themselves that they are idempotent.

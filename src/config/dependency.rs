@@ -26,7 +26,7 @@ use super::url::{self, URL, URL_OR_SOCKET, is_dependency_url, is_http_url, witho
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
     breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
-    hedge, keys, odd_settings, rate_limit, retry, throttle, timeout, workers,
+    hedge, keys, rate_limit, retry, throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -150,7 +150,6 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         fleet,
     };
     dead_settings::check(&section, &config);
-    odd_settings::check(&section, &config);
     section.finish();
     config
 }

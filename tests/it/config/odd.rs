@@ -28,7 +28,7 @@ const EFFECTS: &[Mistake] = &[
     warned(
         "a call slower than an attempt",
         with!(
-            "timeout.attempt = \"3s\"\nbreaker = { slow_call = \"5s\", slow_rate = 0.5, window = { kind = \"count\", size = 10 } }"
+            "timeout.attempt = \"3s\"\nbreaker = { slow_call = \"5s\", slow_rate = 0.5, minimum_calls = 5, window = { kind = \"count\", size = 10 } }"
         ),
         &["breaker.slow_call", "timeout.attempt ends each after 3s"],
     ),

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use breakerbox_policy::Symptom;
 
-use super::dependency::DependencyConfig;
-use super::fallback::{FallbackConfig, FallbackKind};
-use super::odd_secret::warn_of_secret;
-use super::section::Section;
+use crate::config::dependency::DependencyConfig;
+use crate::config::fallback::{FallbackConfig, FallbackKind};
+use crate::config::odd_secret::warn_of_secret;
+use crate::config::section::Section;
 
 /// Warns about one dependency, after its table was read.
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
@@ -137,7 +137,7 @@ fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
 }
 
 /// Warns of fallbacks that call the same address, once all dependencies are known.
-pub(super) fn check_same_address(
+pub(in crate::config) fn check_same_address(
     dependencies: &BTreeMap<String, DependencyConfig>,
     table: &Section<'_>,
 ) {
