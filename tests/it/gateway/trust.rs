@@ -457,7 +457,10 @@ fn edge_5_e7f_headers_are_checked_and_never_shown() {
     for (text, key) in [
         ("headers = { host = \"hidden-word\" }", "headers.host"),
         ("headers = { \"a b\" = \"hidden-word\" }", "headers.a b"),
-        ("headers = { a = \"hidden\\nword hidden-word\" }", "headers.a"),
+        (
+            "headers = { a = \"hidden\\nword hidden-word\" }",
+            "headers.a",
+        ),
         ("headers = { a = 3 }", "headers.a"),
         ("remove_headers = [\"transfer-encoding\"]", "remove_headers"),
         ("forwarded = \"maybe\"", "forwarded"),
