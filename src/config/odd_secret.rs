@@ -11,7 +11,7 @@ pub(super) fn warn_of_secret(section: &Section<'_>, key: &str, value: &str) {
     }
 }
 
-/// Returns what is odd about a secret.
+/// Returns the odd thing about a secret.
 fn odd_secret(value: &str) -> Option<&'static str> {
     const PLACEHOLDERS: [&str; 7] = [
         "yourapikey",

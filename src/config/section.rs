@@ -76,7 +76,7 @@ impl<'a> Section<'a> {
             report,
             values: BTreeMap::new(),
             known: BTreeSet::new(),
-            // What is no table is one problem: nothing else is missing in it.
+            // A value that is no table is one problem: nothing else is missing in it.
             present: value.is_some_and(|value| matches!(value.kind, ValueKind::Table(_))),
             idle: false,
         };

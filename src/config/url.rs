@@ -50,7 +50,7 @@ pub(super) fn is_http_url(url: &str) -> bool {
     !host.is_empty() && port.parse::<u16>().is_ok() && sound(url)
 }
 
-/// Returns what is wrong with an address that has no scheme.
+/// Returns the fault of an address that has no scheme.
 pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
     let config::ValueKind::String(text) = &value.kind else {
         return None;

@@ -184,7 +184,7 @@ impl CallTable {
     /// Notes a line that is no message, for the calls that may wait for it.
     pub(super) fn note_stray(&self, shown: &str) {
         let calls = self.calls.acquire();
-        // MCP-5: what may be the answer to one caller is told to no other.
+        // MCP-5: a possible answer to one caller is told to no other.
         if let RelatedCaller::One(_) = related(&calls) {
             let notes = calls.values().filter_map(|call| call.side.stray.as_ref());
             for note in notes {

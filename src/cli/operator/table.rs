@@ -174,7 +174,7 @@ fn open_keys(one: &Value) -> usize {
 
 /// Returns the reason why a dependency is not healthy.
 pub(super) fn why(one: &Value) -> String {
-    // HLT-2: a shadow and a disabled breaker let all calls through, so what these get comes first.
+    // HLT-2: a shadow and a disabled breaker let all calls through, so the calls' ends come first.
     let is_refused = one["override"]["mode"] == "forced_open";
     if one["override"].is_object() && (is_refused || !one["line"].is_string()) {
         return text(&one["override"]["reason"]);

@@ -116,7 +116,10 @@ fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
             section.warn(&format!("fallback[{index}].kind"), text.to_owned());
         }
         let FallbackKind::Fixed {
-            content_type, body, ..
+            content_type,
+            body,
+            status,
+            ..
         } = &fallback.kind
         else {
             continue;
@@ -126,7 +129,9 @@ fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
             kind == "application/json" || kind.ends_with("+json")
         });
         let broken = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
-        if let Some(error) = broken.filter(|_| is_json && !body.is_empty()) {
+        if let Some(error) =
+            broken.filter(|_| is_json && !body.is_empty() && ![204, 304].contains(status))
+        {
             let (line, column) = (error.line(), error.column());
             let text = format!(
                 "it is no JSON (line {line}, column {column}), and content_type says that it is"

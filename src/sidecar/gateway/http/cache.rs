@@ -167,7 +167,7 @@ impl HttpCache {
         request.keyed(self.keys.of(request))
     }
 
-    /// Removes what is kept for a request, and keeps no answer to one that began before.
+    /// Removes the answers kept for a request, and keeps none to one that began before.
     fn forget(&self, request: &HttpRequest) {
         // EDGE-2: an older answer may still be on its way.
         self.keys.note_taken_back(request);

@@ -298,7 +298,7 @@ impl CacheKeys {
         self.writes(&target).fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Notes that what was kept for a request was taken back.
+    /// Notes that the answers kept for a request were taken back.
     pub(crate) fn note_taken_back(&self, request: &HttpRequest) {
         self.note_change(&self.digest(request, self.of_target(request), &[]));
     }
