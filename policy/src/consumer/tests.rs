@@ -347,7 +347,7 @@ mod properties {
 #[test]
 fn msg_7_what_is_given_back_has_no_mark() {
     let mut message = arrival();
-    message.notes.is_marked = true;
+    message.notes.work = NotedWork::Begun;
     for kind in [
         FAILURE,
         MessageCallKind::Ended(Class::Misconfigured),
@@ -355,10 +355,8 @@ fn msg_7_what_is_given_back_has_no_mark() {
         MessageCallKind::Limited,
         MessageCallKind::NoSlotFree,
     ] {
-        assert!(
-            !notes_of(fate(&message, &ended(kind))).is_marked,
-            "{kind:?}"
-        );
+        let notes = notes_of(fate(&message, &ended(kind)));
+        assert_eq!(notes.work, NotedWork::NotBegun, "{kind:?}");
     }
 }
 

@@ -341,7 +341,7 @@ fn hlt_2_answers_that_have_begun_an_outage_belong_to_it() {
     assert!(log.stands());
     log.count_from(errors(2));
     assert_eq!(log.standing(errors(25)).unwrap().affected, errors(23));
-    log.end_all(at(20), errors(25));
+    log.end_all(at(20), OutageEnding::Recovery, errors(25));
     assert!(!log.stands());
 }
 

@@ -128,7 +128,7 @@ fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
             let kind = kind.trim();
             kind == "application/json" || kind.ends_with("+json")
         });
-        let broken = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
+        let broken = serde_json::from_str::<serde_json::Value>(body).err();
         if let Some(error) =
             broken.filter(|_| is_json && !body.is_empty() && ![204, 304].contains(status))
         {

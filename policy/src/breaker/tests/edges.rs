@@ -337,10 +337,17 @@ fn brk_12_a_crash_of_its_actor_keeps_the_verdict_and_forgets_the_permits() {
     assert_eq!(bench.breaker.state(), Closed);
 }
 
+fn told(words: &'static str) -> FailureNote {
+    FailureNote {
+        words: Some(words),
+        ..FailureNote::default()
+    }
+}
+
 #[test]
 fn edge_8_a_trip_has_the_cause_of_the_failure_that_decided() {
     let failure = |cause| Outcome {
-        cause: Some(cause),
+        cause: Some(told(cause)),
         ..Outcome::new(Class::Failure, MS)
     };
     let trip_cause = |bench: &mut Bench| match bench.breaker.view(at(0)).cause {
@@ -357,7 +364,7 @@ fn edge_8_a_trip_has_the_cause_of_the_failure_that_decided() {
     bench.finish(0, late, &failure("of an earlier generation"));
     let permit = bench.admit(0);
     let rejected = Outcome {
-        cause: Some("no failure"),
+        cause: Some(told("no failure")),
         ..Outcome::new(Class::Rejected, MS)
     };
     bench.finish(0, permit, &rejected);
@@ -377,7 +384,7 @@ fn edge_8_a_trip_has_the_cause_of_the_failure_that_decided() {
     bench.finish(0, late, &failure("of an earlier generation"));
     bench.call(0, Class::Rejected);
     assert_eq!(bench.call(0, Class::Cancelled), Open);
-    assert_eq!(trip_cause(&mut bench), Some("connection refused"));
+    assert_eq!(trip_cause(&mut bench), Some(told("connection refused")));
 }
 
 #[test]
@@ -406,7 +413,7 @@ fn edge_8_a_trip_by_command_has_no_failure_as_its_cause() {
     let mut bench = Bench::new(settings());
     let permit = bench.admit(0);
     let failure = Outcome {
-        cause: Some("timed out"),
+        cause: Some(told("timed out")),
         ..Outcome::new(Class::Failure, MS)
     };
     bench.finish(0, permit, &failure);
