@@ -304,7 +304,7 @@ impl SessionKeeper {
         let subscription = client.subscribe(self.shared.said.clone());
         let mut said = connection.within(SETUP, subscription).await.map_err(text)?;
         // FLT-15: own join first, then one watch of all.
-        let joined = self.join(connection, &store).await.map_err(text)?;
+        let (joined, own) = self.join(connection, &store).await.map_err(text)?;
         let watch = store.watch_with_history(">");
         let mut words = connection.within(SETUP, watch).await.map_err(text)?;
         self.shared.is_joined.store(true, Ordering::Release);
@@ -328,7 +328,9 @@ impl SessionKeeper {
                     let entry = entry.ok_or("the watch has ended")?;
                     let entry = entry.map_err(|error| NatsError::of(error).to_string())?;
                     let age = (joined - entry.created).try_into().unwrap_or(Duration::ZERO);
-                    let is_last = !is_current && entry.delta == 0;
+                    // They come by their revisions, so none is missing once the own join has come, or a
+                    // later one in its place. The server's count of those to come can be wrong then.
+                    let is_last = !is_current && entry.revision >= own;
                     note_old(&mut old, &entry, age);
                     self.tell(news_of(entry, age)).await?;
                     if is_last {
@@ -373,23 +375,23 @@ impl SessionKeeper {
         connection.within(SETUP, context.get_key_value(name)).await
     }
 
-    /// Writes the join, and returns its time by the server's clock.
+    /// Writes the join, and returns its time by the server's clock, and its revision.
     async fn join(
         &self,
         connection: &NatsConnection,
         store: &Store,
-    ) -> Result<DateTime, NatsError> {
+    ) -> Result<(DateTime, u64), NatsError> {
         let join = BoardWord::Join {
             name: self.name.clone(),
         };
         let key = BoardKey::Join.text();
         let put = store.put(&key, word::write(&join));
-        connection.within(SETUP, put).await?;
+        let revision = connection.within(SETUP, put).await?;
         let subject = self.shared.subject(&key);
         // From the bucket's leader: a copy may not have it yet.
         let asked = store.stream.get_last_raw_message_by_subject(&subject);
         let message = connection.within(SETUP, asked).await?;
-        Ok(message.time)
+        Ok((message.time, revision))
     }
 
     /// Removes words of replicas that are long gone, and the marks of deleted ones.
