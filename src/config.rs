@@ -352,7 +352,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
     );
     let all = settings.dependencies.iter();
     rate_limit::check_sharing(
-        all.map(|(name, one)| (&**name, one.settings.rate_limit)),
+        all.map(|(name, one)| (&**name, one.settings.rate_sharing)),
         settings.fleet.is_some(),
         &section.section("dependencies"),
     );

@@ -116,7 +116,6 @@ fn settings() -> DependencySettings {
         per: Duration::from_secs(1),
         burst: number(50..500),
         max_wait: Duration::from_millis(10),
-        sharing: None,
     });
     settings.throttle.backoff.base = Duration::from_millis(10);
     settings.throttle.max_wait = ms(10);

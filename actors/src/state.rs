@@ -176,7 +176,8 @@ impl Shared {
         let now = clock.now();
         let retry = settings.retry.clone();
         let breaker = SharedBreaker::new(Arc::clone(&name), None, &settings.breaker, now);
-        let rate = |rate| RateLimit::renewed(rate, clock.clone(), None, 1);
+        let sharing = settings.rate_sharing;
+        let rate = |rate| RateLimit::renewed((rate, sharing), clock.clone(), None, 1);
         let shared = Self {
             breaker,
             keys: KeyedBreakers::default(),
@@ -244,10 +245,12 @@ impl Shared {
                 ..new
             });
         }
-        if old.rate_limit != new.rate_limit {
+        if (old.rate_limit, old.rate_sharing) != (new.rate_limit, new.rate_sharing) {
             let (old, clock) = (self.rate.load(), self.clock.clone());
             let replicas = self.replicas.load(Ordering::Relaxed);
-            let renew = |rate| RateLimit::renewed(rate, clock, (**old).as_ref(), replicas);
+            let sharing = new.rate_sharing;
+            let renew =
+                |rate| RateLimit::renewed((rate, sharing), clock, (**old).as_ref(), replicas);
             let rate = new.rate_limit.as_ref().map(renew);
             self.rate.replace(rate);
         }

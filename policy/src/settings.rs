@@ -50,6 +50,8 @@ pub struct DependencySettings {
     pub hedge: Option<HedgeSettings>,
     /// Maximum rate of calls; `None` for no limit.
     pub rate_limit: Option<RateLimitSettings>,
+    /// Makes `rate_limit` one limit for all replicas of a fleet; `None` for one of each replica.
+    pub rate_sharing: Option<RateSharing>,
     /// Reaction when the dependency asks for less traffic.
     pub throttle: ThrottleSettings,
     /// Bulkhead: limit on calls in flight.

@@ -244,13 +244,15 @@ fn read_settings(
     let places = is_model.then_some(MODEL_PLACES);
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
+    let rate_limit = rate_limit.and_then(rate_limit::read);
     let chaos = section.section_if_given("chaos");
     let settings = DependencySettings {
         breaker: breaker::read(breaker, timeout.attempt),
         timeout,
         retry: retry::read(section.section("retry"), is_model.then_some(MODEL_ATTEMPTS)),
         hedge: hedge.and_then(|hedge| hedge::read(hedge, timeout.attempt)),
-        rate_limit: rate_limit.and_then(rate_limit::read),
+        rate_limit: rate_limit.map(|(limit, _)| limit),
+        rate_sharing: rate_limit.and_then(|(_, sharing)| sharing),
         throttle: throttle::read(section.section("throttle")),
         bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait, places),
         workers: workers::read(section.section("workers"), give_up),

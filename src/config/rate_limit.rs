@@ -9,8 +9,8 @@ use breakerbox_policy::{RateLimitSettings, RateSharing};
 use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, count, duration, number};
 
-/// Reads `rate_limit`.
-pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
+/// Reads `rate_limit`, and its sharing.
+pub(super) fn read(mut section: Section<'_>) -> Option<(RateLimitSettings, Option<RateSharing>)> {
     let rate = section.get("rate", &number(CALL_RATE));
     if section.present && !section.has("rate") {
         let allowed = "a number of calls for each interval";
@@ -29,13 +29,13 @@ pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
     let max_wait = section.get_or("max_wait", &wait, Duration::ZERO);
     let sharing = read_sharing(&mut section);
     section.finish();
-    rate.map(|rate| RateLimitSettings {
+    let limit = |rate| RateLimitSettings {
         rate,
         per,
         burst,
         max_wait,
-        sharing,
-    })
+    };
+    rate.map(|rate| (limit(rate), sharing))
 }
 
 fn read_sharing(section: &mut Section<'_>) -> Option<RateSharing> {
@@ -51,12 +51,12 @@ fn read_sharing(section: &mut Section<'_>) -> Option<RateSharing> {
 
 /// Reports shared rates of dependencies without a fleet to share them with.
 pub(super) fn check_sharing<'a>(
-    limits: impl Iterator<Item = (&'a str, Option<RateLimitSettings>)>,
+    limits: impl Iterator<Item = (&'a str, Option<RateSharing>)>,
     has_fleet: bool,
     table: &Section<'_>,
 ) {
-    for (name, limit) in limits {
-        if !has_fleet && limit.is_some_and(|limit| limit.sharing.is_some()) {
+    for (name, sharing) in limits {
+        if !has_fleet && sharing.is_some() {
             let reason = "there is no section fleet to share it with";
             let key = format!("{name}.rate_limit.shared");
             table.conflict(&key, reason, "fleet.servers too, or false");

@@ -130,6 +130,8 @@ impl TestReplica {
                 settings.breaker.open.jitter = 0.0;
                 settings.breaker.half_open.lease = lease;
                 settings.rate_limit = rate_limit;
+                settings.rate_sharing =
+                    rate_limit.map(|_| breakerbox_policy::RateSharing::default());
             })
             .start()
             .await

@@ -130,7 +130,6 @@ async fn echo(runtime: &Runtime) -> Client<Echo> {
             per: Duration::from_secs(1),
             burst: u32::MAX.try_into().unwrap(),
             max_wait: Duration::ZERO,
-            sharing: None,
         }),
         ..DependencySettings::default()
     };

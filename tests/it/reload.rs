@@ -148,7 +148,6 @@ fn cfg_2_every_layer_follows() {
                 per: Duration::from_secs(1),
                 burst: nonzero(5),
                 max_wait: Duration::ZERO,
-                sharing: None,
             });
             settings.breaker.failure_threshold = None;
             settings.breaker.window = WindowKind::Count { size: nonzero(10) };

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
-use breakerbox_policy::{RateLimitSettings, Time};
+use breakerbox_policy::{RateLimitSettings, RateSharing, Time};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
@@ -89,19 +89,19 @@ impl RateLimit {
     /// Creates a limit in place of another one, and takes over its part in a shared rate.
     /// `replicas`: number of live replicas, this one among them.
     pub(crate) fn renewed(
-        settings: &RateLimitSettings,
+        (settings, sharing): (&RateLimitSettings, Option<RateSharing>),
         clock: Clock,
         before: Option<&Self>,
         replicas: u32,
     ) -> Self {
         let mut limit = Self::new(settings, clock.clone());
-        if settings.sharing.is_some() {
+        if let Some(sharing) = sharing {
             let share = match before.and_then(|before| before.share.clone()) {
                 Some(share) => {
-                    share.reconfigure(settings);
+                    share.reconfigure(settings, sharing);
                     share
                 }
-                None => Arc::new(RateShare::new(settings, clock, replicas)),
+                None => Arc::new(RateShare::new((settings, sharing), clock, replicas)),
             };
             limit.share = Some(share);
             limit.waiting = AtomicUsize::new(1);

@@ -68,6 +68,7 @@ impl ConfiguredSettings {
                 retry,
                 hedge,
                 rate_limit,
+                rate_sharing,
                 throttle,
                 bulkhead,
                 workers,

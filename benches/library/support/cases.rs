@@ -153,7 +153,6 @@ fn put_on(settings: &mut DependencySettings, layer: Layer) {
                 per: Duration::from_secs(1),
                 burst: u32::MAX.try_into().expect("not zero"),
                 max_wait: Duration::ZERO,
-                sharing: None,
             });
         }
         Layer::Writes => {

@@ -170,7 +170,6 @@ mod tests {
             per: Duration::from_secs(1),
             burst: std::num::NonZeroU32::MIN,
             max_wait: Duration::ZERO,
-            sharing: None,
         };
         let cases: [(&str, Change); 6] = [
             ("workers.intensity.within", |s| {

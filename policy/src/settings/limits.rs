@@ -47,8 +47,6 @@ pub struct RateLimitSettings {
     pub burst: NonZeroU32,
     /// Maximum wait of a call for its turn; a call that would wait longer is refused at once.
     pub max_wait: Duration,
-    /// One limit for all replicas of a fleet; `None` for one of each replica.
-    pub sharing: Option<RateSharing>,
 }
 
 impl RateLimitSettings {
@@ -243,7 +241,6 @@ mod tests {
             per: Duration::from_secs(2),
             burst: NonZeroU32::MIN.saturating_add(3),
             max_wait: Duration::ZERO,
-            sharing: None,
         };
         assert_eq!(limit.unit(), Duration::from_millis(250));
         // A hundred years, for four units together.

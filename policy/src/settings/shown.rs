@@ -80,6 +80,7 @@ impl DependencySettings {
             retry,
             hedge,
             rate_limit,
+            rate_sharing,
             throttle,
             bulkhead,
             // Apart: a change of them needs a restart.
@@ -109,7 +110,9 @@ impl DependencySettings {
             ("hedge", or_off(hedge, |hedge| table(hedge_entries(hedge)))),
             (
                 "rate_limit",
-                or_off(rate_limit, |limit| table(rate_entries(limit))),
+                or_off(rate_limit, |limit| {
+                    table(rate_entries(limit, *rate_sharing))
+                }),
             ),
             ("health", table(vec![("degraded_at", share(*degraded_at))])),
             ("when_all_down", word(when_down(*when_all_down))),
@@ -444,13 +447,12 @@ fn hedge_entries(hedge: &HedgeSettings) -> Vec<ShownEntry> {
     vec![("delay", delay), ("max_hedges", plain(max_hedges))]
 }
 
-fn rate_entries(limit: &RateLimitSettings) -> Vec<ShownEntry> {
+fn rate_entries(limit: &RateLimitSettings, sharing: Option<RateSharing>) -> Vec<ShownEntry> {
     let RateLimitSettings {
         rate,
         per,
         burst,
         max_wait,
-        sharing,
     } = limit;
     let mut entries = vec![
         ("rate", fraction(*rate)),

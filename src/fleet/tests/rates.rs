@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use breakerbox_policy::{RateLimitSettings, RateSharing};
+use breakerbox_policy::RateLimitSettings;
 use tokio::time::Instant;
 
 use super::*;
@@ -19,7 +19,6 @@ fn limit(burst: u32, max_wait: Duration) -> RateLimitSettings {
         per: SECOND,
         burst: NonZeroU32::new(burst).unwrap(),
         max_wait,
-        sharing: Some(RateSharing::default()),
     }
 }
 

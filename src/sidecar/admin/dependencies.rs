@@ -310,7 +310,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             per_ms: millis(limit.per),
             burst: limit.burst.get(),
             max_wait_ms: millis(limit.max_wait),
-            shared: limit.sharing.is_some(),
+            shared: settings.rate_sharing.is_some(),
         }),
         chaos: status.chaos.as_ref().map(chaos),
         probe: status

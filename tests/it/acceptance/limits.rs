@@ -198,7 +198,6 @@ fn five_a_second(max_wait: u64) -> impl Fn(&mut DependencySettings) {
             per: ms(1_000),
             burst: nonzero(5),
             max_wait: ms(max_wait),
-            sharing: None,
         });
     }
 }
@@ -283,7 +282,6 @@ fn item_87_a_batch_that_is_too_heavy_is_refused_here_and_can_be_split() {
                 per: ms(1_000),
                 burst: nonzero(20_000),
                 max_wait: ms(10_000),
-                sharing: None,
             });
         });
         let client = builder.workers(|| Embedding).start().await.unwrap();

@@ -419,7 +419,6 @@ fn item_87_embeddings_weigh_their_tokens() {
                 per: Duration::from_secs(60),
                 burst: nonzero(100),
                 max_wait: Duration::ZERO,
-                sharing: None,
             });
         })
         .await;

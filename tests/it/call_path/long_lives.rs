@@ -77,7 +77,6 @@ fn call_1_every_kind_of_call_and_wait_works_after_years() {
                 per: ms(1_000),
                 burst: nonzero(1),
                 max_wait: ms(10_000),
-                sharing: None,
             });
             settings.bulkhead.max_concurrent = nonzero(1);
         })

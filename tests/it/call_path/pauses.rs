@@ -205,7 +205,6 @@ fn lim_1_who_waits_for_its_turn_does_not_go_out_in_a_pause_that_begins_meanwhile
                     per: ms(1_000),
                     burst: nonzero(1),
                     max_wait: ms(1_000),
-                    sharing: None,
                 });
             })
             .await;

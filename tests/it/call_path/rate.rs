@@ -16,7 +16,6 @@ fn rate(burst: u32, max_wait: u64) -> impl Fn(&mut DependencySettings) {
             per: ms(1_000),
             burst: nonzero(burst),
             max_wait: ms(max_wait),
-            sharing: None,
         });
     }
 }

@@ -36,7 +36,6 @@ fn ops_1_each_refused_call_is_counted_once_by_who_refused_it() {
                 per: ms(3_600_000),
                 burst: nonzero(3),
                 max_wait: ms(0),
-                sharing: None,
             });
         })
         .await;

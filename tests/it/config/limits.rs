@@ -36,7 +36,6 @@ fn cfg_1_every_limit_of_the_kernel_can_be_set() {
         per: seconds(1),
         burst: nonzero(20),
         max_wait: Duration::ZERO,
-        sharing: None,
     };
     assert_eq!(settings.rate_limit, Some(limit));
     assert_eq!(settings.throttle.backoff.jitter, RetryJitter::Decorrelated);

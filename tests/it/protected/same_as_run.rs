@@ -194,7 +194,6 @@ fn the_attribute_says_what_a_call_weighs_and_that_it_writes() {
                 per: ms(1_000),
                 burst: crate::scripted::nonzero(10),
                 max_wait: ms(0),
-                sharing: None,
             });
         };
         let client = start(&runtime, "dep", limited).await;

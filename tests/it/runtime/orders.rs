@@ -96,7 +96,6 @@ fn cfg_1_l16_settings_from_code_are_judged_as_those_of_files() {
                 per: Duration::from_secs(1),
                 burst: std::num::NonZeroU32::MIN,
                 max_wait: Duration::ZERO,
-                sharing: None,
             })
         };
         for (rate, key) in [

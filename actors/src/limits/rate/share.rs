@@ -12,7 +12,7 @@ use std::time::Duration;
 use breakerbox_policy::fleet::{
     RateCounts, RateInput, RateRequest, SharedRate, SharedRateSettings, UnitAnswer,
 };
-use breakerbox_policy::{RateLimitSettings, Time};
+use breakerbox_policy::{RateLimitSettings, RateSharing, Time};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{RateLimit, TooFast};
@@ -60,6 +60,7 @@ pub(crate) struct RateShare {
 
 struct ShareState {
     limit: RateLimitSettings,
+    sharing: RateSharing,
     machine: SharedRate,
     /// Limit of this replica alone, for calls without the board.
     own: Arc<RateLimit>,
@@ -80,13 +81,18 @@ enum ShareStep {
 }
 
 impl ShareState {
-    fn new(limit: &RateLimitSettings, clock: &Clock, replicas: u32) -> Self {
-        let settings = SharedRateSettings::new(limit, TIMEOUT);
+    fn new(
+        (limit, sharing): (&RateLimitSettings, RateSharing),
+        clock: &Clock,
+        replicas: u32,
+    ) -> Self {
+        let settings = SharedRateSettings::new(limit, sharing, TIMEOUT);
         let mut machine = SharedRate::new(settings);
         machine.on(clock.now(), RateInput::Replicas(replicas));
         let own = SharedRateSettings::share(limit, replicas);
         Self {
             limit: *limit,
+            sharing,
             machine,
             own: Arc::new(RateLimit::new(&own, clock.clone())),
             link: None,
@@ -115,7 +121,11 @@ impl ShareState {
 }
 
 impl RateShare {
-    pub(super) fn new(limit: &RateLimitSettings, clock: Clock, replicas: u32) -> Self {
+    pub(super) fn new(
+        limit: (&RateLimitSettings, RateSharing),
+        clock: Clock,
+        replicas: u32,
+    ) -> Self {
         Self {
             state: Mutex::new(ShareState::new(limit, &clock, replicas)),
             news: Notify::new(),
@@ -125,11 +135,11 @@ impl RateShare {
     }
 
     /// Applies new settings; units that it has stay.
-    pub(super) fn reconfigure(&self, limit: &RateLimitSettings) {
+    pub(super) fn reconfigure(&self, limit: &RateLimitSettings, sharing: RateSharing) {
         let mut state = self.lock();
         let timeout = state.machine.settings().timeout();
-        state.limit = *limit;
-        let settings = SharedRateSettings::new(limit, timeout);
+        (state.limit, state.sharing) = (*limit, sharing);
+        let settings = SharedRateSettings::new(limit, sharing, timeout);
         state.machine.reconfigure(settings);
         state.set_own(&self.clock);
     }
@@ -139,7 +149,7 @@ impl RateShare {
         let now = self.clock.now();
         let mut state = self.lock();
         if let RateInput::Connected { .. } = input {
-            let settings = SharedRateSettings::new(&state.limit, link.timeout);
+            let settings = SharedRateSettings::new(&state.limit, state.sharing, link.timeout);
             state.machine.reconfigure(settings);
             state.link = Some(link.clone());
         }

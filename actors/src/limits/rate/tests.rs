@@ -10,7 +10,6 @@ fn limit(rate: f64, burst: u32, max_wait: u64) -> RateLimit {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(burst).unwrap(),
         max_wait: Duration::from_millis(max_wait),
-        sharing: None,
     };
     RateLimit::new(&settings, Clock::tokio())
 }
@@ -97,7 +96,6 @@ fn lim_3_the_slowest_rate_is_no_panic() {
             per: Duration::from_secs(per * 24 * 60 * 60),
             burst: NonZeroU32::new(burst).unwrap(),
             max_wait: Duration::ZERO,
-            sharing: None,
         };
         let limit = RateLimit::new(&settings, Clock::real());
         assert!(limit.try_enter(limit.burst(), limit.clock.now()));

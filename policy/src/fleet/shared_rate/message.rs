@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::Revision;
 use super::super::board_clock::{BoardClock, BoardTime};
 use crate::time::nanos;
-use crate::{RateLimitSettings, Time};
+use crate::{RateLimitSettings, RateSharing, Time};
 
 /// Shortest lease that is chosen by itself.
 const SHORTEST_SPAN: Duration = Duration::from_millis(100);
@@ -31,18 +31,17 @@ pub struct SharedRateSettings {
 }
 
 impl SharedRateSettings {
-    /// Derives them from a rate limit. `timeout`: the longest wait for the board.
+    /// Derives them from a rate limit and its sharing. `timeout`: the longest wait for the board.
     ///
     /// A lease is as long as it is set, or 100 ms, or ten units where that is longer, and at most
     /// half of the burst: the units that a replica keeps are part of the burst. Below a burst of
     /// 20 ms the units can be kept for 20 ms all the same.
     #[must_use]
-    pub fn new(limit: &RateLimitSettings, timeout: Duration) -> Self {
+    pub fn new(limit: &RateLimitSettings, sharing: RateSharing, timeout: Duration) -> Self {
         let unit = nanos(limit.unit()).max(1);
         let burst = unit.saturating_mul(u64::from(limit.burst.get()));
-        let lease = limit.sharing.and_then(|sharing| sharing.lease);
         let tens = Duration::from_nanos(unit.saturating_mul(u64::from(FEWEST_UNITS)));
-        let span = nanos(lease.unwrap_or(SHORTEST_SPAN.max(tens)));
+        let span = nanos(sharing.lease.unwrap_or(SHORTEST_SPAN.max(tens)));
         // FLT-13: keeping units is part of the burst, so that all of it stays below.
         let life = span
             .min(burst / 2)
@@ -70,7 +69,6 @@ impl SharedRateSettings {
         RateLimitSettings {
             rate: limit.rate / f64::from(replicas),
             burst: NonZeroU32::new(limit.burst.get() / replicas).unwrap_or(NonZeroU32::MIN),
-            sharing: None,
             ..*limit
         }
     }

@@ -18,12 +18,11 @@ fn limit(rate: f64, burst: u32) -> RateLimitSettings {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(burst).unwrap(),
         max_wait: Duration::ZERO,
-        sharing: Some(crate::RateSharing::default()),
     }
 }
 
 fn settings(rate: f64, burst: u32) -> SharedRateSettings {
-    SharedRateSettings::new(&limit(rate, burst), TIMEOUT)
+    SharedRateSettings::new(&limit(rate, burst), crate::RateSharing::default(), TIMEOUT)
 }
 
 fn at(millis: u64) -> Time {
@@ -467,5 +466,5 @@ fn flt_13_new_settings_hold_from_the_next_request_on() {
     assert_eq!(request.full_at, board(16), "four units of 4 ms");
     let share = SharedRateSettings::share(&limit(500.0, 50), 4);
     assert_eq!((share.rate, share.burst.get()), (125.0, 12));
-    assert_eq!((share.per, share.sharing), (Duration::from_secs(1), None));
+    assert_eq!(share.per, Duration::from_secs(1));
 }

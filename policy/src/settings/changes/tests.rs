@@ -271,7 +271,6 @@ const CHANGES: &[(Change, &str)] = &[
                 per: secs(1),
                 burst: nonzero(5),
                 max_wait: Duration::ZERO,
-                sharing: None,
             });
         },
         r#"rate_limit: off -> { rate = 5.0, per = "1s", burst = 5, max_wait = "0s" }"#,

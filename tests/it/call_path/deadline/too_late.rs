@@ -30,7 +30,6 @@ fn layers() -> [fn(&mut DependencySettings); 4] {
                 per: ms(1_000),
                 burst: NonZeroU32::MIN,
                 max_wait: ms(60_000),
-                sharing: None,
             });
         },
         |settings| settings.bulkhead.max_concurrent = nonzero(1),

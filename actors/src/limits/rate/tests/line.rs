@@ -75,7 +75,6 @@ fn real(rules: Rules, calls: &[Call]) -> Vec<End> {
         per: Duration::from_nanos(rules.unit),
         burst: NonZeroU32::new(rules.burst).unwrap(),
         max_wait: Duration::from_millis(rules.max_wait),
-        sharing: None,
     };
     LocalSet::new().block_on(&paused, async {
         let limit = Rc::new(RateLimit::new(&settings, Clock::tokio()));
