@@ -268,10 +268,16 @@ pub enum MessageFate {
 }
 
 impl MessageRules {
+    /// Returns true if work may be done twice: it is idempotent, or the rules allow it.
+    #[must_use]
+    pub fn may_repeat(&self, is_idempotent: bool) -> bool {
+        is_idempotent || self.repeats_maybe
+    }
+
     /// Decides about a message that has arrived.
     #[must_use]
     pub fn begin(&self, arrival: &MessageArrival) -> MessageStart {
-        let is_unsafe = !arrival.is_idempotent && !self.repeats_maybe;
+        let is_unsafe = !self.may_repeat(arrival.is_idempotent);
         // MSG-7: what may have been done is not done again.
         match arrival.notes.work {
             NotedWork::Answered => return MessageStart::Answered,
@@ -300,7 +306,7 @@ impl MessageRules {
         retry: &BackoffSettings,
         random: &mut dyn RandomSource,
     ) -> MessageFate {
-        let may_repeat = arrival.is_idempotent || self.repeats_maybe;
+        let may_repeat = self.may_repeat(arrival.is_idempotent);
         match end.kind {
             MessageCallKind::Answered => MessageFate::Answer,
             MessageCallKind::Ended(Class::Success) => MessageFate::Answer,

@@ -7,7 +7,7 @@ use super::gateway::GatewayConfig;
 use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{address, secret_text, string};
+use super::value_type::{address, path, secret_text, string};
 
 /// The admin side of the sidecar.
 ///
@@ -45,7 +45,7 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
     };
     let hosts = string("a host name without a port", is_name).list();
-    let path = string("the path of a file", |path| !path.is_empty());
+    let path = path("the path of a file", |path| !path.is_empty());
     let settings = AdminConfig {
         bind: section.get_or("bind", &address(), default.bind),
         token: section.get_if_set("token", &token).map(Secret::new),

@@ -9,7 +9,7 @@ use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::is_http_url;
-use super::value_type::{ValueType, one_of, secret_text, string};
+use super::value_type::{ValueType, one_of, path, secret_text, string};
 
 /// Credentials that callers have to present; any one of them is enough.
 ///
@@ -132,7 +132,7 @@ fn read_jwt(mut section: Section<'_>) -> Option<JwtRules> {
         "an address such as \"https://idp.example/jwks.json\"",
         is_http_url,
     );
-    let path = string("the path of a file", |path| !path.is_empty());
+    let path = path("the path of a file", |path| !path.is_empty());
     // Behind one set of keys there may be several names, such as those of two versions of an issuer.
     let names = text().list();
     let schema = one_or_several(&names);

@@ -12,6 +12,7 @@ use super::masking::{MASK, is_sensitive};
 use super::problem::Warning;
 use super::section::{LoadReport, Section};
 use super::source::LayerRank;
+use super::url::place;
 use super::{Secret, Settings};
 
 /// Warns about the whole configuration, once all of it was read. `root`: the table of everything.
@@ -99,21 +100,15 @@ fn has_key(config: &DependencyConfig) -> bool {
         || holds_credentials(config.url.as_deref(), &config.outbound, config.tls.as_ref())
 }
 
-/// Returns the host and the port of an address.
-fn place(url: &str) -> Option<(&str, &str, Option<u16>)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        _ => (authority, None),
-    };
-    Some((scheme, host.trim_matches(['[', ']']), port))
-}
-
 /// Returns the host of an address without TLS.
 fn plain_host(url: &str) -> Option<String> {
     let (scheme, host, _) = place(url)?;
-    (scheme == "http").then(|| host.to_ascii_lowercase())
+    (scheme == "http").then(|| bare(host).to_ascii_lowercase())
+}
+
+/// Returns a host without the brackets of IPv6.
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
 }
 
 /// Returns true for hosts of this machine or of a network of one's own.
@@ -149,9 +144,11 @@ fn leads_to(url: &str, bind: SocketAddr) -> bool {
         return false;
     };
     let usual = if scheme == "https" { 443 } else { 80 };
-    if bind.port() == 0 || port.unwrap_or(usual) != bind.port() {
+    let port = port.and_then(|port| port.parse().ok()).unwrap_or(usual);
+    if bind.port() == 0 || port != bind.port() {
         return false;
     }
+    let host = bare(host);
     let ip = host.parse::<IpAddr>().ok();
     let is_here =
         host == "localhost" || ip.is_some_and(|ip| ip.is_loopback() || ip.is_unspecified());

@@ -12,7 +12,7 @@ use breakerbox_policy::{ProbeLease, Rate};
 use super::secret::Secret;
 use super::section::Section;
 use super::upstream_tls::{check_pair, pem_file};
-use super::value_type::{duration, integer, one_of, rate, secret_text, string};
+use super::value_type::{duration, integer, one_of, path, rate, secret_text, string};
 
 /// The fleet that this replica belongs to.
 ///
@@ -195,7 +195,7 @@ fn copies() -> super::value_type::ValueType<'static, u32> {
 
 fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
     const ALLOWED: &str = "the path of a file with the credentials of a NATS user";
-    let path = string(ALLOWED, |path| !path.is_empty());
+    let path = path(ALLOWED, |path| !path.is_empty());
     let path = PathBuf::from(section.get_if_set("credentials", &path)?);
     if !path.is_file() {
         let reason = "there is no such file, or it may not be read";

@@ -11,7 +11,9 @@ use super::caller_auth::{self, CallerAuth};
 use super::gateway_tls::{self, GatewayTls};
 use super::per_caller::{self, PerCallerConfig};
 use super::section::Section;
-use super::value_type::{TICK, ValueType, YEAR, address, bytes, count, duration, one_of, string};
+use super::value_type::{
+    TICK, ValueType, YEAR, address, bytes, count, duration, mistaken_path, one_of, path, string,
+};
 
 /// The data plane of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,7 +274,7 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
 fn access_log() -> ValueType<'static, AccessLogTarget> {
     // A single word is no path: it was meant for another system's destination.
     let is_target = |text: &str| text == "stdout" || text.contains(['/', '.', '\\']);
-    let text = string(
+    let text = path(
         "\"stdout\", the path of a file such as \"access.log\"",
         is_target,
     );
@@ -288,6 +290,7 @@ fn access_log() -> ValueType<'static, AccessLogTarget> {
             AccessLogTarget::File(path) => path.display().to_string(),
         },
     )
+    .mistaken_by(mistaken_path)
 }
 
 /// Returns the type of a host name or an address, without a port.

@@ -9,7 +9,7 @@ use super::kind::DependencyKind;
 use super::masking::show_arguments;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{TICK, YEAR, bytes, count, duration, integer, one_of, string};
+use super::value_type::{TICK, YEAR, bytes, count, duration, integer, one_of, path, string};
 
 /// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,8 +74,8 @@ pub(super) fn read(
     headers: &BTreeMap<String, Secret>,
 ) -> Option<McpConfig> {
     let text = || string("a text", |_| true);
-    let program = string("the name or the path of a program", |name| !name.is_empty());
-    let folder = string("the path of a folder", |path| !path.is_empty());
+    let program = path("the name or the path of a program", |name| !name.is_empty());
+    let folder = path("the path of a folder", |path| !path.is_empty());
     let span = duration(TICK..=YEAR);
     let times = count(1000).or_off();
     let lines = integer(0..=10_000_i64);

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::section::Section;
-use super::value_type::{bytes, count, string};
+use super::value_type::{bytes, count, path};
 
 /// The recorder: a file of all outcomes, for `breakerbox replay`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Default for RecorderConfig {
 /// Reads `recorder`.
 pub(super) fn read(mut section: Section<'_>) -> RecorderConfig {
     let default = RecorderConfig::default();
-    let path = string("the path of a file", |path| !path.is_empty());
+    let path = path("the path of a file", |path| !path.is_empty());
     let most = bytes("\"64MB\", from 1MB to 1TB", 1_000_000..=1_000_000_000_000);
     let settings = RecorderConfig {
         path: section.get_if_set("path", &path).map(PathBuf::from),

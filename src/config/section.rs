@@ -211,13 +211,6 @@ impl<'a> Section<'a> {
         self.ask(key, shape);
         let value = self.values.get(key)?;
         let shown = (shape.given)(value);
-        let is_home = matches!(&value.kind, ValueKind::String(text) if text.starts_with("~/"));
-        if is_home && shape.allowed.contains("the path of") {
-            let reason = "~ is not your home here, did you mean the whole path?".to_owned();
-            let origin = ValueOrigin::of(value);
-            self.push(path, Some(shown), Some(reason), &shape.allowed, &origin);
-            return None;
-        }
         if let Some(parsed) = (shape.parse)(value) {
             let given = (shown, ValueOrigin::of(value));
             self.report.borrow_mut().given.insert(path, given);

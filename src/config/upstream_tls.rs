@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::section::Section;
-use super::value_type::string;
+use super::value_type::{path, string};
 
 /// Certificates for the connections to one HTTP dependency.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<Upstre
 /// Reads the path of a file, which must exist.
 pub(super) fn pem_file(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
     const ALLOWED: &str = "the path of a file in PEM format";
-    let path = PathBuf::from(section.get(key, &string(ALLOWED, |path| !path.is_empty()))?);
+    let path = PathBuf::from(section.get(key, &path(ALLOWED, |path| !path.is_empty()))?);
     if !path.is_file() {
         let full = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let reason = match path.is_relative() {

@@ -32,22 +32,25 @@ pub(super) fn is_dependency_url(url: &str) -> bool {
 
 /// Returns true if the address is allowed by [`URL`].
 pub(super) fn is_http_url(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
-    let authority = rest
-        .and_then(|rest| rest.split(['/', '?', '#']).next())
-        .unwrap_or("");
-    let plain = |letter: char| letter.is_ascii_graphic() && !"@\"<>\\^`{|}".contains(letter);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (authority, "0"),
+    let Some(("http" | "https", host, port)) = place(url) else {
+        return false;
     };
+    let plain = |letter: char| letter.is_ascii_graphic() && !"@\"<>\\^`{|}".contains(letter);
     let sound = |text: &str| {
         text.chars()
             .all(|letter| plain(letter) && !"?#".contains(letter))
     };
-    !host.is_empty() && port.parse::<u16>().is_ok() && sound(url)
+    !host.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok()) && sound(url)
+}
+
+/// Returns the scheme, the host and the port of an address, as they stand there.
+pub(super) fn place(url: &str) -> Option<(&str, &str, Option<&str>)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    Some(match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (scheme, host, Some(port)),
+        _ => (scheme, authority, None),
+    })
 }
 
 /// Returns the fault of an address that has no scheme.

@@ -366,6 +366,24 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
     ValueType::new(allowed, parse, |text| format!("{text:?}")).schema(schema)
 }
 
+/// A path that fulfils `good`.
+pub(super) fn path(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
+    let text = string(allowed, good);
+    text.map(|path| (!is_in_home(&path)).then_some(path), String::clone)
+        .mistaken_by(mistaken_path)
+}
+
+/// Returns true for a path that only a shell understands.
+fn is_in_home(path: &str) -> bool {
+    path.starts_with("~/")
+}
+
+/// Says why a path cannot be used.
+pub(super) fn mistaken_path(value: &Value) -> Option<String> {
+    let is_in_home = is_in_home(text(value)?);
+    is_in_home.then(|| "~ is not your home here, did you mean the whole path?".to_owned())
+}
+
 /// A secret in one line that fulfils `good`, without the blanks and line ends around it: those come
 /// from files and shells, and cannot be sent.
 pub(super) fn secret_text(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {

@@ -141,7 +141,7 @@ impl MessageCarrier {
                 return self.send_dead_letter(&arrival, dead, detail, None).await;
             }
         };
-        let may_repeat = terms.is_idempotent || self.state.settings.rules.repeats_maybe;
+        let may_repeat = self.state.settings.rules.may_repeat(terms.is_idempotent);
         let notes = match self.message.deliveries {
             // MSG-7: a queue that was restored counts from one again, and only the mark is certain.
             0 | 1 if may_repeat => MessageNotes::default(),
@@ -262,7 +262,8 @@ impl MessageCarrier {
     }
 
     fn may_repeat(&self, arrival: &MessageArrival) -> bool {
-        arrival.is_idempotent || self.state.settings.rules.repeats_maybe
+        let rules = &self.state.settings.rules;
+        rules.may_repeat(arrival.is_idempotent)
     }
 
     /// Adds the header that tells the message apart from one of another queue with the same id.

@@ -243,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn hlt_2_each_of_several_probes_leaves_before_all_else() {
+        let mut history = EventHistory::default();
+        history.keep(event(1, "db", EventKind::SetRight));
+        for id in 2..=4 {
+            history.keep(event(id, "web", moved(State::Open, State::HalfOpen)));
+        }
+        for id in 5..=EVENT_HISTORY as u64 + 3 {
+            history.keep(event(id, "db", EventKind::SetRight));
+        }
+        assert_eq!(
+            &ids(&history)[..2],
+            [1, 5],
+            "three events too many, three probes"
+        );
+        history.keep(event(9_999, "db", EventKind::SetRight));
+        assert_eq!(ids(&history)[0], 5, "without a probe the oldest leaves");
+    }
+
+    #[test]
     fn hlt_2_what_began_an_outage_stays_until_its_end() {
         let mut history = EventHistory::default();
         history.keep(event(1, "web", moved(State::Closed, State::Open)));

@@ -87,6 +87,7 @@ macro_rules! with {
         )
     };
 }
+pub(super) use with;
 
 const MISTAKES: &[Mistake] = &[
     // a key in the wrong section

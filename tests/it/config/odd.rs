@@ -1,17 +1,6 @@
 //! Settings that contradict each other, have no effect, or open a door: each is told, and none refused.
 
-use super::mistakes::{Mistake, all_are_told, file, variable, warned};
-
-/// The file with more lines in the section of the dependency.
-macro_rules! with {
-    ($more:literal) => {
-        concat!(
-            "[dependencies.weather]\nkind = \"http\"\nurl = \"http://127.0.0.1:19101\"\n",
-            $more,
-            "\n"
-        )
-    };
-}
+use super::mistakes::{Mistake, all_are_told, file, variable, warned, with};
 
 /// A model with more lines.
 macro_rules! model {

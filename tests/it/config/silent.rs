@@ -1,17 +1,6 @@
 //! Mistakes that had been accepted in silence, or whose message did not say enough.
 
-use super::mistakes::{Mistake, all_are_told, file, line, variable, warned};
-
-/// The file with more lines in the section of the dependency.
-macro_rules! with {
-    ($more:literal) => {
-        concat!(
-            "[dependencies.weather]\nkind = \"http\"\nurl = \"http://127.0.0.1:19101\"\n",
-            $more,
-            "\n"
-        )
-    };
-}
+use super::mistakes::{Mistake, all_are_told, file, line, variable, warned, with};
 
 const VARIABLES: &[Mistake] = &[
     variable(
