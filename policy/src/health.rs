@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::Rate;
 use crate::text::CountedNoun;
 
-/// The time for which an answer counts for the health. A dependency that is well again is told so
-/// after this time at the latest.
+/// The time for which an answer counts for the health. A dependency that gives good answers again is
+/// told so after this time at the latest.
 pub const HEALTH_SPAN: Duration = Duration::from_secs(30);
 
 /// Number of answers from which a share of errors is judged and shown (rule BRK-14).

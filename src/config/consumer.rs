@@ -215,10 +215,17 @@ fn check_each_other(consumers: &BTreeMap<String, ConsumerConfig>, table: &Sectio
                 let reason = format!("consumers.{other} has this one on the same stream");
                 section.conflict("durable", reason, "another name");
             } else if overlap(&consumer.subject, &earlier.subject) {
-                // A server refuses a second stream, or a second consumer of a work queue.
                 let taken = &earlier.subject;
                 let reason = format!("consumers.{other} takes messages of {taken} too");
-                section.conflict("subject", reason, "subjects of which no message is in both");
+                if consumer.stream == earlier.stream {
+                    // A stream that others have made may keep a message for several consumers.
+                    let text =
+                        format!("{reason}: each does all of them, and a work queue refuses it");
+                    section.warn("subject", text);
+                } else {
+                    // A server refuses a second stream of a subject.
+                    section.conflict("subject", reason, "subjects of which no message is in both");
+                }
             }
         }
     }

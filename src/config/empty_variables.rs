@@ -1,12 +1,13 @@
 //! Variables that are set and empty: none of them sets a key, and none is passed over in silence.
 
+use super::credential_names::is_credential_name;
 use super::problem::{Problem, Warning};
 use super::variable_names::PREFIX;
 
 /// Last parts of keys that hold a secret, or a part of TLS.
 const SECRETS: [&str; 5] = ["token", "tokens", "key", "credentials", "password"];
 /// Sections without which callers or servers are not checked.
-const GUARDS: [&str; 3] = ["auth", "tls", "headers"];
+const GUARDS: [&str; 2] = ["auth", "tls"];
 
 /// Variables with their values, and the description of one.
 type Variables<'v> = (&'v [(String, String)], &'v dyn Fn(&str) -> String);
@@ -75,10 +76,10 @@ fn guards(key: &str) -> bool {
     }
     let last = parts.last().copied().unwrap_or_default();
     let last = last.split('[').next().unwrap_or(last);
+    let is_header = parts.len() > 1 && parts[parts.len() - 2] == "headers";
     SECRETS.contains(&last)
-        || parts
-            .iter()
-            .any(|part| GUARDS.iter().any(|guard| part == guard))
+        || is_header && is_credential_name(&last.replace('_', "-"))
+        || parts.iter().any(|part| GUARDS.contains(part))
 }
 
 #[cfg(test)]
@@ -96,6 +97,8 @@ mod tests {
             "gateway.tls.client_ca",
             "dependencies.web.key",
             "dependencies.web.headers.x-api-key",
+            "dependencies.web.headers.x_api_key",
+            "otel.headers.authorization",
             "dependencies.web.auth.tokens",
             "fleet.token",
         ] {
@@ -105,6 +108,8 @@ mod tests {
             "gateway.bind",
             "dependencies.auth.url",
             "dependencies.web.key_header",
+            "dependencies.web.headers.accept_language",
+            "otel.headers",
             "dependencies.key",
             "dependencies.tls.timeout.attempt",
             "consumers.tokens.stream",

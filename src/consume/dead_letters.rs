@@ -9,8 +9,8 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use breakerbox_actors::{ORIGIN, OutgoingMessage};
 use serde_json::Value;
 
-use super::nats_queue::headers_of;
 use super::provision::QUESTION;
+use super::queue_settings::ID;
 use crate::config::FleetConfig;
 use crate::nats::{NatsConnection, NatsError};
 
@@ -240,4 +240,21 @@ impl fmt::Debug for DeadLetters {
             .field("subject", &self.subject)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the headers of a publication. `None`: one of them cannot be sent.
+pub(super) fn headers_of(message: &OutgoingMessage) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &message.headers {
+        // Headers of this name are orders to the server.
+        if name.to_ascii_lowercase().starts_with("nats-") {
+            continue;
+        }
+        let name: async_nats::HeaderName = name.parse().ok()?;
+        let value: async_nats::HeaderValue = value.parse().ok()?;
+        headers.append(name, value);
+    }
+    let id: async_nats::HeaderValue = message.id.parse().ok()?;
+    headers.insert(ID, id);
+    Some(headers)
 }

@@ -22,9 +22,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
+use super::dead_letters::headers_of;
 use super::ended_notes::EndedNotes;
 use super::notes;
-use super::provision::{DUPLICATES, QUESTION, QueueParts};
+use super::provision::{QUESTION, QueueParts};
 use super::queue_server::{QueueServer, unavailable};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
@@ -258,7 +259,7 @@ impl NatsQueue {
 
     async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
         let parts = self.server.parts().await?;
-        let subject = self.server.note_subject(parts.1.epoch, message);
+        let subject = self.server.note_subject(parts.1.epoch, &message.place);
         let note = self.note(&parts.1, &subject).await?;
         Ok(note
             .and_then(|note| notes::read(&note.payload))
@@ -271,7 +272,7 @@ impl NatsQueue {
         notes: MessageNotes,
     ) -> Result<(), SourceError> {
         let parts = self.server.parts().await?;
-        let subject = self.server.note_subject(parts.1.epoch, message);
+        let subject = self.server.note_subject(parts.1.epoch, &message.place);
         let text = Bytes::from(notes::write(notes, &self.holder));
         let mut last = 0;
         for _ in 0..CLAIMS {
@@ -297,21 +298,11 @@ impl NatsQueue {
         let problem = "its notes change all the time".to_owned();
         Err(SourceError::Unavailable(problem))
     }
-
-    /// Drops the notes that are due by then, or all.
-    async fn drop_ended(&self, by: Option<Instant>) -> Result<(), SourceError> {
-        while let Some(subject) = self.ended.take(by) {
-            let parts = self.server.parts().await?;
-            let purged = async { parts.1.notes.purge().filter(subject).await };
-            let purged = self.server.connection.within(QUESTION, purged).await;
-            purged.map_err(unavailable)?;
-        }
-        Ok(())
-    }
 }
 
 impl MessageSource for NatsQueue {
     fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
+        self.ended.begin(&self.server);
         Box::pin(self.fetch_some(most, wait))
     }
 
@@ -321,15 +312,14 @@ impl MessageSource for NatsQueue {
     }
 
     fn fetch_of(&self, partition: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
+        self.ended.begin(&self.server);
         Box::pin(self.fetch_ordered(partition, wait))
     }
 
     fn close(&self) -> SourceFuture<'_, ()> {
         Box::pin(async {
             self.sorter.end(QUESTION).await;
-            // What is left after that stays behind.
-            let dropped = tokio::time::timeout(QUESTION, self.drop_ended(None));
-            dropped.await.unwrap_or(Ok(()))
+            Ok(())
         })
     }
 
@@ -361,7 +351,7 @@ impl MessageSource for NatsQueue {
     ) -> SourceFuture<'a, ()> {
         Box::pin(async move {
             let parts = self.server.parts().await?;
-            let subject = self.server.note_subject(parts.1.epoch, message);
+            let subject = self.server.note_subject(parts.1.epoch, &message.place);
             self.server
                 .put(
                     subject,
@@ -378,14 +368,9 @@ impl MessageSource for NatsQueue {
     }
 
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
-        Box::pin(async move {
-            let parts = self.server.parts().await?;
-            let now = Instant::now();
-            let subject = self.server.note_subject(parts.1.epoch, message);
-            // MSG-7: until then a server that was killed may deliver the message again.
-            self.ended.add(now + DUPLICATES, subject);
-            self.drop_ended(Some(now)).await
-        })
+        // MSG-7: until then a server that was killed may deliver the message again.
+        self.ended.add(message.place.clone());
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn publish<'a>(&'a self, message: &'a OutgoingMessage) -> SourceFuture<'a, ()> {
@@ -414,23 +399,6 @@ impl MessageSource for NatsQueue {
             Ok(info.num_pending + waiting.sum::<u64>())
         })
     }
-}
-
-/// Returns the headers of a publication. `None`: one of them cannot be sent.
-pub(super) fn headers_of(message: &OutgoingMessage) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &message.headers {
-        // Headers of this name are orders to the server.
-        if name.to_ascii_lowercase().starts_with("nats-") {
-            continue;
-        }
-        let name: async_nats::HeaderName = name.parse().ok()?;
-        let value: async_nats::HeaderValue = value.parse().ok()?;
-        headers.append(name, value);
-    }
-    let id: async_nats::HeaderValue = message.id.parse().ok()?;
-    headers.insert(ID, id);
-    Some(headers)
 }
 
 impl fmt::Debug for NatsQueue {

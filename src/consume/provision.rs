@@ -30,6 +30,8 @@ pub(super) const QUESTION: Duration = Duration::from_secs(5);
 pub(super) struct QueueParts {
     pub(super) consumer: PullConsumer,
     pub(super) notes: Stream,
+    /// The stream of the messages that are worked on: that of the partitions, with order.
+    pub(super) messages: Stream,
     /// The stream of the messages, told apart from a former one of the same name.
     pub(super) epoch: i64,
     /// The partitions, with order.
@@ -109,6 +111,7 @@ pub(super) async fn provide(
         consumer,
         notes,
         epoch: read.cached_info().created.unix_timestamp(),
+        messages: read.clone(),
         order,
     })
 }

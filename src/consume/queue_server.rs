@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwapOption;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, RequestErrorKind};
 use breakerbox_actors::{ORIGIN, QueueMessage, SourceError};
 use bytes::Bytes;
@@ -83,10 +84,10 @@ impl QueueServer {
         Ok(clock)
     }
 
-    /// Returns the subject of the notes of a message.
-    pub(super) fn note_subject(&self, epoch: i64, message: &QueueMessage) -> String {
+    /// Returns the subject of the notes of the message at this place of its stream.
+    pub(super) fn note_subject(&self, epoch: i64, place: &str) -> String {
         let QueueSettings { notes, durable, .. } = &self.settings;
-        format!("$KV.{notes}.{durable}.{epoch}.{}", message.place)
+        format!("$KV.{notes}.{durable}.{epoch}.{place}")
     }
 
     /// Awaits an answer; a failure makes the parts be looked for again.
@@ -184,6 +185,18 @@ impl QueueServer {
     ) -> Result<Option<String>, SourceError> {
         let context = self.connection.jetstream().map_err(unavailable)?;
         let stream = self.ask(context.get_stream_no_info(stream)).await?;
+        Ok(self.stored(&stream, sequence).await?.map(|found| {
+            let origin = found.headers.get(ORIGIN);
+            origin.map_or_else(String::new, |origin| origin.as_str().to_owned())
+        }))
+    }
+
+    /// Returns the message that stands at this place of a stream.
+    pub(super) async fn stored<I>(
+        &self,
+        stream: &Stream<I>,
+        sequence: u64,
+    ) -> Result<Option<StreamMessage>, SourceError> {
         let asked = async {
             match stream.get_raw_message(sequence).await {
                 Ok(found) => Ok(Some(found)),
@@ -192,11 +205,7 @@ impl QueueServer {
             }
         };
         let found = self.connection.within(QUESTION, asked).await;
-        let found = found.map_err(unavailable)?;
-        Ok(found.map(|found| {
-            let origin = found.headers.get(ORIGIN);
-            origin.map_or_else(String::new, |origin| origin.as_str().to_owned())
-        }))
+        found.map_err(unavailable)
     }
 
     /// Returns a dead letter that the servers take. What makes it too long is left out: first the

@@ -16,6 +16,8 @@ use crate::lock::LockExt as _;
 const IDLE: Duration = Duration::from_secs(20);
 /// Time for which an answer may be owed, without a limit in the settings.
 pub(super) const OWED: Duration = Duration::from_secs(60);
+/// The longest limit that an attempt has here; no clock reaches further.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Limits of the wait for a sign of life.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -42,15 +44,19 @@ struct SilenceState {
     /// Limits of the attempts in flight.
     limits: Vec<Duration>,
     /// The longest limit of those that have ended while nothing came: their answers are owed too.
-    left: Option<Duration>,
+    longest_abandoned: Option<Duration>,
     /// Limit of the latest attempt.
-    latest: Option<Duration>,
+    latest_limit: Option<Duration>,
 }
 
 impl SilenceState {
     /// Returns the longest limit of the attempts to which an answer is owed.
     fn longest(&self) -> Option<Duration> {
-        self.limits.iter().copied().max().max(self.left)
+        self.limits
+            .iter()
+            .copied()
+            .max()
+            .max(self.longest_abandoned)
     }
 }
 
@@ -82,8 +88,8 @@ impl Liveness {
                 heard: Instant::now(),
                 owed: None,
                 limits: Vec::new(),
-                left: None,
-                latest: None,
+                longest_abandoned: None,
+                latest_limit: None,
             }),
             changed: Notify::new(),
             violation: Mutex::default(),
@@ -99,7 +105,7 @@ impl Liveness {
         let mut silence = self.silence.acquire();
         silence.heard = now;
         silence.owed = (!silence.limits.is_empty()).then_some(now);
-        silence.left = None;
+        silence.longest_abandoned = None;
     }
 
     /// Returns true if a message has come since then.
@@ -107,16 +113,15 @@ impl Liveness {
         self.silence.acquire().heard >= since
     }
 
-    /// Notes a call that goes out, and returns the limit of its attempt. `attempt`: the limit that is
-    /// set for it, if any.
-    pub(super) fn called(&self, attempt: Option<Duration>) -> Duration {
-        let limit = attempt.unwrap_or(OWED);
+    /// Notes a call that goes out, with the limit of its attempt. Returns the limit that counts here.
+    pub(super) fn called(&self, attempt: Duration) -> Duration {
+        let limit = attempt.min(LONGEST);
         let mut silence = self.silence.acquire();
         silence.limits.push(limit);
-        silence.latest = attempt;
+        silence.latest_limit = Some(limit);
         if silence.owed.is_none() {
             silence.owed = Some(Instant::now());
-            silence.left = None;
+            silence.longest_abandoned = None;
             drop(silence);
             self.changed.notify_one();
         }
@@ -133,7 +138,7 @@ impl Liveness {
         }
         if !is_answered {
             // MCP-4: the server may still be busy with it.
-            silence.left = silence.left.max(Some(limit));
+            silence.longest_abandoned = silence.longest_abandoned.max(Some(limit));
         } else if silence.limits.is_empty() {
             silence.owed = None;
         }
@@ -174,7 +179,7 @@ impl Liveness {
     /// Returns the limit of the wait for a sign of life.
     pub(super) fn patience(&self) -> Duration {
         let (least, most) = PATIENCE;
-        let latest = self.silence.acquire().latest;
+        let latest = self.silence.acquire().latest_limit;
         latest.unwrap_or(most).clamp(least, most)
     }
 
@@ -268,7 +273,7 @@ mod tests {
         let liveness = Liveness::new(None);
         assert_eq!(asked_after(&liveness).await, IDLE);
         liveness.heard();
-        liveness.called(Some(LIMIT));
+        liveness.called(LIMIT);
         assert_eq!(asked_after(&liveness).await, LIMIT);
         // A message of any kind begins the time anew.
         liveness.heard();
@@ -276,12 +281,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn mcp_4_an_attempt_may_be_as_long_as_it_likes() {
+        let liveness = Liveness::new(None);
+        let limit = liveness.called(Duration::MAX);
+        assert_eq!(asked_after(&liveness).await, LONGEST);
+        liveness.ended_call(limit, true);
+        assert_eq!(asked_after(&liveness).await, IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn mcp_4_m4_a_caller_that_leaves_early_does_not_shorten_the_time() {
         let liveness = Liveness::new(None);
-        let limit = liveness.called(Some(LIMIT));
+        let limit = liveness.called(LIMIT);
         tokio::time::advance(Duration::from_secs(1)).await;
         liveness.ended_call(limit, false);
-        let limit = liveness.called(Some(LIMIT));
+        let limit = liveness.called(LIMIT);
         liveness.ended_call(limit, false);
         assert_eq!(asked_after(&liveness).await, LIMIT - Duration::from_secs(1));
         liveness.heard();
@@ -291,8 +305,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn mcp_4_the_longest_attempt_in_flight_is_the_time_of_a_busy_server() {
         let liveness = Liveness::new(None);
-        let long = liveness.called(Some(5 * LIMIT));
-        let short = liveness.called(Some(LIMIT));
+        let long = liveness.called(5 * LIMIT);
+        let short = liveness.called(LIMIT);
         assert_eq!(asked_after(&liveness).await, 5 * LIMIT);
         // A caller that leaves does not end the server's work for it.
         liveness.heard();
@@ -301,8 +315,8 @@ mod tests {
         assert_eq!(asked_after(&liveness).await, 5 * LIMIT);
         // After an answer, the time is that of the others, also for who waits for it already.
         liveness.heard();
-        let long = liveness.called(Some(5 * LIMIT));
-        let _short = liveness.called(Some(LIMIT));
+        let long = liveness.called(5 * LIMIT);
+        let _short = liveness.called(LIMIT);
         let asked = asked_after(&liveness);
         let answer = async {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
@@ -135,7 +136,8 @@ impl Session {
             None => side.attempt,
         };
         // MCP-4: a caller in a hurry does not shorten the time that the settings give.
-        let attempt = own.max(state.attempt_limit());
+        let least = state.attempt_limit().unwrap_or(OWED);
+        let attempt = own.unwrap_or(OWED).max(least);
         let mut watch = CallWatch::begin(&self.liveness, attempt);
         let outcome = self.ask_server(method, params, side).await;
         watch.is_answered = !matches!(&outcome, Err(McpError::Silent(_)));
@@ -165,7 +167,7 @@ impl Session {
         if let Link::Http(http) = &self.connection.link {
             let goodbye = http.end_session(self.connection.dialect());
             // A server that does not answer has forgotten the session soon.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), goodbye).await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
         }
         self.liveness.close(None);
         self.connection.ended();
@@ -195,12 +197,12 @@ fn own_capabilities(told: &JsonText) -> Value {
 /// Watch of one call. Dropped without an answer, an answer stays owed.
 struct CallWatch<'a> {
     liveness: &'a Liveness,
-    limit: std::time::Duration,
+    limit: Duration,
     is_answered: bool,
 }
 
 impl<'a> CallWatch<'a> {
-    fn begin(liveness: &'a Liveness, attempt: Option<std::time::Duration>) -> Self {
+    fn begin(liveness: &'a Liveness, attempt: Duration) -> Self {
         Self {
             liveness,
             limit: liveness.called(attempt),

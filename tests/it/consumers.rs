@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod broker_killed;
+#[cfg(all(feature = "cli", feature = "fleet", unix))]
+mod bullmq;
 #[cfg(all(feature = "cli", feature = "fleet"))]
 mod figures;
 #[cfg(all(feature = "cli", feature = "fleet"))]
@@ -12,6 +14,8 @@ mod ordered_nats;
 mod provisioned;
 #[cfg(all(feature = "cli", feature = "fleet", unix))]
 mod redis;
+#[cfg(all(feature = "cli", feature = "fleet", unix))]
+mod redis_server;
 #[cfg(all(feature = "cli", feature = "fleet", unix))]
 mod reloads;
 #[cfg(all(feature = "cli", feature = "fleet"))]

@@ -142,6 +142,26 @@ fn hlt_1_silence_after_errors_alone_is_no_recovery() {
 }
 
 #[test]
+fn hlt_1_a_good_answer_right_after_the_errors_is_a_recovery() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;
+        for _ in 0..30 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        bench.ask(Do::Answer(1)).await.unwrap();
+        for _ in 0..40 {
+            pass(1_000).await;
+            bench.status();
+        }
+        let status = bench.status();
+        assert_eq!((status.health, status.outage), (Health::Ok, None));
+        let ended = bench.runtime.outages().remove(0).outage;
+        assert_eq!(ended.ended_by, Some(OutageEnding::Recovery));
+        bench.finish().await;
+    });
+}
+
+#[test]
 fn hlt_1_an_outage_by_errors_ends_with_the_answer_to_a_callers_mistake() {
     run_paused(async || {
         let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;

@@ -71,7 +71,7 @@ pub(super) fn health<D: Dependency>(
     // HLT-1: what callers get, although nothing is in the way of their calls.
     match recent.judge(&shared.settings().health) {
         // HLT-1: it failed last, and silence is no own answer.
-        ServiceLevel::Good if shared.has_unanswered_errors() => {
+        ServiceLevel::Good if shared.errors_stand() => {
             let cause = outage.map_or("its calls failed", |outage| &outage.cause.text);
             return rated(true, format!("no good answer since: {cause}"));
         }

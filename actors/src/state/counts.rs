@@ -115,6 +115,11 @@ pub(crate) struct MetricCounts {
 }
 
 impl MetricCounts {
+    /// Number of attempts that ended with the answer to a caller's mistake.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Acquire)
+    }
+
     /// Counts a call that was not executed, whether or not a fallback answers it.
     pub(crate) fn count_refusal<E>(&self, error: &CallError<E>) {
         if let Some(refuser) = RefusedBy::of(error) {

@@ -40,8 +40,8 @@ pub(crate) struct OutageState {
     looked_at: AtomicU64,
     /// True while half of the latest answers, or more, were errors when they were looked at.
     was_down: AtomicBool,
-    /// The dependency's answers at the last look that found too many errors.
-    answered: AtomicU64,
+    /// The good answers when a call got an error last.
+    good_answers_at_last_error: AtomicU64,
 }
 
 impl OutageState {
@@ -207,6 +207,7 @@ impl Shared {
 
     /// Notes a call that ended with an error: it may be one too many.
     pub(super) fn note_error(&self) {
+        self.mark_good_answers();
         let now = self.clock.now();
         let looked = self.outages.looked_at.load(Ordering::Relaxed);
         if looked != 0 && now.since(Time::from_nanos(looked)) < LOOK {
@@ -236,15 +237,14 @@ impl Shared {
         if level != ServiceLevel::Good {
             let is_down = level == ServiceLevel::Down;
             self.outages.was_down.store(is_down, Ordering::Relaxed);
-            let answered = self.answered_well();
-            self.outages.answered.store(answered, Ordering::Relaxed);
         }
         match level {
             // HLT-1: silence after errors is no answer, so it ends nothing.
             ServiceLevel::Good if lasts && self.is_silent_after_errors(&recent, &log, now) => None,
             ServiceLevel::Good if lasts => {
                 let by = match recent.own {
-                    0 if !self.has_answered_since() => OutageEnding::Silence,
+                    // Some of its calls failed, and none has come since.
+                    0 if !self.outages.was_down.load(Ordering::Relaxed) => OutageEnding::Silence,
                     _ => OutageEnding::Recovery,
                 };
                 log.end(now, OutageCondition::Errors, by, answers);
@@ -292,9 +292,15 @@ impl Shared {
             && (recent.errors > 0 || !(self.has_answered_since() || self.is_probed_well(now)))
     }
 
-    /// Returns true if the dependency has answered an attempt since too many errors were found last.
+    /// Returns true if the dependency has given a good answer since a call got an error last.
     fn has_answered_since(&self) -> bool {
-        self.answered_well() > self.outages.answered.load(Ordering::Relaxed)
+        let marked = &self.outages.good_answers_at_last_error;
+        self.good_answers() > marked.load(Ordering::Relaxed)
+    }
+
+    fn mark_good_answers(&self) {
+        let marked = &self.outages.good_answers_at_last_error;
+        marked.store(self.good_answers(), Ordering::Relaxed);
     }
 
     /// Returns true if the latest active probe was a success of the last seconds.
@@ -306,14 +312,13 @@ impl Shared {
         })
     }
 
-    /// Number of attempts that ended with an answer: a good one, or one to a caller's mistake.
-    fn answered_well(&self) -> u64 {
-        let counts = CountsView::of(self);
-        counts.success + counts.rejected
+    /// Number of good answers so far: to calls, and to callers' mistakes.
+    fn good_answers(&self) -> u64 {
+        self.totals.answers().own + self.counts.rejected()
     }
 
-    /// Returns true if an outage by errors lasts that no further answer has ended or confirmed.
-    pub(crate) fn has_unanswered_errors(&self) -> bool {
+    /// Returns true while an outage by errors stands.
+    pub(crate) fn errors_stand(&self) -> bool {
         self.outages.log.acquire().has(OutageCondition::Errors)
     }
 
@@ -330,7 +335,7 @@ impl Shared {
                     .outages
                     .unanswered
                     .acquire()
-                    .is_answered(self.answered())
+                    .is_answered(self.answers_begun())
                 {
                     true => OutageEnding::Recovery,
                     false => OutageEnding::Silence,
@@ -356,7 +361,7 @@ impl Shared {
         let calls = self.outages.unanswered.acquire();
         calls
             .is_suspected()
-            .then(|| calls.hang(now, self.answered()))?
+            .then(|| calls.hang(now, self.answers_begun()))?
     }
 
     /// Returns the figures of the hang that is a part of the present outage.
@@ -366,7 +371,7 @@ impl Shared {
     }
 
     /// Number of attempts that the dependency has answered, or begun to answer.
-    fn answered(&self) -> u64 {
+    fn answers_begun(&self) -> u64 {
         let counts = CountsView::of(self);
         let ended = counts.success + counts.rejected + counts.throttled + counts.misconfigured;
         ended + self.totals.begun()
@@ -381,7 +386,7 @@ impl Shared {
         }
         let usual = || self.totals.recent(Rate::NEARLY_ALL, now);
         let counted = {
-            let answered = self.answered();
+            let answered = self.answers_begun();
             let mut calls = self.outages.unanswered.acquire();
             calls.give_up(now, (waited, caller), answered, usual)
         };
@@ -389,6 +394,7 @@ impl Shared {
             // Before they are counted, so that they belong to the outage.
             self.look_at_answers();
             self.totals.count_unanswered(counted, now);
+            self.mark_good_answers();
         }
     }
 

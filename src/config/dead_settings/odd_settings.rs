@@ -102,16 +102,32 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
+/// Returns true for a cache that answers nothing that the other cache, which is asked first, does not.
+fn has_answers_of(cache: &FallbackConfig, first: &FallbackConfig) -> bool {
+    let FallbackKind::StaleCache {
+        max_age,
+        headers,
+        obey,
+        ..
+    } = &cache.kind
+    else {
+        return false;
+    };
+    let is_wider = matches!(&first.kind, FallbackKind::StaleCache { max_age: age, headers: other, obey: is_strict, .. }
+        if age >= max_age && other == headers && is_strict == obey);
+    is_wider && cache.on.iter().all(|on| first.on.contains(on))
+}
+
 fn check_fallbacks(section: &Section<'_>, all: &[FallbackConfig]) {
     // An entry with a problem has no place in the list.
     if section.list_len("fallback") != all.len() {
         return;
     }
-    let is_cache = |one: &FallbackConfig| matches!(one.kind, FallbackKind::StaleCache { .. });
     for (index, fallback) in all.iter().enumerate() {
-        let mut before = all[..index].iter().filter(|other| is_cache(other));
-        let is_same = |other: &FallbackConfig| fallback.on.iter().all(|on| other.on.contains(on));
-        if is_cache(fallback) && before.any(is_same) {
+        if all[..index]
+            .iter()
+            .any(|before| has_answers_of(fallback, before))
+        {
             let text = "it has the same answers as the stale_cache before it";
             section.warn(&format!("fallback[{index}].kind"), text.to_owned());
         }

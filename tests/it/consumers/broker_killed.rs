@@ -102,6 +102,13 @@ async fn fetch_one(queue: &NatsQueue) -> QueueMessage {
 
 #[tokio::test]
 async fn msg_7_only_one_of_two_consumers_may_begin_the_work_of_a_message() {
+    for is_of_others in [false, true] {
+        work_of_two_consumers(is_of_others).await;
+    }
+}
+
+/// `is_of_others`: the stream was made by others, and keeps messages that have ended.
+async fn work_of_two_consumers(is_of_others: bool) {
     let Some(nats) = NatsServer::start().await else {
         return;
     };
@@ -109,9 +116,13 @@ async fn msg_7_only_one_of_two_consumers_may_begin_the_work_of_a_message() {
     settings.ack_wait = Duration::from_secs(1);
     let fleet = FleetConfig::new(nats.url());
     let first = NatsQueue::connect(&fleet, settings.clone()).await.unwrap();
-    let second = NatsQueue::connect(&fleet, settings).await.unwrap();
+    let second = NatsQueue::connect(&fleet, settings.clone()).await.unwrap();
     let context = nats.jetstream().await;
-    stream(&context, "CALLS", "calls.>").await;
+    if is_of_others {
+        stream(&context, "CALLS", "calls.>").await;
+    } else {
+        first.fetch(1, Duration::ZERO).await.unwrap();
+    }
     publish(
         &context,
         "calls.find",
@@ -154,9 +165,28 @@ async fn msg_7_only_one_of_two_consumers_may_begin_the_work_of_a_message() {
     second.drop_notes(&at_second).await.unwrap();
     // A server that is killed now may deliver it once more.
     assert_eq!(first.notes(&at_first).await.unwrap(), answered);
+    // It ends with notes that it has not dropped yet: whoever begins next does.
     second.close().await.unwrap();
-    assert_eq!(
-        first.notes(&at_first).await.unwrap(),
-        MessageNotes::default()
-    );
+    drop(second);
+    assert_eq!(first.notes(&at_first).await.unwrap(), answered);
+    drop(first);
+    let next = NatsQueue::connect(&fleet, settings).await.unwrap();
+    let dropped = async {
+        loop {
+            // It may not be connected yet.
+            let fetched = next.fetch(1, Duration::ZERO).await.unwrap_or_default();
+            assert!(fetched.is_empty(), "it has ended");
+            let notes = next.notes(&at_first).await;
+            if notes.is_ok_and(|notes| notes != answered) {
+                return;
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(121)).await;
+            tokio::time::resume();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(1000 * PATIENCE, dropped)
+        .await
+        .unwrap();
 }

@@ -152,3 +152,23 @@ async fn mcp_4_a_busy_server_has_the_time_of_its_longest_call_in_flight() {
     assert_eq!(bed.lives(), 1);
     bed.end().await;
 }
+
+#[tokio::test]
+async fn mcp_4_a_short_limit_of_one_tool_is_not_the_servers() {
+    let hurried = |server: &mut McpSettings| server.hang_limit = NonZeroU32::new(2);
+    let endless = |policy: &mut DependencySettings| policy.timeout.attempt = None;
+    let Some(bed) = Bed::scripted(hurried, endless).await else {
+        return;
+    };
+    let options = CallOptions {
+        attempt: Some(SHORT),
+        ..CallOptions::default()
+    };
+    let arguments = object(json!({ "wait": 4000 }));
+    let late = bed.server.call_with("busy", arguments, options).await;
+    assert!(is_late(&late), "{late:?}");
+    // It is answered when the server has done its work.
+    bed.call("echo", json!({})).await.unwrap();
+    assert_eq!(bed.lives(), 1);
+    bed.end().await;
+}

@@ -324,19 +324,13 @@ impl StreamedBody {
         if let Some((_, since)) = self.alarm.take() {
             self.waited += since.elapsed();
         }
-        let frame = match frame {
-            None => {
+        let frame = match frame.map(|frame| frame.map(without_head_fields)) {
+            None | Some(Ok(None)) => {
                 self.trace.end();
                 return Poll::Ready(None);
             }
             Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyCut)))),
-            Some(Ok(frame)) => match without_head_fields(frame) {
-                Some(frame) => frame,
-                None => {
-                    self.trace.ended.store(true, Ordering::Release);
-                    return Poll::Ready(None);
-                }
-            },
+            Some(Ok(Some(frame))) => frame,
         };
         let length = frame.data_ref().map_or(0, |piece| piece.len() as u64);
         let Some(room) = self.room.checked_sub(length) else {

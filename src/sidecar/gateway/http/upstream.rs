@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
-use http::{Extensions, HeaderValue, Request, Response, StatusCode};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
@@ -136,7 +136,8 @@ impl UpstreamClient {
         body: Upload,
         left: Option<Duration>,
     ) -> Result<Request<Upload>, HttpFailure> {
-        let is_unsized = !body.is_end_stream() && body.size_hint().exact().is_none();
+        let is_empty = body.is_end_stream();
+        let is_unsized = !is_empty && body.size_hint().exact().is_none();
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
         let proxy = self.address.reading_proxy();
@@ -154,6 +155,10 @@ impl UpstreamClient {
             // EDGE-3: without it, hyper takes a GET for one without a body.
             headers.remove(CONTENT_LENGTH);
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if is_empty && means_a_body(request.method()) {
+            // EDGE-3: HTTP/2 says with the end of its stream that there is none (RFC 9110, section 8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         }
         if let Some(left) = left.filter(|_| outbound.is_forwarded) {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -255,6 +260,11 @@ impl Drop for UnansweredRequest {
             connected.poison();
         }
     }
+}
+
+/// Returns true for methods that have a body as a rule.
+fn means_a_body(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 /// Returns the failure of a request that got no answer.

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::EXPECT;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, Version};
+use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
@@ -124,10 +124,6 @@ impl ProxiedCall<'_> {
         if let Some(span) = self.span {
             span.pass_on(&mut head.headers);
         }
-        if is_empty && means_a_body(&head.method) {
-            // EDGE-3: HTTP/2 says with the end of its stream that there is none (RFC 9110, section 8.6).
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-        }
         let body = match &deferred {
             Some(body) => RequestBody::Deferred(Arc::clone(body)),
             None => RequestBody::Whole(Bytes::new()),
@@ -187,9 +183,4 @@ impl ProxiedCall<'_> {
         let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
         (is_idempotent && has_retries) || self.route.has_fallbacks()
     }
-}
-
-/// Returns true for methods that have a body as a rule.
-fn means_a_body(method: &Method) -> bool {
-    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
