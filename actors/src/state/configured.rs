@@ -59,7 +59,7 @@ impl ConfiguredSettings {
 
     /// Returns the settings to apply when the configuration gives `new`.
     fn with(&self, new: &DependencySettings) -> DependencySettings {
-        merge!(
+        let mut merged = merge!(
             self,
             new,
             [
@@ -80,6 +80,50 @@ impl ConfiguredSettings {
                 fallback_only,
                 configured_override,
             ]
-        )
+        );
+        // FLT-13: a limit of the program's own is shared only if the program says so.
+        if self.given.rate_limit != self.made.rate_limit {
+            merged.rate_sharing = self.made.rate_sharing;
+        }
+        merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use breakerbox_policy::{RateLimitSettings, RateSharing};
+
+    use super::*;
+
+    #[test]
+    fn flt_13_a_limit_of_the_program_is_shared_as_the_program_says() {
+        let limit = |rate| RateLimitSettings {
+            rate,
+            per: Duration::from_secs(1),
+            burst: NonZeroU32::MIN,
+            max_wait: Duration::ZERO,
+        };
+        let shared = DependencySettings {
+            rate_limit: Some(limit(1.0)),
+            rate_sharing: Some(RateSharing::default()),
+            ..DependencySettings::default()
+        };
+        let alone = DependencySettings {
+            rate_sharing: None,
+            ..shared.clone()
+        };
+        let own = |one: &DependencySettings| DependencySettings {
+            rate_limit: Some(limit(7.0)),
+            ..one.clone()
+        };
+        let mut settings = ConfiguredSettings::new(alone.clone(), own(&alone));
+        let (_, made) = settings.follow(&shared);
+        assert_eq!(made, own(&alone));
+        let mut settings = ConfiguredSettings::new(shared.clone(), shared.clone());
+        let (_, made) = settings.follow(&alone);
+        assert_eq!(made, alone);
     }
 }

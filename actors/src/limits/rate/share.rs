@@ -142,6 +142,9 @@ impl RateShare {
         let settings = SharedRateSettings::new(limit, sharing, timeout);
         state.machine.reconfigure(settings);
         state.set_own(&self.clock);
+        drop(state);
+        // A raised limit has room for those that wait.
+        self.news.notify_one();
     }
 
     /// Takes in an event of the fleet, which is reached by `link` from now on.
@@ -168,6 +171,8 @@ impl RateShare {
                 .machine
                 .on(self.clock.now(), RateInput::Replicas(replicas));
             state.set_own(&self.clock);
+            drop(state);
+            self.news.notify_one();
         }
     }
 
