@@ -51,7 +51,8 @@ pub enum OutageCondition {
 pub enum OutageEnding {
     /// The dependency is well again.
     Recovery,
-    /// No further call has come, and some of the calls before had got its answers.
+    /// Some of its calls failed and some did not, and none has come since: whether it is well is not
+    /// known.
     Silence,
 }
 

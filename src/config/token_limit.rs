@@ -186,7 +186,7 @@ fn parsed<T>(key: &str, value: &Value, shape: &ValueType<'_, T>) -> Result<T, St
 /// Says what is wrong with the first limit that cannot be used.
 fn mistake(value: &Value) -> Option<String> {
     match &value.kind {
-        ValueKind::Array(tables) => (0..).zip(tables).find_map(|(index, table): (usize, _)| {
+        ValueKind::Array(tables) => tables.iter().enumerate().find_map(|(index, table)| {
             let wrong = read_limit(table).err()?;
             Some(format!("[{index}] {wrong}"))
         }),
