@@ -12,7 +12,7 @@ mod named;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -444,7 +444,12 @@ impl<D: Dependency> Fallbacks<D> {
         }
         // CALL-9: a fallback that blocks its thread does not hold its caller. The fallback may hold
         // the error too, while it begins.
-        let kept = why.try_lock().ok().and_then(|mut why| why.take());
+        let kept = match why.try_lock() {
+            Ok(mut why) => why.take(),
+            // A fallback has panicked.
+            Err(TryLockError::Poisoned(why)) => why.into_inner().take(),
+            Err(TryLockError::WouldBlock) => None,
+        };
         Err(kept.unwrap_or_else(|| {
             let now = shared.clock.now();
             // Each fallback has as long as an attempt.

@@ -19,13 +19,30 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find("://") {
         let (before, address) = rest.split_at(at + "://".len());
         clean.push_str(before);
-        let ends = |letter: char| letter.is_whitespace() || "\"'`<>()[]{}|\\^".contains(letter);
-        let (address, after) = address.split_at(address.find(ends).unwrap_or(address.len()));
+        let (address, after) = address.split_at(end_of(address));
         push_address(&mut clean, address);
         rest = after;
     }
     clean.push_str(rest);
     Cow::Owned(clean)
+}
+
+/// Returns the end of an address at the begin of a text: a letter that none has, or a bracket that was
+/// opened before it.
+fn end_of(text: &str) -> usize {
+    let mut opened = Vec::new();
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '"' | '<' | '>' | '`' => return at,
+            letter if letter.is_whitespace() => return at,
+            '(' => opened.push(')'),
+            '[' => opened.push(']'),
+            '{' => opened.push('}'),
+            ')' | ']' | '}' if opened.pop() != Some(letter) => return at,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 fn push_address(clean: &mut String, address: &str) {
@@ -66,6 +83,12 @@ mod tests {
                 "\"http://***@host:1/path\" and http://b?***",
             ),
             ("http://a/b http://c", "http://a/b http://c"),
+            (
+                "(http://[::1]:9001/v1?key=SECRET)",
+                "(http://[::1]:9001/v1?***)",
+            ),
+            ("https://api/x?key=a(SECRET), b", "https://api/x?*** b"),
+            ("[{http://me:se'cret@host/}]", "[{http://***@host/}]"),
             ("://", "://"),
             ("x://é?é", "x://é?***"),
         ];

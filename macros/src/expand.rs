@@ -324,7 +324,11 @@ fn settings(options: &Options) -> TokenStream {
         let (seconds, nanos) = (timeout.as_secs(), timeout.subsec_nanos());
         quote!(timeout: #some(::core::time::Duration::new(#seconds, #nanos)),)
     });
-    let idempotent = options.idempotent.map(|_| quote!(idempotent: #some(true),));
+    let idempotent = match options.idempotent {
+        Some(_) => quote!(idempotent: #some(true),),
+        // CALL-7: the body can run only once, also where an attempt did not begin its work.
+        None => quote!(max_attempts: #some(::core::num::NonZeroU32::MIN),),
+    };
     let write = options.write.map(|_| quote!(write: #some(true),));
     let priority = options
         .priority

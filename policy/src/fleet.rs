@@ -257,7 +257,7 @@ impl FleetDependency {
     /// FLT-8: the verdict is a swap of the lease's revision, so a holder that comes late is not
     /// heard.
     fn give_verdict(&mut self, verdict: Verdict, outputs: &mut Vec<FleetOutput>) {
-        if let Some(expected) = self.lease.give_up()
+        if let Some(expected) = self.lease.end(verdict)
             && self.is_connected
         {
             outputs.push(FleetOutput::PutVerdict { expected, verdict });

@@ -186,12 +186,17 @@ pub(super) fn check_auth(
         }
         let members = config.members.iter().flatten().map(|member| &member.name);
         let members = members.chain(config.pool.iter().flat_map(|pool| &pool.members));
-        let closed = members.filter_map(|member| dependencies.get_key_value(member));
+        let fallbacks = config.fallbacks.iter().filter_map(|one| match &one.kind {
+            FallbackKind::Dependency { name, .. } => Some(name),
+            _ => None,
+        });
+        let all = members.chain(fallbacks);
+        let closed = all.filter_map(|one| dependencies.get_key_value(one));
         for (name, _) in closed.filter(|(_, member)| !is_open(member)) {
-            let what = if config.pool.is_some() {
-                "pool"
-            } else {
-                "group"
+            let what = match config.kind {
+                Some(DependencyKind::Pool) => "pool",
+                Some(DependencyKind::McpGroup) => "group",
+                _ => "dependency",
             };
             let reason =
                 format!("callers of the {what} would reach {name} without its credentials");

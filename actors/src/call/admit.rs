@@ -126,6 +126,12 @@ pub(super) async fn admit<'a, T, E>(
                 return Err(FailedAttempt::refused(error));
             }
         };
+        if progress.waited && plan.deadline.is_some_and(|end| end <= shared.clock.now()) {
+            // LIM-2: the attempt would end at its begin, as a failure of the dependency.
+            admission.release();
+            let late = no_slot(shared, plan, asked_at, NoSlot::Deadline);
+            return Err(FailedAttempt::refused(late));
+        }
         if !progress.waited {
             progress.pass_shares(plan);
             admission.mark_started(None);
@@ -263,6 +269,11 @@ impl AdmissionProgress {
                 retry_after,
             }
         })
+    }
+
+    /// Returns the reserved amounts.
+    pub(super) fn into_shares(self) -> Option<UnusedShares> {
+        self.shares
     }
 
     /// Passes the reserved amounts on to the attempt.

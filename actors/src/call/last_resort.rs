@@ -17,6 +17,7 @@ use crate::breaker::gate_decision::{RefusingGate, refusing_gate};
 use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::limits::metered::{MeteredShare, UnusedShares};
 use crate::state::Shared;
 
 /// Returns the request if a last resort is allowed: the breaker refused by its own judgement, and
@@ -68,17 +69,26 @@ async fn attempt<D: Dependency>(
     let shared = &core.shared;
     check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
     let now = shared.clock.now();
-    let mut permits = past_the_breaker(shared, plan, now).await?;
+    let (mut permits, unused) = past_the_breaker(shared, plan, now).await?;
     charge_attempt(shared, plan, &mut permits)?;
-    send(core, request, plan, (1, now), &mut permits).await
+    let shares = unused.map_or_else(Vec::new, UnusedShares::into_shares);
+    let attempted = send(core, request, plan, (1, now), &mut permits).await;
+    if let Err(failed) = &attempted
+        && failed.error.executed() == Executed::No
+    {
+        shares.into_iter().for_each(MeteredShare::give_back);
+    }
+    // LLM-19: otherwise all of them count as used, for nobody tells the amount.
+    attempted
 }
 
-/// Acquires permits without the breaker: one that is not recorded, and a slot of the bulkhead.
+/// Acquires permits without the breaker: one that is not recorded, a slot of the bulkhead, and the
+/// amounts at metered limits.
 async fn past_the_breaker<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     now: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
+) -> Result<(AttemptPermits<'a>, Option<UnusedShares>), Box<FailedAttempt<T, E>>> {
     let mut progress = AdmissionProgress::new(now);
     loop {
         // An operator may have forced the breaker open meanwhile.
@@ -95,7 +105,8 @@ async fn past_the_breaker<'a, T, E>(
             Ok(Some(slot)) => {
                 admission.mark_started(Some(progress.now()));
                 let slot = Some(slot);
-                return Ok(AttemptPermits { slot, admission });
+                let permits = AttemptPermits { slot, admission };
+                return Ok((permits, progress.into_shares()));
             }
             Ok(None) => {
                 admission.release();

@@ -198,7 +198,9 @@ impl MessageCarrier {
             executed: end.ending.executed,
             wait: end.ending.wait,
             breaker: end.ending.breaker,
-            has_answer_subject: terms.answer_subject.is_some(),
+            // MSG-2: what was rejected without a word has no answer.
+            has_answer_subject: terms.answer_subject.is_some()
+                && end.answer != WorkAnswer::default(),
         };
         let rules = &state.settings.rules;
         match end.ending.breaker {

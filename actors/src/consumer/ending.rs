@@ -59,7 +59,8 @@ pub async fn ask_for_message<D: Dependency>(
 ) -> (MessageResult<D>, MessageEnding) {
     let key = options.key.clone();
     let key = key.as_deref();
-    let was_trial = client.readiness(key).is_trial;
+    let before = client.readiness(key);
+    let was_trial = before.is_trial && before.available > 0;
     let result = client.ask_with(request, options).await;
     let after = client.readiness(key);
     let breaker = breaker_after(was_trial, &after);

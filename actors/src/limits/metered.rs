@@ -91,8 +91,13 @@ impl MeteredLimit {
             JoinedQueue::Reserved(reservation) => return Ok(self.share(reservation)),
             JoinedQueue::Waiting(place) => place,
         };
-        // The semaphore is never closed.
-        let _turn = shared.turn.acquire().await;
+        // CALL-9: it waits no longer than its own time, whoever waits before it.
+        let _turn = tokio::select! {
+            biased;
+            // The semaphore is never closed.
+            turn = shared.turn.acquire() => turn,
+            () = shared.clock.sleep_until(place.latest) => return Err(self.too_late(amount)),
+        };
         loop {
             let wait = match shared.try_reserve(amount) {
                 Ok(reservation) => return Ok(self.share(reservation)),
@@ -109,6 +114,12 @@ impl MeteredLimit {
                 () = shared.refunded.notified() => {}
             }
         }
+    }
+
+    /// Returns the refusal of a call that has waited for as long as it may.
+    fn too_late(&self, amount: u64) -> MeterRefusal {
+        let wait = self.wait_for(amount);
+        wait.map_or_else(|refusal| refusal, MeterRefusal::NotBefore)
     }
 
     /// Returns the sum of the amounts that attempts hold.

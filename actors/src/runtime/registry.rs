@@ -59,7 +59,8 @@ impl<D: Dependency> AnyDependency for Client<D> {
     }
 
     fn status(&self) -> DependencyStatus {
-        Client::status(self)
+        // Its answers were looked at before: their listeners must not run under the registry's lock.
+        DependencyStatus::of(&self.core)
     }
 
     fn settings(&self) -> Arc<DependencySettings> {

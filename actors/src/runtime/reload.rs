@@ -86,7 +86,8 @@ async fn take_over<D: Dependency>(
     let workers = old.worker_changes(&new).into_iter();
     let (now, waits): (Vec<_>, Vec<_>) = workers.partition(at_once);
     let changed = [old.changes(&new), now].concat();
-    if changed.is_empty() && waits.is_empty() {
+    // A change without a line of its own is one too.
+    if changed.is_empty() && waits.is_empty() && *old == new {
         return None;
     }
     let started = shared.settings().workers.clone();

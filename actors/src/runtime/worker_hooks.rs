@@ -102,6 +102,9 @@ impl<D: Dependency> WorkerHooks<D> {
 
     /// Brings the dependency back after all its workers were parked.
     fn unpark(&self) {
+        if !self.core.is_current.load(Ordering::Acquire) {
+            return;
+        }
         let shared = &self.core.shared;
         if shared.worker_failure.load().is_some() {
             shared.worker_failure.store(None);

@@ -127,6 +127,8 @@ impl Breaker {
         if self.state == State::Open {
             let until = wait.map_or(Time::ZERO, |wait| now.after(wait));
             self.open_until = self.open_until.max(until);
+            // A lease that it waited for is asked for anew.
+            self.alone_at = None;
             self.start_generation(now);
         } else {
             let wait = wait.unwrap_or_else(|| {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{FleetDependency, FleetOutput, FleetSettings, OwnBreaker, ReplicaId, Revision, SOON};
+use super::{
+    FleetDependency, FleetOutput, FleetSettings, OwnBreaker, ReplicaId, Revision, SOON, Verdict,
+};
 use crate::{BreakerCommand, Time};
 
 /// Wait of a replica for each of its failed probes in a row, before it asks again: the next probe is
@@ -36,21 +38,31 @@ enum OwnLease {
     Held(Revision, Time),
     /// Renewal of this revision asked for; it was held since this time.
     Renewing(Revision, Time),
+    /// This verdict ends it, once the answer to a renewal tells the revision. It was held since this
+    /// time.
+    Ending(Verdict, Time),
 }
 
 impl Lease {
     pub(super) fn held(&self) -> Option<Revision> {
         match self.own {
             OwnLease::Held(revision, _) | OwnLease::Renewing(revision, _) => Some(revision),
-            OwnLease::None | OwnLease::Asked(_) => None,
+            OwnLease::None | OwnLease::Asked(_) | OwnLease::Ending(..) => None,
         }
     }
 
-    /// Takes the lease away from this replica, and returns its revision.
-    pub(super) fn give_up(&mut self) -> Option<Revision> {
-        let held = self.held();
-        self.own = OwnLease::None;
-        held
+    /// Ends the lease with a verdict. Returns the revision that the verdict takes the place of; `None`
+    /// without a lease, and while its revision is not known.
+    pub(super) fn end(&mut self, verdict: Verdict) -> Option<Revision> {
+        let own = std::mem::take(&mut self.own);
+        match own {
+            OwnLease::Held(revision, _) => Some(revision),
+            OwnLease::Renewing(_, since) | OwnLease::Ending(_, since) => {
+                self.own = OwnLease::Ending(verdict, since);
+                None
+            }
+            OwnLease::None | OwnLease::Asked(_) => None,
+        }
     }
 
     pub(super) fn forget(&mut self) {
@@ -131,7 +143,9 @@ impl Lease {
             OwnLease::None => None,
             OwnLease::Asked(since) => Some(since.after(settings.timeout)),
             OwnLease::Held(_, since) => Some(since.after(settings.lease / 3)),
-            OwnLease::Renewing(_, since) => Some(since.after(settings.lease)),
+            OwnLease::Renewing(_, since) | OwnLease::Ending(_, since) => {
+                Some(since.after(settings.lease))
+            }
         }
     }
 }
@@ -150,6 +164,7 @@ impl FleetDependency {
                 outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
             }
             OwnLease::Asked(_) => {}
+            OwnLease::Ending(..) => outputs.push(hold_for_a_moment()),
             OwnLease::None if self.lease.is_taken(now, &self.settings) => {
                 outputs.push(hold_for_a_moment());
             }
@@ -191,6 +206,13 @@ impl FleetDependency {
                     outputs.push(FleetOutput::Fenced { by });
                 }
             }
+            // FLT-8: the verdict takes the place of the renewed lease.
+            (OwnLease::Ending(verdict, _), Ok(expected)) => {
+                self.lease.own = OwnLease::None;
+                self.lease.revision = self.lease.revision.max(expected);
+                outputs.push(FleetOutput::PutVerdict { expected, verdict });
+            }
+            (OwnLease::Ending(..), Err(_)) => self.lease.own = OwnLease::None,
             // The question was given up meanwhile: the lease ends by itself.
             (OwnLease::None | OwnLease::Held(..), Ok(revision)) => {
                 self.lease.revision = self.lease.revision.max(revision);
@@ -227,7 +249,9 @@ impl FleetDependency {
                 self.lease.own = OwnLease::Renewing(revision, since);
                 outputs.push(FleetOutput::TakeLease { expected: revision });
             }
-            OwnLease::Held(..) | OwnLease::Renewing(..) => self.lease.own = OwnLease::None,
+            OwnLease::Held(..) | OwnLease::Renewing(..) | OwnLease::Ending(..) => {
+                self.lease.own = OwnLease::None;
+            }
         }
     }
 }

@@ -459,10 +459,11 @@ fn rate_entries(limit: &RateLimitSettings, sharing: Option<RateSharing>) -> Vec<
         ("per", span(*per)),
         ("burst", plain(burst)),
         ("max_wait", span(*max_wait)),
+        ("shared", plain(sharing.is_some())),
     ];
     if let Some(RateSharing { lease }) = sharing {
         let lease = lease.map_or_else(|| ShownValue::Word("auto".to_owned()), span);
-        entries.extend([("shared", plain(true)), ("lease", lease)]);
+        entries.push(("lease", lease));
     }
     entries
 }

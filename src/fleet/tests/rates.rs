@@ -166,14 +166,10 @@ fn flt_1_a_call_waits_for_a_silent_board_for_its_time_limit_only() {
         assert!(begin.elapsed() <= 6 * MS, "and the next one at once");
         fleet.board.hold_answers(false);
         fleet.pass(SECOND).await;
-        // The first asks, and the answer tells that the board is there.
-        let _ = one.client.ask(()).await;
-        fleet.pass(MS).await;
-        let before = one.fleet.figures().rates[0].1;
-        one.client.ask(()).await.unwrap();
-        fleet.pass(MS).await;
-        let after = one.fleet.figures().rates[0].1;
-        assert_eq!(after.offline, before.offline);
+        // A call that goes alone asks, and the answer tells that the board is there.
+        let each = demand(&fleet, &[400.0, 0.1], 4 * SECOND).await;
+        let rate = each[0].len() as f64 / 4.0;
+        assert!(rate > 350.0, "{rate}, and its own share is 250");
         fleet.finish().await;
     });
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::call_note::CallNote;
 use super::headers::{ATTEMPTS, SOURCE};
+use super::path::begin_of;
 use crate::config::AccessLogTarget;
 use crate::lock::LockExt as _;
 use writer::{LineWriter, LogSink};
@@ -89,7 +90,7 @@ impl AccessLog {
         let path = request.uri().path();
         let name = path.split('/').nth(1).unwrap_or_default();
         let known = is_known(name);
-        let path = path.get(..MAX_PATH).unwrap_or(path);
+        let path = begin_of(path, MAX_PATH);
         let parent = request.headers().get("traceparent");
         let parent = parent.and_then(|value| value.to_str().ok());
         AccessEntry(Box::new(AccessEntryInner {

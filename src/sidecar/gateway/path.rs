@@ -13,7 +13,7 @@ const MAX_DECODINGS: usize = 3;
 ///
 /// # Source  RFC 3986, sections 5.2.4 and 6.2.2; RFC 3629, section 10.
 pub(super) fn has_dot_segment(path: &str) -> bool {
-    if !path.contains(['.', '%']) {
+    if path.is_ascii() && !path.contains(['.', '%']) {
         return false;
     }
     let mut reading = path.as_bytes().to_vec();
@@ -28,6 +28,13 @@ pub(super) fn has_dot_segment(path: &str) -> bool {
         reading = decoded;
     }
     is_leading_out(&reading)
+}
+
+/// Returns the begin of a text, of at most so many bytes.
+pub(super) fn begin_of(text: &str, most: usize) -> &str {
+    let most = most.min(text.len());
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 fn is_leading_out(path: &[u8]) -> bool {
@@ -105,10 +112,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn edge_4_the_begin_of_a_text_ends_between_its_letters() {
+        assert_eq!(begin_of(&"a".repeat(5000), 100).len(), 100);
+        let odd = format!("a{}", "\u{e9}".repeat(5000));
+        assert_eq!(begin_of(&odd, 100).len(), 99);
+        assert_eq!(begin_of("a", 100), "a");
+    }
+
+    #[test]
     fn edge_5_e7c_no_reading_of_a_path_leads_out() {
         for path in [
             "/..",
             "/.",
+            "/\u{ff0e}\u{ff0e}/admin",
+            "/\u{ff0e}",
             "/a/../b",
             "/a/./b",
             "/%2e%2E/admin",

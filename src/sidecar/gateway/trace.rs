@@ -26,6 +26,7 @@ use super::call_note::CallNote;
 use super::headers::{ATTEMPTS, SOURCE};
 use super::message::{HttpFailure, HttpRequest};
 use super::own_tls::OverTls;
+use super::path::begin_of;
 use crate::config::unix_socket;
 use crate::model::AnswerFigures;
 
@@ -62,7 +63,7 @@ impl Tracing {
             if let Some(other) = other {
                 span.set_attribute(KeyValue::new("http.request.method_original", other));
             }
-            let path = cut(request.uri().path(), MAX_PATH);
+            let path = begin_of(request.uri().path(), MAX_PATH).to_owned();
             span.set_attribute(KeyValue::new("url.path", path));
             let is_tls = request.extensions().get::<OverTls>().is_some();
             let scheme = if is_tls { "https" } else { "http" };
@@ -240,7 +241,7 @@ impl AttemptTracer {
                 span.set_attribute(KeyValue::new("http.request.method_original", other));
             }
             let path = request.target().split('?').next().unwrap_or_default();
-            let full = format!("{}{}", target.base, cut(path, MAX_PATH));
+            let full = format!("{}{}", target.base, begin_of(path, MAX_PATH));
             span.set_attribute(KeyValue::new("url.full", full));
             span.set_attribute(KeyValue::new("server.address", target.host.clone()));
             span.set_attribute(KeyValue::new("server.port", i64::from(target.port)));
@@ -304,7 +305,10 @@ impl AttemptSpan {
         let span = &mut self.0.span;
         if span.is_recording() {
             span.set_attribute(KeyValue::new("gen_ai.operation.name", operation));
-            span.set_attribute(KeyValue::new("gen_ai.request.model", cut(model, MAX_MODEL)));
+            span.set_attribute(KeyValue::new(
+                "gen_ai.request.model",
+                begin_of(model, MAX_MODEL).to_owned(),
+            ));
         }
     }
 
@@ -317,7 +321,7 @@ impl AttemptSpan {
         if let Some(model) = &figures.model {
             span.set_attribute(KeyValue::new(
                 "gen_ai.response.model",
-                cut(model, MAX_MODEL),
+                begin_of(model, MAX_MODEL).to_owned(),
             ));
         }
         for (name, count) in [
@@ -396,13 +400,11 @@ fn method_of(method: &Method) -> (&'static str, Option<String>) {
     ];
     match KNOWN.into_iter().find(|known| *known == method.as_str()) {
         Some(known) => (known, None),
-        None => ("_OTHER", Some(cut(method.as_str(), MAX_METHOD))),
+        None => (
+            "_OTHER",
+            Some(begin_of(method.as_str(), MAX_METHOD).to_owned()),
+        ),
     }
-}
-
-/// Cuts a text. Addresses and methods are ASCII; other text would stay uncut.
-fn cut(text: &str, most: usize) -> String {
-    text.get(..most).unwrap_or(text).to_owned()
 }
 
 fn version<B>(request: &Request<B>) -> &'static str {
@@ -530,6 +532,5 @@ mod tests {
         let (word, other) = method_of(&long);
         assert_eq!((word, other.unwrap().len()), ("_OTHER", MAX_METHOD));
         assert_eq!(method_of(&Method::PATCH), ("PATCH", None));
-        assert_eq!(cut(&"a".repeat(5000), MAX_PATH).len(), MAX_PATH);
     }
 }

@@ -226,6 +226,15 @@ fn mcp_6_a_group_names_its_members() {
         told.contains("would reach kg without its credentials"),
         "{told}"
     );
+    let open = "[dependencies.open]\nkind = \"http\"\nurl = \"http://127.0.0.1:9\"\n\
+                [[dependencies.open.fallback]]\nkind = \"dependency\"\nname = \"own\"\n\
+                [dependencies.own]\nkind = \"http\"\nurl = \"http://127.0.0.1:8\"\n\
+                auth = { tokens = [\"0123456789abcdef\"] }\n";
+    let told = load(open).unwrap_err().to_string();
+    assert!(
+        told.contains("callers of the dependency would reach own without its credentials"),
+        "{told}"
+    );
     let falls =
         group("[\"kg\"]") + "[[dependencies.kg.fallback]]\nkind = \"dependency\"\nname = \"all\"\n";
     let told = load(&falls).unwrap_err().to_string();

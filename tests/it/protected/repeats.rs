@@ -31,6 +31,33 @@ async fn store(mut page: String, tried: &AtomicU32) -> Result<String, String> {
     if number == 3 { Ok(page) } else { Err(page) }
 }
 
+fn nothing_was_done(result: Result<&String, &String>) -> Verdict {
+    match result {
+        Ok(_) => Class::Success.into(),
+        Err(_) => Symptom::Connect.into(),
+    }
+}
+
+#[protected("dep", classify = nothing_was_done)]
+async fn reach(page: String, tried: &AtomicU32) -> Result<String, String> {
+    tried.fetch_add(1, Ordering::Relaxed);
+    Err(page)
+}
+
+#[test]
+fn call_7_the_attribute_runs_a_function_once_that_has_done_nothing() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let _client = start(&runtime, "dep", three_attempts).await;
+        let _here = runtime.enter();
+        let tried = AtomicU32::new(0);
+        let error = reach("page".to_owned(), &tried).await.unwrap_err();
+        assert_eq!(error.into_failed(), Some("page".to_owned()));
+        assert_eq!(tried.load(Ordering::Relaxed), 1);
+        runtime.finish().await;
+    });
+}
+
 #[test]
 fn call_7_the_attribute_repeats_an_idempotent_function_with_its_arguments() {
     run_paused(async || {

@@ -30,6 +30,13 @@ struct CallReservations {
 #[derive(Debug, Default)]
 pub(crate) struct UnusedShares(Vec<MeteredShare>);
 
+impl UnusedShares {
+    /// Returns the reservations of an attempt that goes out now.
+    pub(crate) fn into_shares(mut self) -> Vec<MeteredShare> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 impl Drop for UnusedShares {
     fn drop(&mut self) {
         self.0.drain(..).for_each(MeteredShare::give_back);
@@ -51,7 +58,7 @@ impl MeteredCall {
     /// it has none.
     pub fn take(&self) -> Vec<MeteredShare> {
         let ready = self.0.ready.acquire().pop_front();
-        ready.map_or_else(Vec::new, |mut unused| std::mem::take(&mut unused.0))
+        ready.map_or_else(Vec::new, UnusedShares::into_shares)
     }
 
     /// Reserves the amounts of one attempt, and waits for them.

@@ -117,3 +117,38 @@ async fn llm_20_too_much_and_too_late_are_refused_at_once() {
     limit.change(faster, Duration::from_secs(10));
     assert!(limit.reserve(10, deadline).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn call_9_a_call_behind_others_waits_no_longer_than_its_own_time() {
+    let limit = limit(1, 1, 10, 600);
+    let begin = limit.shared.clock.now();
+    let held = limit.reserve(10, None).await.unwrap();
+    let first = limit.reserve(10, None);
+    let second = async {
+        tokio::task::yield_now().await;
+        let deadline = begin.after(Duration::from_secs(15));
+        let refused = limit.reserve(1, Some(deadline)).await;
+        (refused, limit.shared.clock.now().since(begin))
+    };
+    let debt = async {
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        // The first waits for a minute and a half more, and has the turn meanwhile.
+        held.settle(100);
+    };
+    let (first, (refused, at), ()) = tokio::join!(first, second, debt);
+    assert!(matches!(refused, Err(MeterRefusal::NotBefore(_))));
+    assert_eq!(at, Duration::from_secs(15));
+    assert!(first.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_19_what_goes_out_for_nobody_who_tells_is_used() {
+    let limit = limit(1, 1_000, 100, 0);
+    let call = MeteredCall::new([(limit.clone(), 40)]);
+    let unused = call.reserve(None).await.unwrap();
+    drop(unused.into_shares());
+    assert_eq!(limit.available(), 60);
+    drop(call.reserve(None).await.unwrap());
+    assert_eq!(limit.available(), 60, "what has not gone out is given back");
+}

@@ -214,8 +214,15 @@ impl RateShare {
         let began = self.clock.now();
         let (place, step) = self.join(weight, began, deadline)?;
         let turn = match step {
-            // The semaphore is never closed.
-            ShareStep::Wait(_) => Some(self.turn.acquire().await),
+            ShareStep::Wait(_) => tokio::select! {
+                biased;
+                // The semaphore is never closed.
+                turn = self.turn.acquire() => Some(turn),
+                // CALL-9: it waits no longer than its own time, whoever waits before it.
+                () = self.clock.sleep_until(place.latest()) => {
+                    return Err(TooFast::NotBefore(Duration::ZERO));
+                }
+            },
             _ => None,
         };
         let mut step = match turn {
@@ -292,6 +299,18 @@ struct ShareWaiter<'a> {
 }
 
 impl ShareWaiter<'_> {
+    /// The end of its time: its deadline, or the longest wait that is allowed.
+    fn latest(&self) -> Time {
+        let latest = self.began.after(self.share.lock().limit.max_wait);
+        // FLT-1: it may wait for a silent board as long as that.
+        let patience = self
+            .began
+            .after(self.share.lock().machine.settings().timeout());
+        let latest = latest.max(patience);
+        self.deadline
+            .map_or(latest, |deadline| deadline.min(latest))
+    }
+
     /// Takes the next step of the first waiter.
     fn look(&self, now: Time) -> Result<ShareStep, TooFast> {
         self.look_behind(now, 0)
@@ -307,11 +326,17 @@ impl ShareWaiter<'_> {
         let answer = state.machine.answer(now, ahead, weight);
         // FLT-1: a call waits for the board for this long, and for its own deadline.
         let patience = self.began.after(state.machine.settings().timeout());
+        // FLT-13: also by a call that goes alone: the answer tells that the board is there again.
+        state.request(
+            now,
+            if answer == UnitAnswer::Granted {
+                1
+            } else {
+                weight
+            },
+        );
         let until = match answer {
-            UnitAnswer::Granted => {
-                state.request(now, 1);
-                return Ok(ShareStep::Entered);
-            }
+            UnitAnswer::Granted => return Ok(ShareStep::Entered),
             UnitAnswer::Alone => return Ok(ShareStep::Alone(Arc::clone(&state.own))),
             UnitAnswer::Asked if now >= patience => {
                 return Ok(ShareStep::Alone(Arc::clone(&state.own)));
@@ -319,7 +344,6 @@ impl ShareWaiter<'_> {
             UnitAnswer::Asked => patience,
             UnitAnswer::NotBefore(at) => at,
         };
-        state.request(now, weight);
         let is_refused = matches!(answer, UnitAnswer::NotBefore(_))
             && (until.since(self.began) > state.limit.max_wait
                 || is_too_late(until, self.deadline));

@@ -224,6 +224,41 @@ fn flt_8_a_renewal_that_another_replica_was_faster_than_is_fenced_off() {
 }
 
 #[test]
+fn flt_8_a_verdict_waits_for_the_answer_to_a_renewal() {
+    let ending = || {
+        let mut machine = holding();
+        machine.on(at(1_000), FleetInput::Tick);
+        let closed = FleetInput::Closed { by_own_probe: true };
+        assert_eq!(
+            machine.on(at(1_005), closed),
+            [],
+            "the revision is not known"
+        );
+        assert_eq!(machine.held(), None);
+        machine
+    };
+    let (expected, verdict) = (Revision(9), Verdict::Recovered);
+    let mut machine = ending();
+    assert_eq!(
+        machine.on(at(1_010), FleetInput::Swapped(Ok(expected))),
+        [FleetOutput::PutVerdict { expected, verdict }]
+    );
+    // Another replica has the lease by now, and its word counts.
+    let lost = FleetInput::Swapped(Err(Revision(8)));
+    assert_eq!(ending().on(at(1_010), lost), []);
+    // The breaker does not probe before.
+    let mut machine = ending();
+    let hold = machine.on(at(1_006), FleetInput::ProbeDue);
+    assert!(matches!(
+        hold[..],
+        [FleetOutput::Breaker(BreakerCommand::Hold { .. })]
+    ));
+    // Without an answer it ends as a lease does.
+    assert_eq!(machine.on(at(3_000), FleetInput::Tick), []);
+    assert_eq!(machine.next_deadline(), None);
+}
+
+#[test]
 fn flt_1_an_answer_to_a_question_that_was_given_up_is_remembered_for_the_next() {
     let mut machine = connected();
     machine.on(at(0), FleetInput::ProbeDue);

@@ -273,7 +273,7 @@ const CHANGES: &[(Change, &str)] = &[
                 max_wait: Duration::ZERO,
             });
         },
-        r#"rate_limit: off -> { rate = 5.0, per = "1s", burst = 5, max_wait = "0s" }"#,
+        r#"rate_limit: off -> { rate = 5.0, per = "1s", burst = 5, max_wait = "0s", shared = false }"#,
     ),
     (
         |s| s.health.degraded_at = rate(0.1),
@@ -475,4 +475,23 @@ fn cfg_2_another_rule_of_an_adaptive_limit_is_told_whole() {
         told[0].starts_with(r#"bulkhead.adaptive: { rule = "aimd", backoff = 0.9, "#),
         "{told:?}"
     );
+}
+
+#[test]
+fn cfg_2_flt_13_the_begin_and_the_end_of_sharing_a_rate_are_told() {
+    let alone = DependencySettings {
+        rate_limit: Some(RateLimitSettings {
+            rate: 10.0,
+            per: secs(1),
+            burst: nonzero(10),
+            max_wait: Duration::ZERO,
+        }),
+        ..DependencySettings::default()
+    };
+    let shared = DependencySettings {
+        rate_sharing: Some(RateSharing::default()),
+        ..alone.clone()
+    };
+    assert_eq!(alone.changes(&shared), ["rate_limit.shared: false -> true"]);
+    assert_eq!(shared.changes(&alone), ["rate_limit.shared: true -> false"]);
 }

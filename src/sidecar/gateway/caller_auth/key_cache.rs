@@ -127,7 +127,8 @@ impl KeyCache {
             if !keys.is_empty() {
                 if known.since.elapsed() >= FRESH {
                     let own = self.clone();
-                    tokio::spawn(async move { own.refresh(known.since).await });
+                    // A reading that has failed since then is no reason to leave it at that.
+                    tokio::spawn(async move { own.refresh(Instant::now()).await });
                 }
                 return Ok(keys);
             }
@@ -296,4 +297,37 @@ fn key_of(value: Value) -> Option<VerificationKey> {
 
 fn algorithm_of(own: KeyAlgorithm) -> Option<Algorithm> {
     own.to_string().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(id: &str) -> String {
+        let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"{key}"}}]}}"#)
+    }
+
+    #[tokio::test]
+    async fn mcp_6_m12_keys_are_read_again_after_a_reading_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        std::fs::write(&file, set("one")).unwrap();
+        let cache = KeyCache::of_file(&file);
+        let known = async |id: Option<&str>| cache.find(id, Algorithm::EdDSA).await.unwrap();
+        assert_eq!(known(Some("one")).await.len(), 1);
+        tokio::time::pause();
+        for text in ["broken".to_owned(), set("two")] {
+            std::fs::write(&file, text).unwrap();
+            tokio::time::advance(FRESH + INTERVAL).await;
+            // What is known answers, and the reading goes on beside it.
+            assert_eq!(known(None).await.len(), 1);
+            let reading = async {
+                tokio::task::yield_now().await;
+                drop(cache.0.reading.lock().await);
+            };
+            reading.await;
+        }
+        assert_eq!(known(Some("two")).await.len(), 1);
+    }
 }
