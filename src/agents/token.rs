@@ -63,8 +63,15 @@ pub struct Tokens {
 
 #[derive(Default)]
 struct CachedToken {
-    token: Option<(Secret, Time)>,
+    token: Option<KnownToken>,
     failed: Option<(ServiceError, Time)>,
+}
+
+struct KnownToken {
+    text: Secret,
+    /// Time from which another one is fetched.
+    fresh_until: Time,
+    valid_until: Time,
 }
 
 impl Tokens {
@@ -83,10 +90,21 @@ impl Tokens {
     /// # Errors  No token could be fetched.
     pub async fn current(&self) -> Result<Secret, ServiceError> {
         let mut kept = self.kept.lock().await;
+        let fresh = self.fresh(&mut kept).await;
         let now = self.clock.now();
         match &kept.token {
-            Some((token, until)) if now < *until => Ok(token.clone()),
-            _ => self.fetch(&mut kept).await,
+            // Its last seconds are better than none.
+            Some(known) if fresh.is_err() && now < known.valid_until => Ok(known.text.clone()),
+            _ => fresh,
+        }
+    }
+
+    /// Returns a token that is not about to expire.
+    async fn fresh(&self, kept: &mut CachedToken) -> Result<Secret, ServiceError> {
+        let now = self.clock.now();
+        match &kept.token {
+            Some(known) if now < known.fresh_until => Ok(known.text.clone()),
+            _ => self.fetch(kept).await,
         }
     }
 
@@ -97,8 +115,11 @@ impl Tokens {
     pub async fn refresh(&self, refused: &Secret) -> Result<Secret, ServiceError> {
         let mut kept = self.kept.lock().await;
         match &kept.token {
-            Some((token, _)) if token != refused => Ok(token.clone()),
-            _ => self.fetch(&mut kept).await,
+            Some(known) if known.text != *refused => Ok(known.text.clone()),
+            _ => {
+                kept.token = None;
+                self.fetch(&mut kept).await
+            }
         }
     }
 
@@ -109,20 +130,21 @@ impl Tokens {
         self.source.quota_project()
     }
 
-    /// Fetches a new token even if one is cached, to check the source.
+    /// Fetches a new token even if one is cached, to check the source. Calls use the cached one
+    /// meanwhile, and go on with it if the check fails.
     ///
     /// # Errors  As [`Tokens::current`].
     pub async fn check(&self) -> Result<(), ServiceError> {
+        let asked = self.ask().await;
         let mut kept = self.kept.lock().await;
-        kept.failed = None;
-        self.fetch(&mut kept).await.map(|_| ())
+        self.keep(&mut kept, asked).map(|_| ())
     }
 
     /// Ensures that a token is cached, and returns the time until the next refresh.
     async fn tend(&self) -> Result<Duration, ServiceError> {
-        self.current().await?;
-        let kept = self.kept.lock().await;
-        let until = kept.token.as_ref().map(|(_, until)| *until);
+        let mut kept = self.kept.lock().await;
+        self.fresh(&mut kept).await?;
+        let until = kept.token.as_ref().map(|known| known.fresh_until);
         Ok(until.map_or(MARGIN, |until| until.since(self.clock.now())))
     }
 
@@ -133,20 +155,37 @@ impl Tokens {
         {
             return Err(error.clone());
         }
-        kept.token = None;
-        let asked = tokio::select! {
+        let asked = self.ask().await;
+        self.keep(kept, asked)
+    }
+
+    async fn ask(&self) -> Result<Token, ServiceError> {
+        let end = self.clock.now().after(PATIENCE);
+        tokio::select! {
             biased;
             asked = self.source.fetch() => asked,
-            () = self.clock.sleep_until(now.after(PATIENCE)) => {
+            () = self.clock.sleep_until(end) => {
                 Err(ServiceError::new(Verdict::from(Symptom::Timeout), "it did not answer in time"))
             }
-        };
+        }
+    }
+
+    /// Keeps a token that was fetched, or the error.
+    fn keep(
+        &self,
+        kept: &mut CachedToken,
+        asked: Result<Token, ServiceError>,
+    ) -> Result<Secret, ServiceError> {
         let now = self.clock.now();
         match asked {
             Ok(Token { text, lasts }) => {
                 // A short-lived token is used for half of its lifetime.
-                let lasts = lasts.saturating_sub(MARGIN).max(lasts / 2);
-                kept.token = Some((text.clone(), now.after(lasts)));
+                let fresh = lasts.saturating_sub(MARGIN).max(lasts / 2);
+                kept.token = Some(KnownToken {
+                    text: text.clone(),
+                    fresh_until: now.after(fresh),
+                    valid_until: now.after(lasts),
+                });
                 kept.failed = None;
                 Ok(text)
             }
@@ -175,10 +214,10 @@ mod tests {
 
     use super::*;
 
-    /// A source that numbers its tokens; its first `failing` requests fail.
+    /// A source that numbers its tokens; its requests with these numbers fail.
     struct NumberedToken {
         asked: Arc<AtomicU32>,
-        failing: u32,
+        failing: std::ops::RangeInclusive<u32>,
     }
 
     impl TokenSource for NumberedToken {
@@ -186,7 +225,7 @@ mod tests {
             let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
             async move {
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                if number <= self.failing {
+                if self.failing.contains(&number) {
                     return Err(ServiceError::new(Verdict::from(Symptom::Connect), "down"));
                 }
                 Ok(Token {
@@ -202,9 +241,25 @@ mod tests {
         let asked = Arc::new(AtomicU32::new(0));
         let source = NumberedToken {
             asked: Arc::clone(&asked),
-            failing,
+            failing: 1..=failing,
         };
         (Tokens::new(Arc::new(source), Clock::tokio()), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_used_until_it_expires_while_no_other_can_be_fetched() {
+        let source = NumberedToken {
+            asked: Arc::default(),
+            failing: 2..=u32::MAX,
+        };
+        let tokens = Tokens::new(Arc::new(source), Clock::tokio());
+        tokens.current().await.unwrap();
+        tokens.check().await.unwrap_err();
+        assert_eq!(tokens.current().await.unwrap().expose(), "token-1");
+        tokio::time::advance(Duration::from_secs(3_550)).await;
+        assert_eq!(tokens.current().await.unwrap().expose(), "token-1");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokens.current().await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]

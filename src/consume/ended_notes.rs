@@ -1,8 +1,8 @@
 //! The notes of messages that have ended, until they are dropped.
 //!
 //! MSG-7: a server that was killed may deliver an ended message again, so its notes are kept for a
-//! while. One task of a queue drops them. Those of processes that have ended meanwhile are found by
-//! the next one that begins.
+//! while. One task of a queue drops them, several at once. Those of processes that have ended meanwhile
+//! are found by the next one that begins.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use breakerbox_actors::SourceError;
 use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ use crate::nats::NatsError;
 
 /// Longest list; beyond it the oldest notes are dropped sooner.
 const MOST: usize = 10_000;
+/// Number of notes that are dropped at once.
+const AT_ONCE: usize = 32;
 
 /// Wait after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -42,9 +45,9 @@ impl EndedNotes {
         }
     }
 
-    /// Adds the notes of a message that has ended. `place`: its place in its stream.
-    pub(super) fn add(&self, place: String) {
-        self.waiting.add(Instant::now() + DUPLICATES, place);
+    /// Adds the notes of a message that has ended.
+    pub(super) fn add(&self, subject: String) {
+        self.waiting.add(Instant::now() + DUPLICATES, subject);
     }
 }
 
@@ -56,63 +59,85 @@ impl Drop for EndedNotes {
     }
 }
 
-/// Places of messages, in the order in which their notes are due.
+/// The subjects of notes, in the order in which they are due.
 #[derive(Default)]
 struct WaitingNotes {
-    places: Mutex<VecDeque<(Instant, String)>>,
+    subjects: Mutex<VecDeque<(Instant, String)>>,
     added: Notify,
 }
 
 impl WaitingNotes {
-    fn add(&self, due: Instant, place: String) {
-        self.places.acquire().push_back((due, place));
+    fn add(&self, due: Instant, subject: String) {
+        let mut subjects = self.subjects.acquire();
+        if subjects.len() >= 2 * MOST {
+            // The next process finds them.
+            subjects.pop_front();
+        }
+        subjects.push_back((due, subject));
+        drop(subjects);
         self.added.notify_one();
     }
 
-    /// Returns the time at which the next notes are due; `None` if there are none.
+    /// Takes the notes that are due by then, or too many; a few of them.
+    fn take_due(&self, now: Instant) -> Vec<(Instant, String)> {
+        let mut subjects = self.subjects.acquire();
+        let excess = subjects.len().saturating_sub(MOST);
+        let due = subjects.iter().take_while(|(due, _)| *due <= now).count();
+        let taken = excess.max(due).min(AT_ONCE);
+        subjects.drain(..taken).collect()
+    }
+
     fn next_due(&self) -> Option<Instant> {
-        let places = self.places.acquire();
-        let due = places.front().map(|(due, _)| *due)?;
-        match places.len() > MOST {
-            true => Some(due.min(Instant::now())),
-            false => Some(due),
-        }
+        self.subjects.acquire().front().map(|(due, _)| *due)
     }
 
     async fn drop_all(&self, server: &QueueServer) {
-        while self.find_left(server).await.is_err() {
+        let mut problem = None;
+        while let Err(error) = self.find_left(server).await {
+            warn_once(&mut problem, server, &error);
             tokio::time::sleep(AGAIN).await;
         }
         loop {
-            // Only the first one can become due earlier by an addition, when the list is full.
             let added = self.added.notified();
-            match self.next_due() {
-                Some(due) if due <= Instant::now() => {
-                    if self.drop_first(server).await.is_err() {
+            let due = self.take_due(Instant::now());
+            if !due.is_empty() {
+                match self.drop_due(server, due).await {
+                    Ok(()) => problem = None,
+                    Err(error) => {
+                        warn_once(&mut problem, server, &error);
                         tokio::time::sleep(AGAIN).await;
                     }
                 }
-                Some(due) => {
-                    // Whichever comes first.
-                    let _ = tokio::time::timeout_at(due, added).await;
-                }
+                continue;
+            }
+            match self.next_due() {
+                // Whichever comes first.
+                Some(due) => drop(tokio::time::timeout_at(due, added).await),
                 None => added.await,
             }
         }
     }
 
-    /// Drops the notes of the first place, which leaves the list once the server has done it.
-    async fn drop_first(&self, server: &QueueServer) -> Result<(), SourceError> {
-        let first = self.places.acquire().front().cloned();
-        let Some((_, place)) = first else {
-            return Ok(());
-        };
-        let parts = server.parts().await?;
-        let subject = server.note_subject(parts.1.epoch, &place);
-        let purged = async { parts.1.notes.purge().filter(subject).await };
-        server.ask(purged).await?;
-        self.places.acquire().pop_front();
-        Ok(())
+    /// Drops notes. Those that the server has not dropped are kept in the list.
+    async fn drop_due(
+        &self,
+        server: &QueueServer,
+        due: Vec<(Instant, String)>,
+    ) -> Result<(), SourceError> {
+        let parts = server.parts().await;
+        let purges = due.into_iter().map(|note| async {
+            let dropped = match &parts {
+                Ok(parts) => server.purge_notes(&parts.1, &note.1).await,
+                Err(error) => Err(error.clone()),
+            };
+            dropped.map_err(|error| (note, error))
+        });
+        let mut failed = None;
+        for (note, error) in join_all(purges).await.into_iter().filter_map(Result::err) {
+            self.subjects.acquire().push_front(note);
+            failed = Some(error);
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Adds the notes of messages that have ended before: a process that was killed left them behind.
@@ -146,11 +171,21 @@ impl WaitingNotes {
                 continue;
             };
             if sequence <= floor || server.stored(&parts.1.messages, sequence).await?.is_none() {
-                self.add(Instant::now() + DUPLICATES, place.to_owned());
+                self.add(Instant::now() + DUPLICATES, subject);
             }
         }
         Ok(())
     }
+}
+
+/// Warns of a problem, unless the last one was the same.
+fn warn_once(last: &mut Option<String>, server: &QueueServer, error: &SourceError) {
+    let text = error.to_string();
+    if last.as_ref() != Some(&text) {
+        let durable = &server.settings.durable;
+        tracing::warn!(durable, "notes of ended messages cannot be dropped: {text}");
+    }
+    *last = Some(text);
 }
 
 #[cfg(test)]
@@ -160,13 +195,14 @@ mod tests {
     #[test]
     fn msg_7_notes_are_dropped_once_they_are_old_or_too_many() {
         let notes = WaitingNotes::default();
-        assert_eq!(notes.next_due(), None);
+        assert_eq!(notes.take_due(Instant::now()), []);
         let due = Instant::now() + DUPLICATES;
         for number in 0..MOST {
             notes.add(due, number.to_string());
         }
-        assert_eq!(notes.next_due(), Some(due));
+        assert_eq!(notes.take_due(Instant::now()), []);
         notes.add(due, "one too many".to_owned());
-        assert!(notes.next_due().is_some_and(|due| due <= Instant::now()));
+        assert_eq!(notes.take_due(Instant::now()), [(due, "0".to_owned())]);
+        assert_eq!(notes.take_due(due).len(), AT_ONCE);
     }
 }

@@ -160,7 +160,10 @@ impl NatsQueue {
         let end = Instant::now() + limit;
         loop {
             match tokio::time::timeout_at(end, batch.next()).await {
-                Ok(Some(Ok(message))) => messages.extend(self.read(&message, clock)),
+                Ok(Some(Ok(message))) => match self.read(&message, clock) {
+                    Some(read) => messages.push(read),
+                    None => end_odd(&message).await,
+                },
                 Ok(Some(Err(error))) if messages.is_empty() => {
                     self.server.forget();
                     return Err(unavailable(NatsError::of(error)));
@@ -368,9 +371,12 @@ impl MessageSource for NatsQueue {
     }
 
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
-        // MSG-7: until then a server that was killed may deliver the message again.
-        self.ended.add(message.place.clone());
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(async move {
+            let parts = self.server.parts().await?;
+            let subject = self.server.note_subject(parts.1.epoch, &message.place);
+            self.ended.add(subject);
+            Ok(())
+        })
     }
 
     fn publish<'a>(&'a self, message: &'a OutgoingMessage) -> SourceFuture<'a, ()> {
@@ -399,6 +405,16 @@ impl MessageSource for NatsQueue {
             Ok(info.num_pending + waiting.sum::<u64>())
         })
     }
+}
+
+/// Ends a message that cannot be read: in its partition, the others would wait behind it for ever.
+async fn end_odd(message: &jetstream::Message) {
+    tracing::warn!(
+        subject = %message.subject,
+        "a message that no consumer of Breakerbox has put there is left out"
+    );
+    // Without a connection it comes again.
+    let _ = message.ack_with(jetstream::AckKind::Term).await;
 }
 
 impl fmt::Debug for NatsQueue {

@@ -90,6 +90,17 @@ impl QueueServer {
         format!("$KV.{notes}.{durable}.{epoch}.{place}")
     }
 
+    /// Removes notes of a message.
+    pub(super) async fn purge_notes(
+        &self,
+        parts: &QueueParts,
+        subject: &str,
+    ) -> Result<(), SourceError> {
+        let purged = async { parts.notes.purge().filter(subject).await };
+        let purged = self.connection.within(QUESTION, purged).await;
+        purged.map(drop).map_err(unavailable)
+    }
+
     /// Awaits an answer; a failure makes the parts be looked for again.
     pub(super) async fn ask<T, E: fmt::Display>(
         &self,

@@ -55,8 +55,8 @@ impl TokenKeeper {
         let tending = async move { tokens.tend().await }.into_actor(self);
         let tended = tending.map(|tended, _, context| match tended {
             Ok(rest) => {
-                // At least 10 ms: close to the expiry, a caller may be fetching already.
-                let rest = rest.max(Duration::from_millis(10));
+                // Close to the expiry a caller may be fetching already, and a token may last no time.
+                let rest = rest.max(Duration::from_secs(1));
                 context.run_later(rest, Self::tend);
             }
             Err(error) => end_with(context, StopCause::Failed(error.to_string())),

@@ -13,6 +13,8 @@ use crate::cli::ExitReason;
 
 /// Pause before reconnecting.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Silence after which the connection is given up.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Number of events that are shown first.
 const LAST: usize = 10;
 /// Maximum length of a line; the list of all dependencies is one line.
@@ -99,7 +101,8 @@ async fn read(
 ) -> io::Result<Option<ClientError>> {
     let mut lines = Vec::new();
     let mut message = StreamMessage::default();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    // The server says something every ten seconds.
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(SILENCE, response.chunk()).await {
         lines.extend_from_slice(&chunk);
         if lines.len() > MAX_LINE {
             let why = "the stream holds a line that is too long".to_owned();

@@ -4,9 +4,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use breakerbox::protected;
-use breakerbox_actors::CallError;
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_policy::{DependencySettings, HedgeDelay, HedgeSettings, RetryJitter};
+use breakerbox_actors::{CallError, Verdict};
+use breakerbox_policy::{
+    Class, DependencySettings, HedgeDelay, HedgeSettings, RetryJitter, Symptom,
+};
 
 use super::start;
 use crate::scripted::{ms, nonzero, pass};
@@ -31,7 +33,7 @@ async fn store(mut page: String, tried: &AtomicU32) -> Result<String, String> {
     if number == 3 { Ok(page) } else { Err(page) }
 }
 
-fn nothing_was_done(result: Result<&String, &String>) -> Verdict {
+fn nothing_was_done(result: &Result<String, String>) -> Verdict {
     match result {
         Ok(_) => Class::Success.into(),
         Err(_) => Symptom::Connect.into(),
