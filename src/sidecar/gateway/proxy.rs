@@ -24,7 +24,7 @@ use breakerbox_policy::{Class, Symptom};
 
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{cut_off, list, not_there, own, signed, trailers_only};
+use self::replies::{cut_off, list, not_there, own, signed, trailers_only, whole_body};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
@@ -489,7 +489,8 @@ impl ProxiedCall<'_> {
             }
             TunnelOrStream::Stream(stream) => stream,
         };
-        let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
+        let is_over = response_stream::has_no_content(request.method(), head.status)
+            || stream.get_ref().is_none_or(ResponseStream::is_over);
         let length = stream.get_ref().map(ResponseStream::size_hint);
         let caches = &self.route.caches;
         let is_cut = head.extensions.get::<NamedFields>().is_some();
@@ -503,13 +504,11 @@ impl ProxiedCall<'_> {
         };
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
-            if let Some(Err(error)) = next(&mut stream).await {
-                return Err(error);
-            }
+            let trailers = response_stream::end_of(&mut stream).await?;
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
             }
-            ReplyBody::whole(Bytes::new())
+            whole_body(Bytes::new(), trailers)
         } else {
             let content = self.content_ending(request, &stream);
             if content.is_some() {
