@@ -17,7 +17,7 @@ use futures_util::{Stream, StreamExt as _};
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
@@ -32,6 +32,7 @@ use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
+use super::http::caller_body::CallerBody;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
 use super::http::model_verdict::is_event_stream;
@@ -62,7 +63,7 @@ const AHEAD: Duration = Duration::from_millis(10);
 pub(super) async fn answer(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
@@ -118,7 +119,7 @@ pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
 async fn answer_and_read(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let uri = request.uri().clone();
@@ -133,7 +134,7 @@ async fn answer_and_read(
 async fn answer_plainly(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
@@ -251,7 +252,7 @@ async fn through(
     lane: &ThreadContext,
     route: &RouteKind,
     length: usize,
-    (head, body): (Parts, Incoming),
+    (head, body): (Parts, CallerBody),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
     let (name, rest) = head.uri.path()[1..].split_at(length);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
+use super::caller_body::CallerBody;
 use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{
     BodyLimits, PassingBody, StreamedBody, UnbegunBody, Upload, UploadStatus,
@@ -75,7 +75,7 @@ impl DeferredBody {
     ///
     /// # Errors  It says that it is longer than allowed.
     pub(crate) fn begin(
-        body: Incoming,
+        body: CallerBody,
         limits: BodyLimits,
         (keep, until): (bool, Option<Instant>),
         budget: &BufferBudget,
@@ -92,7 +92,7 @@ impl DeferredBody {
     }
 
     fn new(
-        body: Incoming,
+        body: CallerBody,
         (limits, must_keep): (BodyLimits, bool),
         until: Option<Instant>,
         budget: &BufferBudget,
