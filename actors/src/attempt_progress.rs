@@ -1,10 +1,10 @@
 //! Progress of an attempt that is still being sent: limits of time then bound its silence.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Executed, Ticket, Time};
 
 use crate::clock::NotedTime;
 use crate::sync::LockExt;
@@ -33,6 +33,14 @@ struct ProgressState {
     /// The end of the call that no hold moves, once its limits are known.
     ends: Option<CallEnd>,
     upload_limit: Option<Duration>,
+    /// The bulkhead of the present attempt, and the kind of its slot.
+    slot: Option<(Weak<dyn SlotDemand>, Ticket)>,
+}
+
+/// The slots of a bulkhead, as an attempt asks about the one that it holds.
+pub(crate) trait SlotDemand: Send + Sync {
+    /// Returns true if a call of this kind would find no free slot.
+    fn is_full(&self, kind: Ticket) -> bool;
 }
 
 /// The caller's part of a call, as far as it is told.
@@ -217,9 +225,27 @@ impl AttemptProgress {
         self.0.acquire().is_final = true;
     }
 
-    /// Sets the time in which the caller's part of the present attempt has to be over.
-    pub(crate) fn limit_upload(&self, limit: Option<Duration>) {
-        self.0.acquire().upload_limit = limit;
+    /// Notes that an attempt begins. `limit`: the time in which the caller's part has to be over;
+    /// `slot`: the bulkhead in which it holds a slot, and the kind of that slot.
+    pub(crate) fn begin_attempt(
+        &self,
+        limit: Option<Duration>,
+        slot: (Weak<dyn SlotDemand>, Ticket),
+    ) {
+        let mut state = self.0.acquire();
+        state.upload_limit = limit;
+        state.slot = Some(slot);
+    }
+
+    /// Returns true if the present attempt holds a slot of its dependency while no other is free: a
+    /// further call would wait, or be refused.
+    #[must_use]
+    pub fn holds_needed_slot(&self) -> bool {
+        let slot = self.0.acquire().slot.clone();
+        slot.is_some_and(|(bulkhead, kind)| {
+            let bulkhead = bulkhead.upgrade();
+            bulkhead.is_some_and(|bulkhead| bulkhead.is_full(kind))
+        })
     }
 
     /// Returns the time in which the caller's part of the present attempt has to be over, if the
@@ -249,6 +275,32 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    /// A bulkhead without a free slot for writes.
+    struct FullOfWrites;
+
+    impl SlotDemand for FullOfWrites {
+        fn is_full(&self, kind: Ticket) -> bool {
+            kind.write
+        }
+    }
+
+    #[test]
+    fn edge_4_a_slot_is_needed_while_no_other_of_its_kind_is_free() {
+        let progress = AttemptProgress::default();
+        assert!(!progress.holds_needed_slot(), "no attempt has begun");
+        let bulkhead: Arc<dyn SlotDemand> = Arc::new(FullOfWrites);
+        for write in [false, true] {
+            let kind = Ticket {
+                priority: breakerbox_policy::Priority::Normal,
+                write,
+            };
+            progress.begin_attempt(None, (Arc::downgrade(&bulkhead), kind));
+            assert_eq!(progress.holds_needed_slot(), write);
+        }
+        drop(bulkhead);
+        assert!(!progress.holds_needed_slot(), "the dependency is gone");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn edge_1_the_limits_of_a_call_stand_still_while_a_person_is_asked() {

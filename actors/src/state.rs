@@ -33,12 +33,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{
-    Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Symptom, Time,
+    Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Symptom, Ticket, Time,
 };
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
-use crate::attempt_progress::AttemptProgress;
+use crate::attempt_progress::{AttemptProgress, SlotDemand};
 use crate::breaker::BreakerDesk;
 use crate::breaker::active_probe::ActiveProbeStatus;
 use crate::breaker::keyed::KeyedBreakers;
@@ -162,6 +162,12 @@ impl RetryBudget {
     /// Returns the number of granted attempts beyond the first, hedges included.
     pub(crate) fn granted(&self) -> u64 {
         self.granted_before + self.kernel.granted()
+    }
+}
+
+impl SlotDemand for Shared {
+    fn is_full(&self, kind: Ticket) -> bool {
+        self.bulkhead.is_full(kind)
     }
 }
 

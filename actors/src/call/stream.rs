@@ -26,7 +26,7 @@ use super::drive::{
 use super::hedge::hedged;
 use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
-use crate::attempt_progress::AttemptProgress;
+use crate::attempt_progress::{AttemptProgress, SlotDemand};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::clock::earliest;
@@ -222,13 +222,17 @@ pub(super) async fn bounded_silence<T>(
     }
 }
 
-/// Sets the time in which the caller's part of an attempt has to be over, if the attempt is a probe.
-fn limit_upload(shared: &Shared, plan: &CallPlan<'_>, permits: &AttemptPermits<'_>) {
+/// Notes in the progress of a call that an attempt begins: with the time in which the caller's part has
+/// to be over, if it is a probe.
+fn note_begin(shared: &Arc<Shared>, plan: &CallPlan<'_>, permits: &AttemptPermits<'_>) {
     if let Some(progress) = plan.progress {
         // EDGE-1: a probe's silence is that of the dependency only once it has the request.
         let is_probe = permits.admission.probe().is_some();
         let lease = shared.settings().breaker.half_open.probe_lease;
-        progress.limit_upload(is_probe.then_some(lease / 2));
+        // EDGE-4: a caller that sends slowly gives its slot up only if others need it.
+        let shared: Arc<dyn SlotDemand> = Arc::clone(shared) as _;
+        let slot = (Arc::downgrade(&shared), plan.ticket);
+        progress.begin_attempt(is_probe.then_some(lease / 2), slot);
     }
 }
 
@@ -294,7 +298,7 @@ where
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
     let scope = plan.scope(shared, permits.admission.probe());
-    limit_upload(shared, plan, &permits);
+    note_begin(shared, plan, &permits);
     let work = async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;

@@ -131,6 +131,11 @@ impl Bulkhead {
         self.adapt(|limit| limit.sample(now, self.in_flight() + 1, elapsed, dropped));
     }
 
+    /// Returns true if a call of this kind would find no free slot.
+    pub(crate) fn is_full(&self, ticket: Ticket) -> bool {
+        self.pool.is_full(ticket)
+    }
+
     /// Maximum number of calls in flight at this time.
     pub(crate) fn limit(&self, now: Time) -> u32 {
         self.adapt(|limit| limit.limit(now));

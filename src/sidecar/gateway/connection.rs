@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{CallerActivity, CallerLimits, GRACE, RequestActivity, TimerAction};
 use super::http::body::ReplyBody;
+use super::http::caller_body::CallerBody;
 use super::http::tunnel::CallerTunnel;
 use super::observed_socket::{ObservedSocket, SocketObserver};
 use super::socket_stream::SocketStream;
@@ -179,7 +180,7 @@ fn refusal_of(error: &hyper::Error) -> Option<StatusCode> {
 pub(super) async fn serve<F>(
     stream: SocketStream,
     (builder, config): (&ConnectionBuilder, &GatewayConfig),
-    answer: impl Fn(Request<Incoming>) -> F + 'static,
+    answer: impl Fn(Request<CallerBody>) -> F + 'static,
     mut stopping: watch::Receiver<bool>,
 ) -> Option<StatusCode>
 where
@@ -197,7 +198,7 @@ where
         // On the heap: hyper moves the future, and an idle connection would reserve room for it.
         // Written in place: `Box::pin` would copy it once more.
         Box::into_pin(Box::write(Box::new_uninit(), async move {
-            let mut response = answer(request).await;
+            let mut response = answer(CallerBody::of(request)).await;
             opened.set(response.body_mut().take_tunnel());
             let response = response.map(|body| body.watched(waiting));
             // The gateway sets this header only if a request was not fully read.

@@ -1,6 +1,8 @@
 //! HTTP dependencies: requests, responses, connections and the cache.
 
 // requests
+pub(super) mod caller_body;
+
 pub(super) mod deferred_body;
 
 mod pending_bodies;

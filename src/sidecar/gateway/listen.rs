@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::Request;
-use hyper::body::Incoming;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 use super::call_cut::LAST_WORDS;
 use super::caller_limits::ConnectedCaller;
 use super::connection;
+use super::http::caller_body::CallerBody;
 use super::own_tls::{OpenedConnection, OverTls};
 use super::proxy;
 use super::route::ThreadContext;
@@ -198,7 +198,7 @@ async fn converse(
         Some(OpenedConnection::Usual(stream)) => {
             let is_tls = matches!(stream, SocketStream::Tls(_));
             let access = lane.access.clone();
-            let answer = move |mut request: Request<Incoming>| {
+            let answer = move |mut request: Request<CallerBody>| {
                 let (lane, caller) = (Rc::clone(&lane), Rc::clone(&caller));
                 if is_tls {
                     request.extensions_mut().insert(OverTls);

@@ -17,14 +17,14 @@ use futures_util::{Stream, StreamExt as _};
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{cut_off, list, not_there, own, signed, trailers_only};
+use self::replies::{cut_off, list, not_there, own, signed, trailers_only, whole_body};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
@@ -32,6 +32,7 @@ use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
+use super::http::caller_body::CallerBody;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
 use super::http::model_verdict::is_event_stream;
@@ -62,7 +63,7 @@ const AHEAD: Duration = Duration::from_millis(10);
 pub(super) async fn answer(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
@@ -118,7 +119,7 @@ pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
 async fn answer_and_read(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let uri = request.uri().clone();
@@ -133,7 +134,7 @@ async fn answer_and_read(
 async fn answer_plainly(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
@@ -251,7 +252,7 @@ async fn through(
     lane: &ThreadContext,
     route: &RouteKind,
     length: usize,
-    (head, body): (Parts, Incoming),
+    (head, body): (Parts, CallerBody),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
     let (name, rest) = head.uri.path()[1..].split_at(length);
@@ -489,7 +490,8 @@ impl ProxiedCall<'_> {
             }
             TunnelOrStream::Stream(stream) => stream,
         };
-        let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
+        let is_over = response_stream::has_no_content(request.method(), head.status)
+            || stream.get_ref().is_none_or(ResponseStream::is_over);
         let length = stream.get_ref().map(ResponseStream::size_hint);
         let caches = &self.route.caches;
         let is_cut = head.extensions.get::<NamedFields>().is_some();
@@ -503,13 +505,11 @@ impl ProxiedCall<'_> {
         };
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
-            if let Some(Err(error)) = next(&mut stream).await {
-                return Err(error);
-            }
+            let trailers = response_stream::end_of(&mut stream).await?;
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
             }
-            ReplyBody::whole(Bytes::new())
+            whole_body(Bytes::new(), trailers)
         } else {
             let content = self.content_ending(request, &stream);
             if content.is_some() {

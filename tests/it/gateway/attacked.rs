@@ -43,9 +43,10 @@ async fn edge_4_e6b_long_bodies_that_come_slowly_leave_places_to_others() {
         for _ in 0..4 {
             held.push(sent(&bed, &(upload(framing, "") + first)).await);
         }
-        // Half of the places may be slow.
-        let given_back = |one: &DependencyStatus| one.in_flight == 2 && one.totals.submitted == 4;
-        bed.until("places are given back", given_back).await;
+        // While another call needs a place, half of them may be slow.
+        let given_back =
+            |one: &DependencyStatus| (2..4).contains(&one.in_flight) && one.totals.submitted == 4;
+        bed.until("a place is given back", given_back).await;
         assert_eq!(bed.get("/web/a").await.status(), 200);
         let status = bed.status();
         assert_eq!((status.counts.failure, status.window.failures), (0, 0));
@@ -56,8 +57,31 @@ async fn edge_4_e6b_long_bodies_that_come_slowly_leave_places_to_others() {
             let read = tokio::time::timeout(Duration::from_millis(50), reading).await;
             refused += usize::from(read.is_ok() && piece == *b"HTTP/1.1 408");
         }
-        assert_eq!(refused, 2, "{framing}");
+        assert!((1..=2).contains(&refused), "{framing}: {refused}");
         drop(held);
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn edge_4_e6b_a_body_that_comes_behind_its_head_costs_no_call() {
+    let upstream = counting().await;
+    // Longer than a distant caller needs; then longer than a body may be slow where places are short.
+    for (places, pause) in [(4, 400), (5, 1_300)] {
+        let text = format!("bulkhead = {{ max_concurrent = {places}, max_queue = 0 }}\n");
+        let bed = Bed::new(&upstream.url(), &text).await;
+        let mut callers = Vec::new();
+        for number in 0..4 {
+            let length = if number % 2 == 0 { 200 } else { 200_000 };
+            let head = upload(&format!("content-length: {length}"), "");
+            callers.push((sent(&bed, &head).await, length));
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        for (caller, length) in &mut callers {
+            caller.write_all(&vec![b'x'; *length]).await.unwrap();
+            let answer = read_to_end(caller).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
         bed.end().await;
     }
 }
@@ -71,8 +95,8 @@ async fn edge_4_e6b_a_steady_upload_keeps_its_place_beside_slow_ones() {
     let mut slow = Vec::new();
     for turn in 0..100 {
         steady.write_all(&[b'x'; 2_000]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        if turn % 33 == 1 && slow.len() < 3 {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        if turn % 10 == 1 && slow.len() < 3 {
             slow.push(sent(&bed, &upload(LENGTH, "")).await);
         }
     }
@@ -96,8 +120,8 @@ async fn edge_3_streams_both_ways_may_be_silent_once_they_are_answered() {
         read_until(&mut caller, &"x".repeat(0x400)).await;
         callers.push(caller);
     }
-    // Far longer than a body may be slow.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Longer than a body may be slow.
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
     for caller in &mut callers {
         caller.write_all(b"3\r\nend\r\n0\r\n\r\n").await.unwrap();
         read_until(caller, "3\r\nend\r\n0\r\n\r\n").await;

@@ -204,8 +204,8 @@ async fn edge_4_e6b_slow_bodies_leave_half_of_the_places() {
     let mut callers = Vec::new();
     for number in 1..=10 {
         callers.push(sent(&bed, &half).await);
-        bed.until("slow ones give places back", |one| {
-            one.totals.attempts == number && one.in_flight <= 2
+        bed.until("slow ones leave a place free", |one| {
+            one.totals.attempts == number && one.in_flight <= 3
         })
         .await;
     }
@@ -221,7 +221,7 @@ async fn edge_4_e6b_slow_bodies_leave_half_of_the_places() {
         late += usize::from(answer.starts_with("HTTP/1.1 408 "));
     }
     assert!(
-        (1..=2).contains(&served) && served + late == 10,
+        (1..=3).contains(&served) && served + late == 10,
         "{served}, {late}"
     );
     assert_eq!(bed.status().window.failures, 0);

@@ -74,6 +74,114 @@ async fn edge_3_e5f_h2c_reaches_a_server_that_speaks_only_http2_with_trailers() 
     bed.end().await;
 }
 
+/// Serves a connection by HTTP/2, and ends each stream in a frame of its own, some time behind the last
+/// byte. The path names the status, and whether there are trailers.
+async fn serve_late_ends<S>(stream: S)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let service = hyper::service::service_fn(async |request: http::Request<Incoming>| {
+        let path = request.uri().path();
+        let status: u16 = path[1..4].parse().unwrap();
+        let mut frames = Vec::new();
+        let content = match *request.method() {
+            http::Method::POST => MODEL_ANSWER,
+            _ => "hello",
+        };
+        if status == 200 && request.method() != http::Method::HEAD {
+            frames.push(Frame::data(Bytes::from(content)));
+        }
+        if path.ends_with("/trailers") {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-sum", "1".parse().unwrap());
+            frames.push(Frame::trailers(trailers));
+        }
+        let frames = futures_util::stream::iter(frames);
+        let late = futures_util::StreamExt::then(frames, async |frame: Frame<Bytes>| {
+            if frame.is_trailers() {
+                tokio::time::sleep(LATE).await;
+            }
+            Ok::<_, std::convert::Infallible>(frame)
+        });
+        let end = futures_util::stream::once(tokio::time::sleep(LATE));
+        let end = futures_util::StreamExt::filter_map(end, async |()| None);
+        let body = StreamBody::new(futures_util::StreamExt::chain(late, end));
+        let mut response = http::Response::new(Box::pin(body));
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        if status == 200 {
+            let length = http::HeaderValue::from(content.len());
+            response.headers_mut().insert("content-length", length);
+        }
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    // It ends with its caller.
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+const MODEL_ANSWER: &str = r#"{"id":"x","object":"chat.completion","choices":[{"index":0,
+    "finish_reason":"stop","message":{"role":"assistant","content":"hi"}}],
+    "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
+
+/// Far longer than a frame needs.
+const LATE: Duration = Duration::from_millis(30);
+
+#[tokio::test]
+async fn edge_1_an_answer_whose_end_comes_in_a_frame_of_its_own_is_a_success() {
+    let upstream = Upstream::raw(|stream, _| serve_late_ends(stream)).await;
+    let text = format!(
+        "http_version = \"2\"\n[[dependencies.web.fallback]]\nkind = \"stale_cache\"\n\
+         max_age = \"1h\"\n[dependencies.llm]\nkind = \"model\"\napi = \"openai\"\n\
+         url = \"{}/200\"\nhttp_version = \"2\"\nkey = \"sk-test\"\n",
+        upstream.url()
+    );
+    let bed = Bed::new(&upstream.url(), &text).await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let mut asked = 0;
+    for (method, path, content) in [
+        ("GET", "/200", "hello"),
+        ("GET", "/200/trailers", "hello"),
+        ("HEAD", "/200", ""),
+        ("GET", "/204", ""),
+        ("GET", "/304", ""),
+    ] {
+        let url = bed.url(&format!("/web{path}"));
+        let status: u16 = path[1..4].parse().unwrap();
+        let plain = bed.http.request(method.parse().unwrap(), &url).send().await;
+        let plain = plain.unwrap();
+        assert_eq!(plain.status().as_u16(), status);
+        assert_eq!(plain.text().await.unwrap(), content, "{method} {path}");
+        let request = http::Request::builder().method(method).uri(url);
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        let body = response.into_body().collect().await.unwrap();
+        let has_trailers = body.trailers().is_some_and(|all| all["x-sum"] == "1");
+        assert_eq!(has_trailers, path.ends_with("/trailers"));
+        assert_eq!(body.to_bytes(), content, "{method} {path}");
+        asked += 2;
+        // CALL-3: each is counted before its caller has seen all of it.
+        let totals = bed.status().totals;
+        assert_eq!((totals.primary, totals.cancelled), (asked, 0), "{path}");
+    }
+    let command = breakerbox_policy::BreakerCommand::Open {
+        reason: "test".to_owned(),
+        until: None,
+    };
+    bed.runtime.operate("web", command).await.unwrap().unwrap();
+    let kept = bed.get("/web/200").await;
+    assert_eq!(header(&kept, "breakerbox-source"), "fallback:stale_cache");
+    assert_eq!(kept.text().await.unwrap(), "hello");
+    let asked = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    let told = bed.post("/llm/chat/completions", asked).await;
+    assert_eq!(told.text().await.unwrap(), MODEL_ANSWER);
+    assert_eq!(bed.runtime.status("llm").unwrap().totals.primary, 1);
+    bed.end().await;
+}
+
 #[tokio::test]
 async fn edge_5_h2c_to_a_server_without_http2_is_a_failure() {
     let upstream = Upstream::raw(|mut stream, _| async move {

@@ -110,3 +110,81 @@ async fn edge_3_trailers_that_http2_forbids_cost_no_caller_the_others() {
     connection.await.unwrap().unwrap();
     bed.end().await;
 }
+
+/// Sends the head of an upload of this many bytes on a connection, and its first piece.
+async fn begun_upload(
+    sender: &mut hyper::client::conn::http2::SendRequest<Body>,
+    url: String,
+    (length, first): (usize, &'static str),
+) -> (
+    tokio::sync::mpsc::Sender<&'static str>,
+    http::Response<hyper::body::Incoming>,
+) {
+    let (feed, body) = fed();
+    let request = http::Request::post(url).header("content-length", length);
+    let sending = sender.send_request(request.body(body).unwrap());
+    feed.send(first).await.unwrap();
+    (feed, sending.await.unwrap())
+}
+
+#[tokio::test]
+async fn edge_3_an_upload_whose_end_comes_late_is_not_reset() {
+    // Longer than what is kept, so that it is passed on as it comes.
+    const LENGTH: usize = 100_000;
+    let upstream = Upstream::of(async |request: Request| {
+        let body = axum::body::to_bytes(request.into_body(), LENGTH).await;
+        body.unwrap().len().to_string()
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let whole: &'static str = "x".repeat(LENGTH).leak();
+    let (feed, response) = begun_upload(&mut sender, bed.url("/web/a"), (LENGTH, whole)).await;
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "100000");
+    // A reset would come before the answer to the next request.
+    let next = http::Request::get(bed.url("/web/a")).body(Body::empty());
+    let next = sender.send_request(next.unwrap()).await.unwrap();
+    assert_eq!(next.into_body().collect().await.unwrap().to_bytes(), "0");
+    assert!(!feed.is_closed(), "it was reset");
+    drop((feed, sender));
+    connection.await.unwrap().unwrap();
+    let totals = bed.status().totals;
+    assert_eq!((totals.primary, totals.cancelled), (2, 0));
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_3_the_rest_of_a_request_is_read_after_an_early_answer() {
+    let upstream = Upstream::raw(async |mut stream: TcpStream, _| {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let text = b"HTTP/1.1 413 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+        stream.write_all(text).await.unwrap();
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (path, status) in [("/web/a", 413), ("/nobody", 404)] {
+        let (feed, response) = begun_upload(&mut sender, bed.url(path), (3_000_000, "first")).await;
+        assert_eq!(response.status(), status);
+        response.into_body().collect().await.unwrap();
+        let next = http::Request::get(bed.url("/nobody")).body(Body::empty());
+        let next = sender.send_request(next.unwrap()).await.unwrap();
+        assert_eq!(next.status(), 404);
+        let second: &'static str = "x".repeat(100_000).leak();
+        feed.send(second).await.expect("the stream is not reset");
+        // It ends without its caller too.
+        let ended = tokio::time::timeout(PATIENCE, feed.closed()).await;
+        assert!(ended.is_ok(), "{path} is read for ever");
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    bed.end().await;
+}

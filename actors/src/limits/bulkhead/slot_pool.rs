@@ -228,6 +228,12 @@ impl SlotPool {
         NonZeroU32::new(max).filter(|_| is_it)
     }
 
+    /// Returns true if a call of this kind would find no free slot.
+    pub(super) fn is_full(&self, ticket: Ticket) -> bool {
+        let has_write = || self.read().writes() < self.max_writes.load(Ordering::Acquire);
+        self.in_flight() >= self.limit() || (ticket.write && !has_write())
+    }
+
     /// Maximum number of waiters.
     pub(super) fn max_queue(&self) -> u32 {
         self.max_queue.load(Ordering::Acquire)

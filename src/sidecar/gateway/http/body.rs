@@ -5,6 +5,7 @@
 
 mod content_ending;
 
+use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -67,8 +68,9 @@ struct RelayedBody {
     stream: Streamed<ResponseStream>,
     keeping: Option<CacheWriter>,
     hint: SizeHint,
-    /// The last piece, held back until the outcome of the call is recorded (rule CALL-3).
-    last: Option<Frame<Bytes>>,
+    /// The last piece and the trailers, held back until the outcome of the call is recorded (rule
+    /// CALL-3).
+    last: VecDeque<Frame<Bytes>>,
     ended: bool,
     /// The end of a model's stream that its provider does not end.
     content: Option<Box<ContentEnding>>,
@@ -113,7 +115,7 @@ impl ReplyBody {
             stream,
             keeping,
             hint: hint.unwrap_or_default(),
-            last: None,
+            last: VecDeque::new(),
             ended: false,
             content,
             cut: None,
@@ -258,22 +260,9 @@ impl Body for ReplyBody {
 
 impl RelayedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
-        if self.ended {
-            let last = self.last.take().map(Ok);
-            return match self.cut.take() {
-                Some(cut) if last.is_none() => self.break_off(cut, cx),
-                cut => {
-                    self.cut = cut;
-                    Poll::Ready(last)
-                }
-            };
-        }
-        if self.last.is_none() {
+        while !self.ended {
             match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                None => {
-                    self.end();
-                    return Poll::Ready(None);
-                }
+                None => self.end(),
                 Some(Err(error)) => return Poll::Ready(Some(self.cut(&error))),
                 Some(Ok(piece)) => {
                     if let Some(content) = &mut self.content {
@@ -284,37 +273,35 @@ impl RelayedBody {
                         // The head is taken before the body is read.
                         ResponsePiece::Head(_) => Frame::data(Bytes::new()),
                     };
+                    if frame.data_ref().is_some_and(Bytes::is_empty) {
+                        continue;
+                    }
                     if let (Some(keeping), Some(data)) = (&mut self.keeping, frame.data_ref()) {
                         keeping.add(data);
                     }
-                    // EDGE-3: HTTP/2 does not poll after trailers either.
+                    // CALL-3: a reader that knows the length does not poll after the last piece, nor
+                    // HTTP/2 after trailers. The end of the stream, and with it the outcome, would
+                    // never be recorded.
                     let is_over = self.stream.get_ref().is_none_or(ResponseStream::is_over);
-                    let is_last = is_over || frame.is_trailers();
-                    if !is_last {
+                    if !is_over && !frame.is_trailers() {
                         return Poll::Ready(Some(Ok(frame)));
                     }
-                    self.last = Some(frame);
+                    self.last.push_back(frame);
                 }
             }
         }
-        // A reader that knows the length does not poll after the last piece. The end of the stream,
-        // and with it the outcome, would never be recorded.
-        match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            None => {
-                self.end();
-                Poll::Ready(self.last.take().map(Ok))
+        let last = self.last.pop_front().map(Ok);
+        match self.cut.take() {
+            Some(cut) if last.is_none() => self.break_off(cut, cx),
+            cut => {
+                self.cut = cut;
+                Poll::Ready(last)
             }
-            Some(Err(error)) => Poll::Ready(Some(self.cut(&error))),
-            Some(Ok(ResponsePiece::Frame(next))) => {
-                let frame = self.last.replace(next);
-                Poll::Ready(frame.map(Ok))
-            }
-            Some(Ok(ResponsePiece::Head(_))) => Poll::Ready(self.last.take().map(Ok)),
         }
     }
 
     fn is_over(&self) -> bool {
-        self.ended && self.last.is_none() && self.cut.is_none()
+        self.ended && self.last.is_empty() && self.cut.is_none()
     }
 
     fn end(&mut self) {
@@ -331,7 +318,9 @@ impl RelayedBody {
     ) -> Result<Frame<Bytes>, TruncatedBody> {
         self.ended = true;
         self.keeping = None;
-        let last = self.last.take().and_then(|frame| frame.into_data().ok());
+        let last = self.last.pop_front();
+        self.last.clear();
+        let last = last.and_then(|frame| frame.into_data().ok());
         let broken = TruncatedBody(error.to_string());
         let Some(content) = self.content.take() else {
             return Err(broken);

@@ -11,15 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
+use super::caller_body::CallerBody;
 use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{
     BodyLimits, PassingBody, StreamedBody, UnbegunBody, Upload, UploadStatus,
 };
-use super::slow_body::{AGAIN, LEAST_PIECE, STEADY, first_patience};
+use super::slow_body::{AGAIN, LEAST_PIECE, PATIENCE};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
 
@@ -75,7 +75,7 @@ impl DeferredBody {
     ///
     /// # Errors  It says that it is longer than allowed.
     pub(crate) fn begin(
-        body: Incoming,
+        body: CallerBody,
         limits: BodyLimits,
         (keep, until): (bool, Option<Instant>),
         budget: &BufferBudget,
@@ -92,7 +92,7 @@ impl DeferredBody {
     }
 
     fn new(
-        body: Incoming,
+        body: CallerBody,
         (limits, must_keep): (BodyLimits, bool),
         until: Option<Instant>,
         budget: &BufferBudget,
@@ -213,6 +213,7 @@ impl DeferredBody {
         let probe_end = probe_end.map(|limit| Instant::now() + limit);
         let place = BodyPlace {
             bodies: Arc::clone(bodies),
+            progress: self.status.progress(),
             is_write,
             is_probe: probe_end.is_some(),
         };
@@ -257,7 +258,7 @@ impl BodyReader {
         if !is_short && !self.must_keep {
             return Ok(false);
         }
-        let mut patience = pin!(sleep(first_patience(place)));
+        let mut patience = pin!(sleep(PATIENCE));
         let mut looked = self.kept.len();
         loop {
             let length = self.kept.len();
@@ -297,7 +298,7 @@ impl BodyReader {
             }
             if self.kept.len() - looked >= LEAST_PIECE {
                 looked = self.kept.len();
-                patience.as_mut().reset(Instant::now() + STEADY);
+                patience.as_mut().reset(Instant::now() + PATIENCE);
             }
             if self.kept.len() as u64 > max_replay {
                 return Ok(false);

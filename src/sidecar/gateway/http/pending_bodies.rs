@@ -1,11 +1,13 @@
 //! The bodies that are on their way while their calls hold a place of one dependency.
 //!
-//! Slow ones may take half of the places, so that slow callers cannot keep the others from the
-//! dependency. Nothing is read here.
+//! Slow ones may keep half of the places when others need them, so that slow callers cannot keep the
+//! others from the dependency. Nothing is read here.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::AttemptProgress;
 
 /// The number of bodies that are being read for the calls of one dependency.
 #[derive(Debug, Default)]
@@ -72,6 +74,8 @@ impl Drop for PendingBody {
 #[derive(Debug, Clone)]
 pub(crate) struct BodyPlace {
     pub(crate) bodies: Arc<PendingBodies>,
+    /// The progress of the call, which knows whether other calls need the place.
+    pub(crate) progress: AttemptProgress,
     pub(crate) is_write: bool,
     /// True if it is the place of a probe, of which there are few.
     pub(crate) is_probe: bool,
@@ -85,10 +89,13 @@ impl BodyPlace {
 
     /// Returns true if a slow body has to give this place back.
     pub(super) fn is_wanted(&self) -> bool {
-        // EDGE-4: callers who send slowly cannot take all places, nor those of probes.
-        self.is_probe
-            || self.bodies.all.is_over()
-            || (self.is_write && self.bodies.writes.is_over())
+        // EDGE-4: callers who send slowly cannot keep all places from others, nor those of probes.
+        self.is_probe || (self.is_too_many() && self.progress.holds_needed_slot())
+    }
+
+    /// Returns true if slow bodies have more than their share of such places.
+    fn is_too_many(&self) -> bool {
+        self.bodies.all.is_over() || (self.is_write && self.bodies.writes.is_over())
     }
 }
 
@@ -101,6 +108,7 @@ mod tests {
         let bodies = Arc::<PendingBodies>::default();
         let place = |is_write, is_probe| BodyPlace {
             bodies: Arc::clone(&bodies),
+            progress: AttemptProgress::default(),
             is_write,
             is_probe,
         };
@@ -108,17 +116,21 @@ mod tests {
         for (places, most) in [(1, 1), (2, 1), (5, 2), (32, 16)] {
             bodies.set_places(places, None);
             let mut held: Vec<_> = (0..most).map(|_| write.begin()).collect();
-            assert!(!read.is_wanted() && !write.is_wanted());
+            assert!(!read.is_too_many() && !write.is_too_many());
             assert!(place(false, true).is_wanted());
             held.push(read.begin());
-            assert!(read.is_wanted());
+            assert!(read.is_too_many());
             held.push(write.begin());
-            assert!(write.is_wanted());
+            assert!(write.is_too_many());
+            assert!(!write.is_wanted(), "it holds no place");
         }
         bodies.set_places(32, NonZeroU32::new(4));
         let held: Vec<_> = (0..3).map(|_| write.begin()).collect();
-        assert!(write.is_wanted() && !read.is_wanted(), "writes have fewer");
+        assert!(
+            write.is_too_many() && !read.is_too_many(),
+            "writes have fewer"
+        );
         drop(held);
-        assert!(!write.is_wanted(), "all of them are gone");
+        assert!(!write.is_too_many(), "all of them are gone");
     }
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::answer_fault::AnswerFault;
+use super::caller_body::CallerBody;
 use super::pending_bodies::BodyPlace;
 use super::slow_body::{LEAST_PIECE, SlowBodyWatch};
 use crate::AttemptProgress;
@@ -166,7 +166,7 @@ impl Upload {
 pub(crate) struct StreamedBody {
     /// The pieces that were read before.
     before: VecDeque<Bytes>,
-    rest: Incoming,
+    rest: CallerBody,
     room: u64,
     pause: Duration,
     /// The end of the present wait for the caller, and its start.
@@ -250,7 +250,7 @@ fn is_break(failure: HttpFailure) -> bool {
 }
 
 impl StreamedBody {
-    pub(super) fn new(rest: Incoming, limits: BodyLimits) -> Self {
+    pub(super) fn new(rest: CallerBody, limits: BodyLimits) -> Self {
         let trace = Arc::<UploadStatus>::default();
         trace.progress.begin_upload();
         Self {
@@ -347,8 +347,9 @@ impl StreamedBody {
         if let Some(watch) = &mut self.watch {
             watch.arrived(length);
         }
-        // A reader that knows the length does not poll for the end.
-        let has_ended = self.rest.is_end_stream() || frame.is_trailers();
+        // A reader that knows the length does not poll for the end, which HTTP/2 may send apart.
+        let has_all_bytes = self.rest.size_hint().exact() == Some(0);
+        let has_ended = has_all_bytes || self.rest.is_end_stream() || frame.is_trailers();
         if has_ended {
             self.trace.end();
         }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http::response::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use breakerbox_policy::{Class, ClassifySettings, Executed, Symptom};
@@ -33,7 +33,7 @@ use crate::buffer_budget::BufferBudget;
 use crate::sidecar::gateway::headers::strip_answer;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
-use crate::{Verdict, retry_after};
+use crate::{CallError, Streamed, Verdict, retry_after};
 
 /// Length of an answer that the system's buffers take even if the caller does not read.
 const BUFFERED: u64 = 64_000;
@@ -200,10 +200,11 @@ impl ResponseStream {
         self.tunnel.as_ref()
     }
 
-    /// Returns true if nothing follows.
+    /// Returns true if no content follows. The end of the stream, or trailers, may still be to come.
     pub(crate) fn is_over(&self) -> bool {
         let is_passed = self.model.as_ref().is_none_or(|model| model.is_passed());
-        is_passed && self.body.is_end_stream()
+        // EDGE-1: in HTTP/2 the end may come in a frame of its own, behind all bytes of the length.
+        is_passed && (self.body.is_end_stream() || self.size_hint().exact() == Some(0))
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
@@ -274,6 +275,31 @@ pub(crate) fn declines_method(method: &Method, status: StatusCode) -> bool {
     // EDGE-1: a caller chooses the method.
     status == StatusCode::NOT_IMPLEMENTED
         && !matches!(*method, Method::GET | Method::HEAD | Method::POST)
+}
+
+/// Returns true if a response has no content, also if its head names a length.
+///
+/// # Source  RFC 9110, section 6.4.1.
+pub(crate) fn has_no_content(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Waits for the end of a response of which no content is to come, and returns its trailers.
+pub(crate) async fn end_of(
+    stream: &mut Streamed<ResponseStream>,
+) -> Result<Option<HeaderMap>, CallError<HttpError>> {
+    let mut trailers = None;
+    while let Some(piece) = stream.next().await {
+        let ResponsePiece::Frame(frame) = piece? else {
+            continue;
+        };
+        if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+            // Its server breaks the rules, and may do so without an end.
+            break;
+        }
+        trailers = frame.into_trailers().ok().or(trailers);
+    }
+    Ok(trailers)
 }
 
 /// Returns the verdict on a response that has ended, or on an attempt without one.

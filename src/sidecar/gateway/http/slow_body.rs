@@ -10,21 +10,14 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::pending_bodies::{BodyPlace, PendingBody};
 
 /// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered, and
-/// in each [`STEADY`] unless it is slow.
+/// in each [`PATIENCE`] unless it is slow.
 pub(super) const LEAST_PIECE: usize = 1_000;
 
-/// Time in which a body brings its first [`LEAST_PIECE`], the time for each later one, and the time
-/// until the next look. A body that takes longer is slow, and gives its place back if slow ones take
-/// too many.
-pub(super) const QUICK: Duration = Duration::from_millis(10);
-pub(super) const STEADY: Duration = Duration::from_millis(250);
+/// Time in which a body brings the next [`LEAST_PIECE`], and the time until the next look. A body that
+/// takes longer is slow, and gives its place back if slow ones take too many. A distant caller that
+/// waits for leave to send, a lost packet or a busy program may well take half of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
-
-/// Returns the time for the first [`LEAST_PIECE`]. The body of a probe may be as far away as its caller:
-/// no other one could take its place with less.
-pub(super) fn first_patience(place: &BodyPlace) -> Duration {
-    if place.is_probe { STEADY } else { QUICK }
-}
 
 /// Watch over a body that is passed on as it comes.
 pub(super) struct SlowBodyWatch {
@@ -33,8 +26,6 @@ pub(super) struct SlowBodyWatch {
     end: Option<Pin<Box<Sleep>>>,
     /// The time of the next look, while the body waits for its caller.
     alarm: Option<Pin<Box<Sleep>>>,
-    /// Time for the next [`LEAST_PIECE`].
-    patience: Duration,
     /// Bytes since the last one.
     fresh: u64,
     slow: Option<PendingBody>,
@@ -44,7 +35,6 @@ impl SlowBodyWatch {
     /// `end`: the time by which the body has to have come.
     pub(super) fn new(place: BodyPlace, end: Option<Instant>) -> Self {
         Self {
-            patience: first_patience(&place),
             place,
             end: end.map(|end| Box::pin(sleep_until(end))),
             alarm: None,
@@ -58,7 +48,6 @@ impl SlowBodyWatch {
         self.fresh = self.fresh.saturating_add(length);
         if self.fresh >= LEAST_PIECE as u64 {
             self.fresh = 0;
-            self.patience = STEADY;
             self.alarm = None;
             self.slow = None;
         }
@@ -78,8 +67,7 @@ impl SlowBodyWatch {
             return Poll::Ready(());
         }
         loop {
-            let patience = self.patience;
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
             ready!(alarm.as_mut().poll(cx));
             let place = &self.place;
             self.slow.get_or_insert_with(|| place.begin());

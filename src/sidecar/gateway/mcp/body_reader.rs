@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::buffer_budget::{BufferBudget, BufferShare};
+use crate::sidecar::gateway::http::caller_body::CallerBody;
 
 /// Size of the part that has to come within the limit of time, in bytes.
 const LEAST: usize = 1024;
@@ -46,7 +47,7 @@ pub(super) struct ReadMessage {
 
 /// Reads a body.
 pub(super) async fn read(
-    mut body: Incoming,
+    mut body: CallerBody,
     limits: MessageLimits,
     budget: &BufferBudget,
 ) -> Result<ReadMessage, BodyFault> {

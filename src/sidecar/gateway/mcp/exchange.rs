@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::task::spawn_blocking;
 
 use super::body_reader::{self, BodyFault, MessageLimits, MessageRoom, ReadMessage};
@@ -31,6 +30,7 @@ use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage
 use crate::sidecar::gateway::call_note::CallNote;
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::caller_body::CallerBody;
 use crate::sidecar::gateway::problem::GatewayProblem;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
@@ -41,7 +41,7 @@ impl McpEndpoint {
     pub(crate) async fn answer(
         self: &Arc<Self>,
         head: Parts,
-        body: Incoming,
+        body: CallerBody,
         (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (FrontResponse, bool) {
         let is_empty = hyper::body::Body::is_end_stream(&body);
@@ -57,7 +57,7 @@ impl McpEndpoint {
     async fn post(
         self: &Arc<Self>,
         head: Parts,
-        body: Incoming,
+        body: CallerBody,
         (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (FrontResponse, bool) {
         if let Err((status, error)) = check_head(&head.headers) {

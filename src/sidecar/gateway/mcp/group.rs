@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -41,6 +40,7 @@ use crate::mcp::message::{
 };
 use crate::mcp::{GroupStatus, JsonText, MemberStatus};
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::caller_body::CallerBody;
 use description::MemberDescriptions;
 use lists::{ListKind, MemberList};
 use routing::{ResourceMap, RoutedRequest};
@@ -105,7 +105,7 @@ impl McpGroup {
     pub(crate) async fn answer(
         &self,
         head: Parts,
-        body: Incoming,
+        body: CallerBody,
         (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (Response<ReplyBody>, bool) {
         if head.method != Method::POST {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::EXPECT;
 use http::request::Parts;
 use http::{Response, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::replies::own;
@@ -16,6 +16,7 @@ use super::{ProxiedCall, RequestOptions};
 use crate::CallOptions;
 use crate::sidecar::gateway::caller_limits::caller_number;
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::caller_body::CallerBody;
 use crate::sidecar::gateway::http::deferred_body::DeferredBody;
 use crate::sidecar::gateway::http::grpc;
 use crate::sidecar::gateway::http::request_body::BodyLimits;
@@ -26,7 +27,7 @@ use crate::sidecar::gateway::problem::GatewayProblem;
 /// A request of a caller.
 pub(super) struct CallerRequest {
     pub(super) head: Parts,
-    pub(super) body: Incoming,
+    pub(super) body: CallerBody,
     pub(super) peer: SocketAddr,
 }
 
@@ -153,7 +154,7 @@ impl ProxiedCall<'_> {
     /// again unless it turns out to be too long.
     fn deferred(
         &self,
-        body: Incoming,
+        body: CallerBody,
         ((is_idempotent, is_grpc), (must_keep, model)): BodyUse<'_>,
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {

@@ -3,7 +3,7 @@
 use breakerbox_actors::nearest_word;
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 
 use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
@@ -70,14 +70,7 @@ pub(super) fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response
     let Answer {
         value, source, age, ..
     } = answer;
-    let body = match value.trailers {
-        None => ReplyBody::whole(value.body),
-        trailers => {
-            let body = ErrorBody::whole(value.body, trailers);
-            ReplyBody::failed(body, RestLimits::default())
-        }
-    };
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole_body(value.body, value.trailers));
     *response.status_mut() = value.status;
     *response.headers_mut() = value.headers;
     if let Some(age) = age {
@@ -85,6 +78,17 @@ pub(super) fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response
         response.headers_mut().insert(AGE, age);
     }
     signed(response, &source, attempts)
+}
+
+/// Returns a whole body with its trailers, if it has any.
+pub(super) fn whole_body(body: Bytes, trailers: Option<HeaderMap>) -> ReplyBody {
+    match trailers {
+        None => ReplyBody::whole(body),
+        trailers => {
+            let body = ErrorBody::whole(body, trailers);
+            ReplyBody::failed(body, RestLimits::default())
+        }
+    }
 }
 
 /// Labels a response of the gateway itself.

@@ -53,8 +53,10 @@ impl ReadAhead {
                 None => self.end = Some(BodyEnd::Whole),
                 Some(Err(_)) => self.end = Some(BodyEnd::Broken),
                 Some(Ok(frame)) => {
-                    // No API of models has trailers.
-                    if let Ok(piece) = frame.into_data() {
+                    // No API of models has trailers; HTTP/2 may end a stream by an empty frame.
+                    if let Ok(piece) = frame.into_data()
+                        && !piece.is_empty()
+                    {
                         self.length += piece.len();
                         self.pieces.push_back(piece.clone());
                         return Some(piece);
