@@ -401,6 +401,8 @@ pub(crate) enum HttpFailure {
     ClosedOnReuse,
     /// The server has declared that it did not process the request.
     Unprocessed,
+    /// The same, as it ended its connection in an orderly way.
+    Leaving,
     /// The response did not begin, or did not continue, within this limit.
     Late(TimeLimit),
     /// The response is too long to be buffered.
@@ -500,6 +502,7 @@ impl HttpFailure {
             Self::UploadCut => "connection reset during the upload",
             Self::ClosedOnReuse => "idle connection closed",
             Self::Unprocessed => "request not processed",
+            Self::Leaving => "connection ended before the request",
             Self::Late(limit) => limit.name(),
             Self::TooLong => "response too long",
             Self::BodyTooLarge => "request body too large",
@@ -525,6 +528,7 @@ impl fmt::Display for HttpFailure {
             Self::UploadCut => "the connection broke while the request's body was on its way",
             Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
             Self::Unprocessed => "it did not process the request",
+            Self::Leaving => "it ended its connection before it processed the request",
             Self::Late(limit) => return write!(out, "no response in time ({limit})"),
             Self::TooLong => "its response is too long to be buffered",
             Self::BodyTooLarge => "the request's body is longer than allowed",

@@ -375,7 +375,8 @@ fn word_of(failure: HttpFailure) -> &'static str {
         | HttpFailure::Answer(_)
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
-        | HttpFailure::Unprocessed => "reset",
+        | HttpFailure::Unprocessed
+        | HttpFailure::Leaving => "reset",
         HttpFailure::Late(_) => "timeout",
         HttpFailure::Content(failure) if failure.is_silence() => "timeout",
         HttpFailure::Content(_) => "no_content",

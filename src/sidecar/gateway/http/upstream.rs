@@ -91,11 +91,8 @@ impl UpstreamClient {
             Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let message = self.message(request, body, left)?;
-        // Only what may be repeated, and still is ours to send.
-        let again = || {
-            let body = request.kept_upload().filter(|_| request.may_be_resent())?;
-            self.message(request, body, left).ok()
-        };
+        // Only what still is ours to send.
+        let again = || self.message(request, request.kept_upload()?, left).ok();
         let sent = match &self.transport {
             _ if request.asks_upgrade() => {
                 let connector = UpstreamConnector::new(Arc::clone(&self.address));
@@ -104,13 +101,18 @@ impl UpstreamClient {
                 Box::pin(sending).await
             }
             UpstreamTransport::Plain(pool) => {
-                let sent = pool.request(message, began, again).await;
+                let again_if_safe = || again().filter(|_| request.may_be_resent());
+                let sent = pool.request(message, began, again_if_safe).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
             UpstreamTransport::Negotiated(pool) => match negotiated(pool, message, began).await {
-                Err(HttpFailure::ClosedOnReuse) => match again() {
-                    Some(message) => negotiated(pool, message, began).await,
-                    None => Err(HttpFailure::ClosedOnReuse),
+                Err(failure) if may_go_out_again(failure, request) => match again() {
+                    Some(message) => match negotiated(pool, message, began).await {
+                        // EDGE-1: a server that leaves the next connection too serves none.
+                        Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
+                        sent => sent,
+                    },
+                    None => Err(failure),
                 },
                 sent => sent,
             },
@@ -226,6 +228,17 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
     Ok(response)
 }
 
+/// Returns true if a request goes out once more, uncounted: the server had closed the connection, or
+/// had declared that it did not process it.
+fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
+    match failure {
+        HttpFailure::ClosedOnReuse => request.may_be_resent(),
+        // CALL-2: the protocol promises that nothing was done, so the method does not matter.
+        HttpFailure::Leaving | HttpFailure::Unprocessed => true,
+        _ => false,
+    }
+}
+
 async fn negotiated(
     pool: &Negotiated<UpstreamConnector, Upload>,
     mut message: Request<Upload>,
@@ -276,8 +289,8 @@ fn failure_of(
     if error.is_connect() {
         return HttpFailure::Connect(ConnectFailure::of(error));
     }
-    if is_unprocessed(error) {
-        return HttpFailure::Unprocessed;
+    if let Some(failure) = unprocessed(error) {
+        return failure;
     }
     let Some(connected) = error.connect_info() else {
         return HttpFailure::Reset;
@@ -287,13 +300,7 @@ fn failure_of(
     let history = extras.get::<SocketMark>().map(|mark| &mark.0);
     match history {
         // EDGE-1: the server closed an idle connection at this moment, which is no failure.
-        Some(history)
-            if !connected.is_negotiated_h2()
-                && !speaks_http2(history, error)
-                && pool::closed_on_reuse(history, began) =>
-        {
-            HttpFailure::ClosedOnReuse
-        }
+        Some(history) if history.closed_on_reuse(began) => HttpFailure::ClosedOnReuse,
         // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
         Some(history) if speaks_http2(history, error) => match history.first_bytes() {
             FirstBytes::Http1 => HttpFailure::Answer(AnswerFault::Http1),
@@ -312,18 +319,14 @@ fn speaks_http2(history: &SocketHistory, error: &(dyn Error + 'static)) -> bool 
 
 /// Returns true if the server has declared that it did not process the request.
 ///
-/// # Source  RFC 9113, section 8.7.
-fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (is_refused || is_leaving);
-        }
-        next = error.source();
+/// # Source  RFC 9113, sections 6.8 and 8.7.
+fn unprocessed(error: &(dyn Error + 'static)) -> Option<HttpFailure> {
+    let error = find::<h2::Error>(error).filter(|error| error.is_remote())?;
+    match error.reason()? {
+        h2::Reason::REFUSED_STREAM => Some(HttpFailure::Unprocessed),
+        h2::Reason::NO_ERROR if error.is_go_away() => Some(HttpFailure::Leaving),
+        _ => None,
     }
-    false
 }
 
 impl fmt::Debug for UpstreamClient {

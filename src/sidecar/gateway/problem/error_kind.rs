@@ -70,6 +70,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed
+        | HttpFailure::Leaving
         | HttpFailure::TooLong
         | HttpFailure::Content(_)
         | HttpFailure::BodyGone => ProblemKind::FAILED,
