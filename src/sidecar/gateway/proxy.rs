@@ -24,11 +24,12 @@ use breakerbox_policy::{Class, Symptom};
 
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{cut_off, list, not_there, own, signed, trailers_only};
+pub(super) use self::replies::refuse_unencrypted;
+use self::replies::{cut_off, list, not_there, own, signed, trailers_only, without_content};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
-use super::head_rules::{refuse_trace, refuse_without_tls, screen};
+use super::head_rules::{refuse_trace, screen};
 use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
@@ -66,6 +67,7 @@ pub(super) async fn answer(
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
+    let is_head = request.method() == Method::HEAD;
     let span = lane.tracing.begin(&request, caller.address);
     let access = lane.access.as_ref();
     let mut access =
@@ -103,14 +105,6 @@ pub(super) async fn answer(
         return response;
     }
     response.map(|body| body.placed(place).traced(span).logged(access))
-}
-
-/// Responds to a request without TLS where TLS is spoken.
-pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
-    let mut response = own(refuse_without_tls(), 0);
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(CONNECTION, close);
-    response
 }
 
 /// Returns the response, and true if the whole request was read. Callers of a model get problems in
