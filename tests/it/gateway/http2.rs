@@ -166,3 +166,18 @@ async fn edge_3_an_answer_to_head_has_no_content_whose_ever_it_is() {
     bed.end().await;
 }
 
+#[tokio::test]
+async fn sup_7_an_idle_connection_by_http2_holds_up_no_stop() {
+    let upstream = Upstream::of(async |_| "ok").await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let mut caller = bed.connect().await;
+    let answered = ask(&mut caller, head_of!("/web/a")).await;
+    assert_eq!(answered, (200, 0));
+    // The caller does not read: no answer comes to the question whether it has seen the end.
+    let stopped = tokio::time::timeout(PATIENCE, bed.end()).await;
+    assert!(stopped.is_ok(), "less than gateway.shutdown");
+    let mut rest = Vec::new();
+    caller.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.windows(4).any(|part| part == [0, 0, 8, 7]), "GOAWAY");
+}
+
