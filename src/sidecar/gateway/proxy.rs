@@ -28,6 +28,7 @@ pub(super) use self::replies::refuse_unencrypted;
 use self::replies::{cut_off, list, not_there, own, signed, trailers_only, without_content};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
+use super::cors::PageOrigin;
 use super::front;
 use super::head_rules::{refuse_trace, screen};
 use super::headers::{IDEMPOTENCY, KEY, NamedFields};
@@ -72,7 +73,10 @@ pub(super) async fn answer(
     let access = lane.access.as_ref();
     let mut access =
         access.map(|log| log.begin(&request, |name| lane.routes.load().contains_key(name)));
-    let places = lane.config.load().per_caller.places;
+    let config = lane.config.load();
+    let page = PageOrigin::of(request.headers(), &config.origins);
+    let places = config.per_caller.places;
+    drop(config);
     let (place, (mut response, is_read)) = match caller.enter(places) {
         Ok(place) => (
             place,
@@ -90,6 +94,12 @@ pub(super) async fn answer(
         // wait for a response to it.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
+    }
+    if let Some(page) = page {
+        page.admit_own(&mut response);
+    }
+    if is_http2 {
+        response = without_content(response, is_head);
     }
     let span = span.map(|mut span| {
         span.answered(&response);
