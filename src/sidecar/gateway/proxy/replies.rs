@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, Uri};
 use http_body::Body as _;
 
 use crate::sidecar::gateway::head_rules::refuse_without_tls;
-use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
+use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE, source_beyond};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
 use crate::sidecar::gateway::http::grpc;
@@ -102,7 +102,11 @@ pub(super) fn signed(
     attempts: u32,
 ) -> Response<ReplyBody> {
     let source = match source {
-        AnswerSource::Primary => HeaderValue::from_static("primary"),
+        // FBK-3: a gateway in between has named the source.
+        AnswerSource::Primary => match source_beyond(response.headers()) {
+            Some(beyond) => beyond.clone(),
+            None => HeaderValue::from_static("primary"),
+        },
         // The names of fallbacks are plain ASCII.
         source => HeaderValue::try_from(source.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
