@@ -181,3 +181,27 @@ async fn sup_7_an_idle_connection_by_http2_holds_up_no_stop() {
     assert!(rest.windows(4).any(|part| part == [0, 0, 8, 7]), "GOAWAY");
 }
 
+#[tokio::test]
+async fn edge_4_header_lines_are_limited_in_number_by_http2_too() {
+    let upstream = Upstream::of(async |_| "ok").await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    // Each cookie of a browser may have a line of its own.
+    for (name, lines, status) in [("x", 99, 200), ("x", 101, 431), ("cookie", 200, 200)] {
+        let mut request = http::Request::get(bed.url("/web/a"));
+        for number in 0..lines {
+            let name = match name {
+                "x" => format!("x-{number}"),
+                name => name.to_owned(),
+            };
+            request = request.header(name, "a=b");
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{lines} lines {name}");
+    }
+    bed.end().await;
+}

@@ -22,6 +22,8 @@ pub(crate) enum AnswerFault {
     BadHead,
     /// The head has too many lines, or is too long.
     LongHead,
+    /// The head by HTTP/2 is too long, or not valid.
+    Http2Head,
     /// The lengths in the head are not one number.
     Lengths,
     /// The transfer coding is not known.
@@ -120,6 +122,7 @@ impl AnswerFault {
             Self::NotHttp => "not HTTP",
             Self::BadHead => "response head not valid HTTP",
             Self::LongHead => "response head with too many lines or too long",
+            Self::Http2Head => "response head too long or not valid HTTP/2",
             Self::Lengths => "response with a content-length that is not one number",
             Self::Coding => "response in an unknown transfer coding",
             Self::BodyCut => "response body cut off",

@@ -69,6 +69,7 @@ impl UpstreamClient {
                     .http1_allow_obsolete_multiline_headers_in_responses(true)
                     .http1_max_headers(MAX_HEADERS)
                     .http1_max_buf_size(MAX_READ_AHEAD)
+                    .http2_max_header_list_size(u32::try_from(MAX_READ_AHEAD).unwrap_or(u32::MAX))
                     // EDGE-4: callers that do not read hold back their own streams, and no other.
                     .http2_initial_stream_window_size(STREAM_WINDOW)
                     .http2_initial_connection_window_size(CONNECTION_WINDOW)
@@ -304,6 +305,7 @@ fn failure_of(
         // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
         Some(history) if speaks_http2(history, error) => match history.first_bytes() {
             FirstBytes::Http1 => HttpFailure::Answer(AnswerFault::Http1),
+            _ if refused_head(error) => HttpFailure::Answer(AnswerFault::Http2Head),
             _ if has_body && history.write_failed() => HttpFailure::UploadCut,
             _ => HttpFailure::Reset,
         },
@@ -317,7 +319,15 @@ fn speaks_http2(history: &SocketHistory, error: &(dyn Error + 'static)) -> bool 
     history.first_bytes() == FirstBytes::Http2 || find::<h2::Error>(error).is_some()
 }
 
-/// Returns true if the server has declared that it did not process the request.
+/// Returns true if the head of the response was no valid one, or too long. No interface tells them
+/// apart.
+fn refused_head(error: &(dyn Error + 'static)) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        error.is_reset() && error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+    })
+}
+
+/// Returns the failure if the server has declared that it did not process the request.
 ///
 /// # Source  RFC 9113, sections 6.8 and 8.7.
 fn unprocessed(error: &(dyn Error + 'static)) -> Option<HttpFailure> {
