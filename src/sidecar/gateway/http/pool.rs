@@ -63,6 +63,7 @@ fn is_good((connection, since): &(OpenConnection, Instant)) -> bool {
     since.elapsed() < connection.keep
         && !connection.sender.is_closed()
         && !connection.history.write_failed()
+        && !connection.history.is_old()
 }
 
 impl IdlePool {

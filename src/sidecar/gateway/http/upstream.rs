@@ -246,31 +246,37 @@ async fn negotiated(
     began: Instant,
 ) -> Result<Response<PooledBody>, HttpFailure> {
     let has_body = !message.body().is_end_stream();
-    let mut unanswered = UnansweredRequest(Some(capture_connection(&mut message)));
+    let mut shared = SharedRequest {
+        captured: capture_connection(&mut message),
+        is_answered: false,
+    };
     let sent = pool.request(message).await;
-    unanswered.0 = None;
+    shared.is_answered = true;
     sent.map(|response| response.map(PooledBody::alone))
         .map_err(|error| failure_of(&error, has_body, began))
 }
 
-/// A request by a connection that others share. Dropped without an answer, it may take the connection
-/// out of the pool.
-struct UnansweredRequest(Option<CaptureConnection>);
+/// A request by a connection that others share. At its end it takes an old connection out of the pool;
+/// dropped without an answer, perhaps one that is silent.
+struct SharedRequest {
+    captured: CaptureConnection,
+    is_answered: bool,
+}
 
-impl Drop for UnansweredRequest {
+impl Drop for SharedRequest {
     fn drop(&mut self) {
-        let Some(captured) = &self.0 else {
-            return;
-        };
-        let connected = captured.connection_metadata();
+        let connected = self.captured.connection_metadata();
         let Some(connected) = connected.as_ref() else {
             return;
         };
         let mut extras = Extensions::new();
         connected.get_extras(&mut extras);
-        let history = extras.get::<SocketMark>().map(|mark| &mark.0);
+        let Some(SocketMark(history)) = extras.get() else {
+            return;
+        };
         // EDGE-1: a connection that has fallen silent is not kept for the next calls.
-        if history.is_some_and(|history| history.gave_up() >= UNANSWERED) {
+        let is_silent = !self.is_answered && history.gave_up() >= UNANSWERED;
+        if is_silent || history.is_old() {
             connected.poison();
         }
     }
