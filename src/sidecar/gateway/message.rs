@@ -387,6 +387,8 @@ impl fmt::Debug for HttpRequest {
 pub(crate) enum HttpFailure {
     /// It responded with this status.
     Status(u16),
+    /// It responded that it does not know the method.
+    Declined,
     /// It responded with this status of gRPC.
     Grpc(u8),
     /// No connection could be made.
@@ -494,7 +496,7 @@ impl HttpFailure {
     pub(super) fn cause(self) -> &'static str {
         // EDGE-8: each failure says what it was.
         match self {
-            Self::Status(_) => "error status",
+            Self::Status(_) | Self::Declined => "error status",
             Self::Grpc(code) => grpc::words(code),
             Self::Connect(cause) => cause.words(),
             Self::Reset => "connection reset",
@@ -521,6 +523,7 @@ impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
+            Self::Declined => "it answered that it does not know the method",
             Self::Grpc(code) => return write!(out, "it answered with {}", grpc::words(*code)),
             Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",

@@ -39,9 +39,7 @@ use super::http::grpc;
 use super::http::model_verdict::is_event_stream;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
-use super::http::response_stream::{
-    self, ModelReading, ResponsePiece, ResponseStream, declines_method,
-};
+use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
@@ -456,8 +454,7 @@ impl ProxiedCall<'_> {
         let left = limit().map(|limit| limit.saturating_sub(spent));
         let classify = response_stream::by(&settings.classify);
         let ahead = (left, &self.lane.budget);
-        let answered = (request.method(), answered?);
-        ResponseStream::begin(answered, classify, (span, ahead)).await
+        ResponseStream::begin(answered?, classify, (span, ahead)).await
     }
 
     /// Tells the caches of an answer's head.
@@ -465,8 +462,7 @@ impl ProxiedCall<'_> {
         let settings = self.route.client.settings();
         let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
         let is_failure = matches!(class, Class::Failure | Class::Throttled)
-            && !speaks_of_caller(status.as_u16())
-            && !declines_method(request.method(), status);
+            && !speaks_of_caller(status.as_u16());
         self.route.note(request, (status, headers), is_failure);
     }
 

@@ -369,7 +369,7 @@ fn note_error(span: &mut Span, kind: &'static str) {
 
 fn word_of(failure: HttpFailure) -> &'static str {
     match failure {
-        HttpFailure::Status(_) | HttpFailure::Grpc(_) => "status",
+        HttpFailure::Status(_) | HttpFailure::Declined | HttpFailure::Grpc(_) => "status",
         HttpFailure::Connect(_) => "connect",
         HttpFailure::Reset
         | HttpFailure::Answer(_)

@@ -3,6 +3,21 @@
 use std::error::Error;
 use std::io;
 
+use http::{Method, StatusCode};
+
+/// A mark of answers that say only that the server does not know the request's method.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeclinedMethod;
+
+impl DeclinedMethod {
+    /// Returns the mark of an answer that has this status. A server has to know GET and HEAD (RFC 9110,
+    /// section 9.1), and POST is what services are called by.
+    pub(super) fn of(method: &Method, status: StatusCode) -> Option<Self> {
+        let is_known = matches!(*method, Method::GET | Method::HEAD | Method::POST);
+        (status == StatusCode::NOT_IMPLEMENTED && !is_known).then_some(Self)
+    }
+}
+
 /// The fault of an answer that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerFault {

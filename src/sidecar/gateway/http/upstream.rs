@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::address::UpstreamAddress;
-use super::answer_fault::{AnswerFault, FirstBytes, find};
+use super::answer_fault::{AnswerFault, DeclinedMethod, FirstBytes, find};
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::error::HttpError;
@@ -121,6 +121,10 @@ impl UpstreamClient {
         let sent = sent.and_then(framed_once).map(|mut response| {
             let version = response.version();
             append_via(response.headers_mut(), version);
+            self.address.lead_back(response.headers_mut());
+            if let Some(declined) = DeclinedMethod::of(request.method(), response.status()) {
+                response.extensions_mut().insert(declined);
+            }
             if let Some(grpc) = GrpcRequest::of(request.headers()) {
                 response.extensions_mut().insert(grpc);
             }

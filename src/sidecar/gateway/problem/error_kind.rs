@@ -64,6 +64,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         }
         HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
+        | HttpFailure::Declined
         | HttpFailure::Grpc(_)
         | HttpFailure::Reset
         | HttpFailure::Answer(_)
