@@ -36,6 +36,7 @@ mod outbound_proxy;
 #[cfg(unix)]
 mod outlives;
 mod own_tls;
+mod pages;
 mod passed_whole;
 mod problems;
 mod readme;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -214,11 +214,12 @@ where
         activity: &activity,
         stop,
         timer: ConnectionTimer::default(),
-        is_ending: false,
+        ending: None,
     };
     let Some(Ok(is_http2)) = watch.before_ending(is_http2(&mut socket)).await else {
         return None;
     };
+    activity.is_http2.set(is_http2);
     if is_http2 {
         let mut connection = pin!(
             builder
@@ -261,7 +262,6 @@ fn begin(request: &mut Request<Incoming>, seen: &Rc<CallerActivity>) -> RequestA
     if seen.has_fragment.take() {
         request.extensions_mut().insert(FragmentMark);
     }
-    seen.is_http2.set(request.version() == Version::HTTP_2);
     RequestActivity::new(seen)
 }
 
@@ -288,7 +288,8 @@ struct ConnectionWatch<'a, S> {
     activity: &'a CallerActivity,
     stop: Pin<&'a mut S>,
     timer: ConnectionTimer,
-    is_ending: bool,
+    /// Since when it ends as soon as it is idle.
+    ending: Option<Instant>,
 }
 
 impl<S: Future<Output = ()>> ConnectionWatch<'_, S> {
@@ -303,7 +304,7 @@ impl<S: Future<Output = ()>> ConnectionWatch<'_, S> {
                 return Poll::Ready(Some(done));
             }
             self.timer
-                .poll(self.activity, self.is_ending, cx)
+                .poll(self.activity, self.ending, cx)
                 .map(|_| None)
         })
         .await
@@ -315,18 +316,18 @@ impl<S: Future<Output = ()>> ConnectionWatch<'_, S> {
         mut step: impl FnMut(ConnectionStep<'_, '_>) -> Poll<T>,
     ) -> Option<T> {
         poll_fn(|cx| {
-            if !self.is_ending && self.stop.as_mut().poll(cx).is_ready() {
-                self.is_ending = true;
+            if self.ending.is_none() && self.stop.as_mut().poll(cx).is_ready() {
+                self.ending = Some(Instant::now());
                 drop(step(ConnectionStep::End));
             }
             loop {
                 if let Poll::Ready(ended) = step(ConnectionStep::Poll(cx)) {
                     return Poll::Ready(Some(ended));
                 }
-                match ready!(self.timer.poll(self.activity, self.is_ending, cx)) {
+                match ready!(self.timer.poll(self.activity, self.ending, cx)) {
                     TimerAction::Cut => return Poll::Ready(None),
                     _ => {
-                        self.is_ending = true;
+                        self.ending.get_or_insert_with(Instant::now);
                         drop(step(ConnectionStep::End));
                     }
                 }
@@ -340,7 +341,7 @@ impl<S: Future<Output = ()>> ConnectionWatch<'_, S> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             ready!(match work.as_mut().poll(cx) {
-                Poll::Pending => self.timer.poll(self.activity, self.is_ending, cx).map(drop),
+                Poll::Pending => self.timer.poll(self.activity, self.ending, cx).map(drop),
                 Poll::Ready(()) => Poll::Ready(()),
             });
             Poll::Ready(())
@@ -359,13 +360,18 @@ impl ConnectionTimer {
     fn poll(
         &mut self,
         activity: &CallerActivity,
-        is_ending: bool,
+        ending: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<TimerAction> {
         loop {
             let (mut due, mut then) = activity.due();
-            if is_ending && then == TimerAction::Close {
-                (due, then) = (due + GRACE, TimerAction::Cut);
+            if let Some(ending) = ending.filter(|_| then == TimerAction::Close) {
+                // SUP-7: a caller that reads nothing while its connection by HTTP/2 is idle does not
+                // learn of the end, and must not hold up a stop.
+                let is_over = activity.is_http2.get();
+                let since = activity.since.get().max(ending);
+                due = if is_over { since } else { due } + GRACE;
+                then = TimerAction::Cut;
             }
             match &mut self.alarm {
                 Some((at, alarm)) if *at <= due => {

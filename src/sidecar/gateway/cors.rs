@@ -1,4 +1,4 @@
-//! Pages of other sites that may use an MCP endpoint from a browser (CORS).
+//! Pages of other sites that may use the gateway from a browser (CORS).
 //!
 //! The guard has refused every other page before. Credentials of the browser itself, such as
 //! cookies, are never asked for: a page presents a token of its own.
@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
+use super::headers::SOURCE;
 use super::http::body::ReplyBody;
 
 /// Request headers that pages may send.
@@ -43,29 +44,32 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTION
 /// Time for which a browser may keep the answer to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Origin of a page that may use the endpoint.
+/// Returns true if a browser asks for a page whether it may make a request. It sends no credentials
+/// with that.
+///
+/// # Source  The Fetch standard, section "CORS-preflight fetch".
+pub(super) fn is_preflight(head: &Parts) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && !head.headers.contains_key(AUTHORIZATION)
+}
+
+/// Origin of a page that may use the gateway.
 pub(super) struct PageOrigin(HeaderValue);
 
 impl PageOrigin {
     /// Returns the origin of a request that a page of another site made; `None` for every other
     /// request. `origins`: those that are served.
-    pub(super) fn of(head: &Parts, origins: &[String]) -> Option<Self> {
-        let origin = head.headers.get(ORIGIN)?;
+    pub(super) fn of(headers: &HeaderMap, origins: &[String]) -> Option<Self> {
+        let origin = headers.get(ORIGIN)?;
         let text = origin.to_str().ok()?;
         let mut listed = origins.iter();
         let is_listed = listed.any(|one| one.eq_ignore_ascii_case(text.trim()));
         is_listed.then(|| Self(origin.clone()))
     }
 
-    /// Returns the answer to a preflight; `None` for every other request.
-    ///
-    /// # Source  The Fetch standard, section "CORS-preflight fetch".
-    pub(super) fn preflight(&self, head: &Parts) -> Option<Response<ReplyBody>> {
-        let is_one = head.method == Method::OPTIONS
-            && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if !is_one {
-            return None;
-        }
+    /// Returns the answer to a preflight of an endpoint.
+    pub(super) fn preflight(&self, head: &Parts) -> Response<ReplyBody> {
         let mut allowed = ALLOWED.join(", ");
         let lines = head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS);
         let asked = lines.iter().filter_map(|line| line.to_str().ok());
@@ -85,7 +89,17 @@ impl PageOrigin {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
         self.admit(&mut response);
-        Some(response)
+        response
+    }
+
+    /// Lets the page read a response if it is the gateway's own.
+    pub(super) fn admit_own(&self, response: &mut Response<ReplyBody>) {
+        let headers = response.headers();
+        let source = headers.get(SOURCE).map(HeaderValue::as_bytes);
+        let is_own = matches!(source, Some(b"gateway" | b"fallback:fixed"));
+        if is_own && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            self.admit(response);
+        }
     }
 
     /// Lets the page read a response.

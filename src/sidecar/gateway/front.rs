@@ -5,13 +5,13 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use super::caller_auth::WELL_KNOWN;
-use super::cors::PageOrigin;
+use super::cors::{PageOrigin, is_preflight};
 use super::http::body::ReplyBody;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{RouteKind, ThreadContext};
 
 /// Admits a request. `found`: its route, and the length of its name in the path. Returns the page
-/// that made it, if that is to read the response.
+/// that made it, if that is to read the response of an endpoint.
 ///
 /// # Errors  The response to a request that goes no further.
 pub(super) async fn admit(
@@ -22,21 +22,18 @@ pub(super) async fn admit(
     let path = head.uri.path();
     let resource = path.strip_prefix(WELL_KNOWN);
     let is_endpoint = found.is_some_and(|(route, _)| route.is_mcp());
-    let page = if is_endpoint || resource.is_some() {
-        PageOrigin::of(head, &lane.config.load().origins)
-    } else {
-        // What pages may do with an HTTP dependency is the dependency's own matter.
-        None
-    };
-    if let Some(answer) = page.as_ref().and_then(|page| page.preflight(head)) {
-        return Err(answer);
+    let page = PageOrigin::of(&head.headers, &lane.config.load().origins);
+    match &page {
+        Some(page) if is_preflight(head) && (is_endpoint || resource.is_some()) => {
+            return Err(page.preflight(head));
+        }
+        // EDGE-5: what pages may do with an HTTP dependency is the dependency's own matter, so it
+        // answers.
+        Some(_) if is_preflight(head) && found.is_some() => return Ok(None),
+        _ => {}
     }
     if let Some(resource) = resource {
-        let mut answer = metadata(lane, head, resource);
-        if let Some(page) = &page {
-            page.admit(&mut answer);
-        }
-        return Err(answer);
+        return Err(metadata(lane, head, resource));
     }
     let name = found.map(|(_, length)| &path[1..=*length]);
     let check = lane.auth.load().of(name);
@@ -47,15 +44,9 @@ pub(super) async fn admit(
             Some(name) => format!("/{name}"),
             None => String::new(),
         };
-        let admitted = Box::pin(check.admit(name.as_deref(), &resource, head)).await;
-        if let Err(mut refusal) = admitted {
-            if let Some(page) = &page {
-                page.admit(&mut refusal);
-            }
-            return Err(refusal);
-        }
+        Box::pin(check.admit(name.as_deref(), &resource, head)).await?;
     }
-    Ok(page)
+    Ok(page.filter(|_| is_endpoint))
 }
 
 /// Returns the document about a resource (RFC 9728). `resource`: its path.

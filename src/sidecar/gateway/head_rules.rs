@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ALLOW, EXPECT, HeaderName, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{ALLOW, COOKIE, EXPECT, HeaderName, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::connection::FragmentMark;
 use super::headers::{DEADLINE, KEY, PRIORITY, has_own, instance};
@@ -54,6 +54,7 @@ pub(super) fn screen(
         let is_clear = [
             ProblemKind::FOREIGN_HOST,
             ProblemKind::FOREIGN_ORIGIN,
+            ProblemKind::HEAD_TOO_LARGE,
             ProblemKind::LOOP,
         ]
         .contains(&kind);
@@ -91,6 +92,7 @@ fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Ref
         let detail = "the gateway is no tunnel; a path that begins with a name of / is allowed";
         return Err(Refusal::new(ProblemKind::NO_TUNNEL, detail));
     }
+    check_count(head, config)?;
     check_target(head).map_err(bad)?;
     check_coding(head)?;
     let is_loopback = config.bind.ip().to_canonical().is_loopback();
@@ -145,6 +147,23 @@ fn refused_site(refusal: SiteRefusal<'_>, is_loopback: bool) -> Refusal {
             Refusal::new(ProblemKind::FOREIGN_ORIGIN, detail)
         }
     }
+}
+
+/// Checks the number of header lines by HTTP/2: hyper checks those by HTTP/1.1 alone.
+fn check_count(head: &Parts, config: &GatewayConfig) -> Result<(), Refusal> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let most = config.max_headers.get();
+    // A client may send each cookie in a line of its own (RFC 9113, section 8.2.3).
+    let crumbs = head.headers.get_all(COOKIE).iter().count();
+    let lines = head.headers.len() - crumbs.saturating_sub(1);
+    // EDGE-4: the limit holds for every protocol.
+    if u32::try_from(lines).is_ok_and(|lines| lines <= most) {
+        return Ok(());
+    }
+    let detail = format!("the request has more than {most} header lines (gateway.max_headers)");
+    Err(Refusal::new(ProblemKind::HEAD_TOO_LARGE, detail))
 }
 
 /// Checks the form of a request's target (RFC 9112, section 3.2).

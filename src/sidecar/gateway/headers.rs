@@ -27,6 +27,18 @@ pub(super) const KEY: HeaderName = HeaderName::from_static("breakerbox-key");
 /// Set by the caller if a request may be sent twice.
 pub(super) const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Returns the source of an answer that another gateway gave in place of its dependency.
+pub(super) fn source_beyond(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let source = headers.get(SOURCE)?;
+    (source.as_bytes() == b"gateway" || is_of_fallback(headers)).then_some(source)
+}
+
+/// Returns true for an answer of a fallback of another gateway.
+pub(super) fn is_of_fallback(headers: &HeaderMap) -> bool {
+    let source = headers.get(SOURCE).map(HeaderValue::as_bytes);
+    source.is_some_and(|source| source.starts_with(b"fallback"))
+}
+
 /// Headers that belong to one connection (RFC 9110, section 7.6.1).
 static ONE_HOP: [HeaderName; 9] = [
     CONNECTION,

@@ -387,6 +387,8 @@ impl fmt::Debug for HttpRequest {
 pub(crate) enum HttpFailure {
     /// It responded with this status.
     Status(u16),
+    /// It responded that it does not know the method.
+    Declined,
     /// It responded with this status of gRPC.
     Grpc(u8),
     /// No connection could be made.
@@ -401,6 +403,8 @@ pub(crate) enum HttpFailure {
     ClosedOnReuse,
     /// The server has declared that it did not process the request.
     Unprocessed,
+    /// The same, as it ended its connection in an orderly way.
+    Leaving,
     /// The response did not begin, or did not continue, within this limit.
     Late(TimeLimit),
     /// The response is too long to be buffered.
@@ -492,7 +496,7 @@ impl HttpFailure {
     pub(super) fn cause(self) -> &'static str {
         // EDGE-8: each failure says what it was.
         match self {
-            Self::Status(_) => "error status",
+            Self::Status(_) | Self::Declined => "error status",
             Self::Grpc(code) => grpc::words(code),
             Self::Connect(cause) => cause.words(),
             Self::Reset => "connection reset",
@@ -500,6 +504,7 @@ impl HttpFailure {
             Self::UploadCut => "connection reset during the upload",
             Self::ClosedOnReuse => "idle connection closed",
             Self::Unprocessed => "request not processed",
+            Self::Leaving => "connection ended before the request",
             Self::Late(limit) => limit.name(),
             Self::TooLong => "response too long",
             Self::BodyTooLarge => "request body too large",
@@ -518,6 +523,7 @@ impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
+            Self::Declined => "it answered that it does not know the method",
             Self::Grpc(code) => return write!(out, "it answered with {}", grpc::words(*code)),
             Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",
@@ -525,6 +531,7 @@ impl fmt::Display for HttpFailure {
             Self::UploadCut => "the connection broke while the request's body was on its way",
             Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
             Self::Unprocessed => "it did not process the request",
+            Self::Leaving => "it ended its connection before it processed the request",
             Self::Late(limit) => return write!(out, "no response in time ({limit})"),
             Self::TooLong => "its response is too long to be buffered",
             Self::BodyTooLarge => "the request's body is longer than allowed",

@@ -166,6 +166,12 @@ impl ProblemKind {
         StatusCode::EXPECTATION_FAILED,
         "the expectation cannot be met",
     );
+    /// The request has too many header lines.
+    pub(super) const HEAD_TOO_LARGE: Self = Self(
+        "head-too-large",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "the request's head is too long",
+    );
     const BODY_TOO_LARGE: Self = Self(
         "body-too-large",
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -183,7 +189,7 @@ impl ProblemKind {
     fn grpc_code(self) -> u8 {
         match self {
             Self::TIMED_OUT | Self::BODY_TOO_SLOW => 4,
-            Self::RATE_LIMITED | Self::BODY_TOO_LARGE => 8,
+            Self::RATE_LIMITED | Self::BODY_TOO_LARGE | Self::HEAD_TOO_LARGE => 8,
             Self::BAD_REQUEST => 3,
             Self::FOREIGN_HOST | Self::FOREIGN_ORIGIN => 7,
             Self::LOOP => 13,

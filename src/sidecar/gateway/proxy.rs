@@ -24,11 +24,15 @@ use breakerbox_policy::{Class, Symptom};
 
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
-use self::replies::{cut_off, list, not_there, own, signed, trailers_only, whole_body};
+pub(super) use self::replies::refuse_unencrypted;
+use self::replies::{
+    cut_off, list, not_there, own, signed, trailers_only, whole_body, without_content,
+};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
+use super::cors::PageOrigin;
 use super::front;
-use super::head_rules::{refuse_trace, refuse_without_tls, screen};
+use super::head_rules::{refuse_trace, screen};
 use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
@@ -38,9 +42,7 @@ use super::http::grpc;
 use super::http::model_verdict::is_event_stream;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
-use super::http::response_stream::{
-    self, ModelReading, ResponsePiece, ResponseStream, declines_method,
-};
+use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
@@ -67,11 +69,15 @@ pub(super) async fn answer(
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
+    let is_head = request.method() == Method::HEAD;
     let span = lane.tracing.begin(&request, caller.address);
     let access = lane.access.as_ref();
     let mut access =
         access.map(|log| log.begin(&request, |name| lane.routes.load().contains_key(name)));
-    let places = lane.config.load().per_caller.places;
+    let config = lane.config.load();
+    let page = PageOrigin::of(request.headers(), &config.origins);
+    let places = config.per_caller.places;
+    drop(config);
     let (place, (mut response, is_read)) = match caller.enter(places) {
         Ok(place) => (
             place,
@@ -90,6 +96,12 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
+    if let Some(page) = page {
+        page.admit_own(&mut response);
+    }
+    if is_http2 {
+        response = without_content(response, is_head);
+    }
     let span = span.map(|mut span| {
         span.answered(&response);
         span
@@ -104,14 +116,6 @@ pub(super) async fn answer(
         return response;
     }
     response.map(|body| body.placed(place).traced(span).logged(access))
-}
-
-/// Responds to a request without TLS where TLS is spoken.
-pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
-    let mut response = own(refuse_without_tls(), 0);
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(CONNECTION, close);
-    response
 }
 
 /// Returns the response, and true if the whole request was read. Callers of a model get problems in
@@ -453,8 +457,7 @@ impl ProxiedCall<'_> {
         let left = limit().map(|limit| limit.saturating_sub(spent));
         let classify = response_stream::by(&settings.classify);
         let ahead = (left, &self.lane.budget);
-        let answered = (request.method(), answered?);
-        ResponseStream::begin(answered, classify, (span, ahead)).await
+        ResponseStream::begin(answered?, classify, (span, ahead)).await
     }
 
     /// Tells the caches of an answer's head.
@@ -462,8 +465,7 @@ impl ProxiedCall<'_> {
         let settings = self.route.client.settings();
         let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
         let is_failure = matches!(class, Class::Failure | Class::Throttled)
-            && !speaks_of_caller(status.as_u16())
-            && !declines_method(request.method(), status);
+            && !speaks_of_caller(status.as_u16());
         self.route.note(request, (status, headers), is_failure);
     }
 

@@ -464,6 +464,7 @@ fn target(
         name: name.to_owned(),
         problem,
     })?;
+    let address = address.named(name);
     let attempts = gateway.tracing.attempts(name, url);
     let budget = gateway.budget.clone();
     let target = UpstreamTarget::new(address, attempts, gateway.threads, budget);

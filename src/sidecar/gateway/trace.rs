@@ -373,13 +373,14 @@ fn note_error(span: &mut Span, kind: &'static str) {
 
 fn word_of(failure: HttpFailure) -> &'static str {
     match failure {
-        HttpFailure::Status(_) | HttpFailure::Grpc(_) => "status",
+        HttpFailure::Status(_) | HttpFailure::Declined | HttpFailure::Grpc(_) => "status",
         HttpFailure::Connect(_) => "connect",
         HttpFailure::Reset
         | HttpFailure::Answer(_)
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
-        | HttpFailure::Unprocessed => "reset",
+        | HttpFailure::Unprocessed
+        | HttpFailure::Leaving => "reset",
         HttpFailure::Late(_) => "timeout",
         HttpFailure::Content(failure) if failure.is_silence() => "timeout",
         HttpFailure::Content(_) => "no_content",

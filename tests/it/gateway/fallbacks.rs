@@ -225,3 +225,64 @@ async fn when_all_are_down_one_attempt_goes_past_the_breaker() {
     assert_eq!(bed.status().totals.primary, 1);
     bed.end().await;
 }
+
+#[tokio::test]
+async fn fbk_3_an_answer_of_a_fallback_of_a_gateway_beyond_is_told_as_one_and_not_kept() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::of(move |_| {
+        let turn = turn.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match turn {
+                0 => ([("breakerbox-source", "primary")], "real").into_response(),
+                1 => ([("breakerbox-source", "fallback:fixed")], "[]").into_response(),
+                2 => ([("breakerbox-source", "gateway")], "/web/").into_response(),
+                _ => answer(500, "broken"),
+            }
+        }
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "fallback = [{ kind = \"stale_cache\" }]").await;
+    for (source, text) in [
+        ("primary", "real"),
+        ("fallback:fixed", "[]"),
+        ("gateway", "/web/"),
+    ] {
+        let response = bed
+            .get(if source == "gateway" {
+                "/web/b"
+            } else {
+                "/web/a"
+            })
+            .await;
+        assert_eq!(header(&response, "breakerbox-source"), source);
+        assert_eq!(response.text().await.unwrap(), text);
+    }
+    let kept = bed.get("/web/a").await;
+    assert_eq!(header(&kept, "breakerbox-source"), "fallback:stale_cache");
+    assert_eq!(kept.text().await.unwrap(), "real");
+    assert_eq!(bed.get("/web/b").await.status(), 500);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_2_events_are_not_kept() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::of(move |_| {
+        let is_first = turn.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            match is_first {
+                true => {
+                    let media = [("content-type", "text/event-stream")];
+                    (media, "id: 1\ndata: job 1 done\n\n").into_response()
+                }
+                false => answer(500, "broken"),
+            }
+        }
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "fallback = [{ kind = \"stale_cache\" }]").await;
+    let response = bed.get("/web/events").await;
+    assert!(response.text().await.unwrap().contains("job 1 done"));
+    assert_eq!(bed.get("/web/events").await.status(), 500);
+    bed.end().await;
+}

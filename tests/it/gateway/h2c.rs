@@ -265,3 +265,29 @@ fn edge_5_the_version_of_http_is_for_kind_http() {
         );
     }
 }
+
+#[tokio::test]
+async fn edge_3_a_head_by_http2_may_be_as_long_as_by_http1() {
+    let upstream = Upstream::raw(|stream, _| async move {
+        let service = hyper::service::service_fn(async |request: http::Request<Incoming>| {
+            let length = request.uri().path()[1..].parse().unwrap();
+            let response = http::Response::builder().header("x-long", "x".repeat(length));
+            Ok::<_, std::convert::Infallible>(response.body(Full::new(Bytes::new())).unwrap())
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // It ends with its caller.
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "http_version = \"2\"\n").await;
+    for length in [17_000, 60_000] {
+        let response = bed.get(&format!("/web/{length}")).await;
+        assert_eq!(header(&response, "x-long").len(), length);
+    }
+    let refused = problem(bed.get("/web/70000").await, 502, "upstream-failed").await;
+    assert_eq!(
+        refused["cause"],
+        "response head too long or not valid HTTP/2"
+    );
+    bed.end().await;
+}

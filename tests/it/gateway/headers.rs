@@ -159,3 +159,19 @@ async fn two_lengths_smuggle_nothing() {
     assert_eq!(upstream.hits(), 1);
     bed.end().await;
 }
+
+#[tokio::test]
+async fn edge_3_a_redirect_to_the_dependencys_own_address_leads_through_the_gateway() {
+    let upstream = Upstream::of(|request: Request| async move {
+        let host = request.headers()["host"].to_str().unwrap();
+        let own = format!("http://{host}/base/items/");
+        let links = [("location", own.clone()), ("content-location", own)];
+        (axum::http::StatusCode::CREATED, links)
+    })
+    .await;
+    let bed = Bed::new(&format!("{}/base", upstream.url()), "").await;
+    let response = bed.get("/web/items").await;
+    assert_eq!(header(&response, "location"), "/web/items/");
+    assert_eq!(header(&response, "content-location"), "/web/items/");
+    bed.end().await;
+}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::wire_h2::{Fields, block, frame, status};
 use super::*;
 
 #[tokio::test]
@@ -186,5 +187,99 @@ async fn edge_3_the_rest_of_a_request_is_read_after_an_early_answer() {
     }
     drop(sender);
     connection.await.unwrap().unwrap();
+    bed.end().await;
+}
+
+/// Sends one request without a body as frames. Returns the status of its answer and the length of its
+/// content.
+async fn ask(caller: &mut TcpStream, fields: Fields) -> (u16, usize) {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, 5, 1, &block(fields)));
+    caller.write_all(&bytes).await.unwrap();
+    let (mut answered, mut length) = (0, 0);
+    loop {
+        let mut head = [0; 9];
+        caller.read_exact(&mut head).await.unwrap();
+        let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(size).unwrap()];
+        caller.read_exact(&mut payload).await.unwrap();
+        match head[3] {
+            0 => length += payload.len(),
+            1 => answered = status(&payload),
+            _ => continue,
+        }
+        if head[4] & 1 == 1 {
+            return (answered, length);
+        }
+    }
+}
+
+macro_rules! head_of {
+    ($path:literal) => {
+        &[
+            (":method", "HEAD"),
+            (":scheme", "http"),
+            (":path", $path),
+            (":authority", "localhost"),
+        ]
+    };
+}
+
+#[tokio::test]
+async fn edge_3_an_answer_to_head_has_no_content_whose_ever_it_is() {
+    let text = "fallback = [{ kind = \"fixed\", body = \"hello\", on = [\"failed\"] }]";
+    let bed = Bed::new("http://127.0.0.1:1", text).await;
+    for (fields, status) in [
+        (head_of!("/web/a"), 200),
+        (head_of!("/nobody/a"), 404),
+        (head_of!("/web/../a"), 400),
+        (head_of!("/"), 200),
+        (head_of!("/.breakerbox/web/ready"), 200),
+    ] {
+        let mut caller = bed.connect().await;
+        let answered = tokio::time::timeout(PATIENCE, ask(&mut caller, fields)).await;
+        assert_eq!(answered.unwrap(), (status, 0), "{fields:?}");
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn sup_7_an_idle_connection_by_http2_holds_up_no_stop() {
+    let upstream = Upstream::of(async |_| "ok").await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let mut caller = bed.connect().await;
+    let answered = ask(&mut caller, head_of!("/web/a")).await;
+    assert_eq!(answered, (200, 0));
+    // The caller does not read: no answer comes to the question whether it has seen the end.
+    let stopped = tokio::time::timeout(PATIENCE, bed.end()).await;
+    assert!(stopped.is_ok(), "less than gateway.shutdown");
+    let mut rest = Vec::new();
+    caller.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.windows(4).any(|part| part == [0, 0, 8, 7]), "GOAWAY");
+}
+
+#[tokio::test]
+async fn edge_4_header_lines_are_limited_in_number_by_http2_too() {
+    let upstream = Upstream::of(async |_| "ok").await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    // Each cookie of a browser may have a line of its own.
+    for (name, lines, status) in [("x", 99, 200), ("x", 101, 431), ("cookie", 200, 200)] {
+        let mut request = http::Request::get(bed.url("/web/a"));
+        for number in 0..lines {
+            let name = match name {
+                "x" => format!("x-{number}"),
+                name => name.to_owned(),
+            };
+            request = request.header(name, "a=b");
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{lines} lines {name}");
+    }
     bed.end().await;
 }

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::h2c::serve_http2;
+use super::wire_h2::frame;
 use super::*;
 
 /// Pieces of a long answer: more than the system's buffers of its caller take.
@@ -33,6 +34,102 @@ async fn serve_long(stream: TcpStream, sent: Arc<AtomicUsize>) {
     let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     // It ends with its caller.
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Makes calls one after the other, by one connection, so that one thread makes all of them. Returns
+/// the statuses.
+async fn ask(bed: &Bed, methods: &[&str]) -> Vec<u16> {
+    let io = TokioIo::new(bed.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut statuses = Vec::new();
+    for method in methods {
+        let request = http::Request::builder().uri("/web/a").header("host", "a");
+        let body = if *method == "POST" { "a body" } else { "" };
+        let request = request.method(*method).body(Full::new(Bytes::from(body)));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        statuses.push(response.status().as_u16());
+        response.into_body().collect().await.unwrap();
+    }
+    statuses
+}
+
+/// Serves this many requests of a connection by HTTP/2, and ends it as the next one comes: with GOAWAY,
+/// as servers do that count the requests of a connection, or without a word.
+async fn serve_some(mut stream: TcpStream, served: u32, goes_away: bool) -> std::io::Result<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    stream.write_all(&frame(4, 0, 0, &[])).await?;
+    let mut requests = 0;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(size).unwrap()];
+        stream.read_exact(&mut payload).await?;
+        let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        match head[3] {
+            4 if head[4] == 0 => stream.write_all(&frame(4, 1, 0, &[])).await?,
+            1 if requests < served => {
+                requests += 1;
+                stream.write_all(&frame(1, 5, number, &[0x88])).await?;
+            }
+            1 => break,
+            _ => {}
+        }
+    }
+    if goes_away {
+        let last = (2 * served).saturating_sub(1).to_be_bytes();
+        let payload = [last, [0; 4]].concat();
+        stream.write_all(&frame(7, 0, 0, &payload)).await?;
+    }
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// A gateway before such a server.
+async fn ending(served: u32, goes_away: bool) -> (Upstream, Bed) {
+    let upstream = Upstream::raw(move |stream, _| async move {
+        // It ends with its caller.
+        let _ = serve_some(stream, served, goes_away).await;
+    })
+    .await;
+    let text = "http_version = \"2\"\nbreaker = { failure_threshold = 100 }\n\
+                retry = { max_attempts = 1 }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    (upstream, bed)
+}
+
+#[tokio::test]
+async fn call_2_a_request_that_an_orderly_server_has_left_goes_out_once_more() {
+    let (upstream, bed) = ending(2, true).await;
+    let statuses = ask(&bed, &["GET", "POST", "POST", "POST", "GET", "GET"]).await;
+    assert_eq!(statuses, [200; 6]);
+    assert_eq!(upstream.hits(), 3);
+    let status = bed.status();
+    assert_eq!((status.window.failures, status.totals.attempts), (0, 6));
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_1_an_idle_connection_by_http2_that_closes_on_reuse_is_no_failure() {
+    let (upstream, bed) = ending(1, false).await;
+    // A POST may have been executed, and is not sent again.
+    let statuses = ask(&bed, &["GET", "GET", "GET", "POST", "GET"]).await;
+    assert_eq!(statuses, [200, 200, 200, 502, 200]);
+    assert_eq!(upstream.hits(), 4);
+    assert_eq!(bed.status().window.failures, 0);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_1_a_server_that_leaves_every_connection_fails() {
+    let (upstream, bed) = ending(0, true).await;
+    assert_eq!(ask(&bed, &["GET", "POST"]).await, [502; 2]);
+    assert_eq!(upstream.hits(), 4);
+    assert_eq!(bed.status().window.failures, 2);
+    bed.end().await;
 }
 
 #[tokio::test]
@@ -92,19 +189,7 @@ async fn edge_1_a_connection_that_has_fallen_silent_is_given_up() {
     let text = "http_version = \"2\"\ntimeout = { first_byte = \"100ms\" }\n\
                 breaker = { failure_threshold = 100 }\n";
     let bed = Bed::new(&upstream.url(), text).await;
-    let io = TokioIo::new(bed.connect().await);
-    // One connection, so that one thread makes all calls.
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    tokio::spawn(connection);
-    let mut statuses = Vec::new();
-    for _ in 0..4 {
-        let request = http::Request::get("/web/a").header("host", "a");
-        let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        statuses.push(response.status().as_u16());
-        use http_body_util::BodyExt as _;
-        response.into_body().collect().await.unwrap();
-    }
+    let statuses = ask(&bed, &["GET"; 4]).await;
     assert_eq!(statuses, [504, 504, 200, 200]);
     assert_eq!(upstream.hits(), 2);
     bed.end().await;

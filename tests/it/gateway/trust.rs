@@ -350,7 +350,8 @@ async fn edge_5_e7e_a_dependency_that_is_the_gateway_ends_at_once() {
     put.await.unwrap();
     let response = bed.get("/me/x").await;
     assert_eq!(response.status(), 508);
-    assert_eq!(header(&response, "breakerbox-source"), "primary");
+    // FBK-3: the answer is the gateway's own, and no service's.
+    assert_eq!(header(&response, "breakerbox-source"), "gateway");
     assert_eq!(bed.runtime.status("me").unwrap().totals.submitted, 1);
     bed.end().await;
 }

@@ -15,7 +15,7 @@ enum StreamEnd {
 
 use StreamEnd::{Error, Malformed, Status};
 
-type Fields = &'static [(&'static str, &'static str)];
+pub(super) type Fields = &'static [(&'static str, &'static str)];
 
 /// Name, header fields, body (`None`: the stream ends with its head), trailers, and the end.
 type StreamCase = (
@@ -464,7 +464,7 @@ const CASES: &[StreamCase] = &[
     ),
 ];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -474,7 +474,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Literal fields that are not indexed (RFC 7541, section 6.2.2), of less than 127 bytes.
-fn block(fields: Fields) -> Vec<u8> {
+pub(super) fn block(fields: Fields) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -487,7 +487,7 @@ fn block(fields: Fields) -> Vec<u8> {
 }
 
 /// Reads the status, which is the first field of an answer.
-fn status(block: &[u8]) -> u16 {
+pub(super) fn status(block: &[u8]) -> u16 {
     let known = [200, 204, 206, 304, 400, 404, 500];
     match block {
         [index @ 0x88..=0x8e, ..] => known[usize::from(index - 0x88)],

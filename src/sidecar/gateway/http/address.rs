@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use breakerbox_policy::TimeoutSettings;
+use http::header::{CONTENT_LOCATION, LOCATION};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -36,6 +37,8 @@ pub(crate) struct UpstreamAddress {
     connect: AtomicU64,
     /// Time for which an idle connection is kept, in nanoseconds.
     keep: AtomicU64,
+    /// Path of the gateway that leads here, without a slash at its end; empty without a gateway.
+    own_path: String,
     /// Changes to the headers of its requests.
     pub(crate) outbound: ArcSwap<OutboundHeaders>,
 }
@@ -149,8 +152,48 @@ impl UpstreamAddress {
             is_http2: upstream.http_version == HttpVersion::Http2,
             connect: AtomicU64::new(0),
             keep: AtomicU64::new(0),
+            own_path: String::new(),
             outbound: ArcSwap::default(),
         })
+    }
+
+    /// Adds the name by which the gateway's callers reach it.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.own_path = format!("/{name}");
+        self
+    }
+
+    /// Makes links in the head of a response that lead to the dependency's own address lead through
+    /// the gateway. A caller that followed them would pass its breaker unseen.
+    ///
+    /// # Source  nginx, `proxy_redirect default`.
+    pub(super) fn lead_back(&self, headers: &mut HeaderMap) {
+        for name in [LOCATION, CONTENT_LOCATION] {
+            let link = headers.get_mut(name).filter(|_| !self.own_path.is_empty());
+            let Some(link) = link else { continue };
+            if let Some(Ok(own)) = self.led_back(link).map(HeaderValue::try_from) {
+                *link = own;
+            }
+        }
+    }
+
+    /// Returns a link that begins with the dependency's own url as one that begins with the gateway's
+    /// path; `None` for every other link.
+    fn led_back(&self, link: &HeaderValue) -> Option<String> {
+        let (scheme, rest) = link.to_str().ok()?.trim().split_once("://")?;
+        let (server, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let server: Authority = server.parse().ok()?;
+        let ports = |one: &Authority| one.port_u16().unwrap_or(default_port(&self.scheme));
+        let is_own = scheme.eq_ignore_ascii_case(self.scheme.as_str())
+            && !server.as_str().contains('@')
+            && server.host().eq_ignore_ascii_case(self.authority.host())
+            && ports(&server) == ports(&self.authority);
+        let rest = path.strip_prefix(self.prefix.as_str()).filter(|_| is_own)?;
+        match rest.bytes().next() {
+            Some(b'/') => Some(format!("{}{rest}", self.own_path)),
+            None | Some(b'?' | b'#') => Some(format!("{}/{rest}", self.own_path)),
+            Some(_) => None,
+        }
     }
 
     /// Applies the limits for connections.
@@ -203,10 +246,13 @@ impl UpstreamAddress {
     }
 }
 
+fn default_port(scheme: &Scheme) -> u16 {
+    if *scheme == Scheme::HTTPS { 443 } else { 80 }
+}
+
 /// Returns the server's URI. The port is written out, for a proxy.
 fn with_port(scheme: &Scheme, server: &Authority) -> Result<Uri, String> {
-    let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-    let port = server.port_u16().unwrap_or(default);
+    let port = server.port_u16().unwrap_or(default_port(scheme));
     let uri = Uri::builder()
         .scheme(scheme.clone())
         .authority(format!("{}:{port}", server.host()))
@@ -233,4 +279,42 @@ fn tls_of(
     };
     let name = own.and_then(|own| own.server_name.as_deref());
     TlsClient::new(config, name.unwrap_or(host), protocols)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn led(url: &str, link: &'static str) -> Option<String> {
+        let address = UpstreamAddress::new(url, None, &UpstreamConfig::default()).unwrap();
+        address
+            .named("web")
+            .led_back(&HeaderValue::from_static(link))
+    }
+
+    #[test]
+    fn edge_3_links_to_the_own_url_lead_through_the_gateway() {
+        for (url, link, led_back) in [
+            ("http://a:9001", "http://a:9001/items/", Some("/web/items/")),
+            (
+                "http://a:9001/v1",
+                "http://a:9001/v1/b?c#d",
+                Some("/web/b?c#d"),
+            ),
+            ("http://a", "HTTP://A:80", Some("/web/")),
+            ("http://a", "http://a?b", Some("/web/?b")),
+            ("https://a", "https://a:443/b", Some("/web/b")),
+            // Another server, another scheme, another part of it, no server at all.
+            ("http://a", "http://a:81/b", None),
+            ("http://a", "http://a.example/b", None),
+            ("http://a", "http://me@a/b", None),
+            ("http://a", "https://a/b", None),
+            ("http://a/v1", "http://a/v12", None),
+            ("http://a/v1", "http://a/b", None),
+            ("http://a", "/b", None),
+            ("http://a", "b", None),
+        ] {
+            assert_eq!(led(url, link).as_deref(), led_back, "{url} {link}");
+        }
+    }
 }

@@ -3,6 +3,21 @@
 use std::error::Error;
 use std::io;
 
+use http::{Method, StatusCode};
+
+/// A mark of answers that say only that the server does not know the request's method.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeclinedMethod;
+
+impl DeclinedMethod {
+    /// Returns the mark of an answer that has this status. A server has to know GET and HEAD (RFC 9110,
+    /// section 9.1), and POST is what services are called by.
+    pub(super) fn of(method: &Method, status: StatusCode) -> Option<Self> {
+        let is_known = matches!(*method, Method::GET | Method::HEAD | Method::POST);
+        (status == StatusCode::NOT_IMPLEMENTED && !is_known).then_some(Self)
+    }
+}
+
 /// The fault of an answer that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerFault {
@@ -22,6 +37,8 @@ pub(crate) enum AnswerFault {
     BadHead,
     /// The head has too many lines, or is too long.
     LongHead,
+    /// The head by HTTP/2 is too long, or not valid.
+    Http2Head,
     /// The lengths in the head are not one number.
     Lengths,
     /// The transfer coding is not known.
@@ -120,6 +137,7 @@ impl AnswerFault {
             Self::NotHttp => "not HTTP",
             Self::BadHead => "response head not valid HTTP",
             Self::LongHead => "response head with too many lines or too long",
+            Self::Http2Head => "response head too long or not valid HTTP/2",
             Self::Lengths => "response with a content-length that is not one number",
             Self::Coding => "response in an unknown transfer coding",
             Self::BodyCut => "response body cut off",

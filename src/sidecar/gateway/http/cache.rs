@@ -21,8 +21,9 @@ use super::cache_key::{CacheKeys, KeyHeaders, varies_by};
 use super::dependency::HttpDependency;
 use super::directives::{CacheDirectives, age_on_arrival, initial_age, may_serve};
 use super::error::HttpError;
+use super::model_verdict::is_event_stream;
 use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
-use crate::sidecar::gateway::headers::names_fields;
+use crate::sidecar::gateway::headers::{is_of_fallback, names_fields, source_beyond};
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
     AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
@@ -151,6 +152,10 @@ impl HttpCache {
         if status != StatusCode::OK || is_cut || !is_varied || !Self::may_hold(request) {
             return false;
         }
+        // FBK-3: no good answer of the dependency; EDGE-2: events have happened once.
+        if source_beyond(headers).is_some() || is_event_stream(headers) {
+            return false;
+        }
         let said = CacheDirectives::of_response(headers);
         let is_personal = is_personal(headers);
         // EDGE-2: RFC 9111, section 3.5, keeps responses to requests with `Authorization` from all
@@ -190,7 +195,8 @@ impl HttpCache {
         }
         // EDGE-2: an answer that the dependency has taken back, such as one to a caller with
         // revoked credentials, does not come again in the next outage.
-        let is_final = !is_failure && !status.is_server_error() && !is_passing(status);
+        let is_failure = is_failure || status.is_server_error() || is_of_fallback(headers);
+        let is_final = !is_failure && !is_passing(status);
         if is_final && Self::may_hold(request) && !self.may_keep(request, status, headers) {
             self.forget(request);
         }

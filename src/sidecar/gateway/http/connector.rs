@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::address::{ServerEndpoint, TlsClient, UpstreamAddress, UpstreamProxy};
 use super::connect_failure::{LookupError, ProxyError};
 use super::proxy_tunnel::open_tunnel;
-use super::socket::UpstreamSocket;
+use super::socket::{SocketHistory, UpstreamSocket};
 use crate::sidecar::gateway::socket_stream::{HTTP1, SocketStream};
 
 /// Makes connections: name lookup, TCP, proxy and TLS within one limit.
@@ -54,6 +55,7 @@ impl UpstreamConnector {
     /// Makes a connection.
     pub(super) async fn connect(self) -> io::Result<UpstreamStream> {
         let limit = self.address.connect();
+        let began = Instant::now();
         let connecting = self.open(limit);
         let stream = match limit {
             None => connecting.await,
@@ -61,7 +63,9 @@ impl UpstreamConnector {
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         };
-        Ok(TokioIo::new(UpstreamSocket::new(stream?, Arc::default())))
+        let stream = stream?;
+        let history = Arc::new(SocketHistory::new(began.elapsed()));
+        Ok(TokioIo::new(UpstreamSocket::new(stream, history)))
     }
 
     async fn open(&self, limit: Option<Duration>) -> io::Result<SocketStream> {

@@ -53,6 +53,12 @@ pub(crate) struct ErrorResponse {
     pub(crate) body: ErrorBody,
 }
 
+/// Returns the verdict on an answer that declines the method.
+pub(super) fn declined() -> Verdict {
+    // EDGE-1: a caller chooses the method.
+    Verdict::from(Class::Rejected).executed(Executed::No)
+}
+
 impl From<HttpFailure> for HttpError {
     fn from(failure: HttpFailure) -> Self {
         Self {
@@ -91,9 +97,11 @@ impl HttpError {
                     verdict
                 }
             }
+            HttpFailure::Declined => declined(),
             HttpFailure::Grpc(code) => grpc::verdict(code),
-            // EDGE-1: our own lack of descriptors is no fault of the dependency.
-            HttpFailure::Connect(ConnectFailure::NoResources) => {
+            // EDGE-1: our own lack of descriptors is no fault of the dependency, nor is the end of a
+            // connection that it has announced.
+            HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::Leaving => {
                 Verdict::from(Class::Cancelled).executed(Executed::No)
             }
             HttpFailure::Connect(_) => Verdict::from(Symptom::Connect),
@@ -121,7 +129,7 @@ impl HttpError {
         };
         let verdict = match self.failure {
             // The status is told by itself.
-            HttpFailure::Status(_) | HttpFailure::Grpc(_) => verdict,
+            HttpFailure::Status(_) | HttpFailure::Declined | HttpFailure::Grpc(_) => verdict,
             failure => verdict.cause(failure.cause()),
         };
         match self.retry_after {

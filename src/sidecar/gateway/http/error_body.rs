@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer_fault::DeclinedMethod;
 use super::content_coding;
 use super::pool::PooledBody;
 use crate::buffer_budget::{BufferBudget, BufferShare};
@@ -239,7 +240,32 @@ impl OpenAnswer for ErrorBody {
     }
 }
 
-/// Returns the failure of a response with this status.
+/// Returns the failure of a response with this head.
 pub(super) fn failure_of(head: &Parts) -> HttpFailure {
-    HttpFailure::Status(head.status.as_u16())
+    match head.extensions.get::<DeclinedMethod>() {
+        Some(_) => HttpFailure::Declined,
+        None => HttpFailure::Status(head.status.as_u16()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+
+    use super::*;
+    use crate::sidecar::gateway::http::error::{HttpError, declined};
+
+    #[test]
+    fn edge_1_a_declined_method_is_rejected_for_workers_too() {
+        for (method, is_declined) in [("PROPFIND", true), ("POST", false)] {
+            let mut response = http::Response::new(());
+            *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            if let Some(mark) = DeclinedMethod::of(&method, response.status()) {
+                response.extensions_mut().insert(mark);
+            }
+            let error = HttpError::from(failure_of(&response.into_parts().0));
+            assert_eq!(error.verdict() == declined(), is_declined, "{method}");
+        }
+    }
 }

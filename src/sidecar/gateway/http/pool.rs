@@ -56,9 +56,6 @@ struct IdleConnections {
 pub(super) const MAX_HEADERS: usize = 256;
 /// Most of a response that is read ahead of its caller, and the longest head.
 pub(super) const MAX_READ_AHEAD: usize = 64 * 1024;
-/// Time within which the end of an idle connection meets a request on its way to it.
-const REUSE: Duration = Duration::from_millis(250);
-
 /// Time between two searches for connections that were idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -66,6 +63,7 @@ fn is_good((connection, since): &(OpenConnection, Instant)) -> bool {
     since.elapsed() < connection.keep
         && !connection.sender.is_closed()
         && !connection.history.write_failed()
+        && !connection.history.is_old()
 }
 
 impl IdlePool {
@@ -134,7 +132,7 @@ impl ConnectionPool {
                 message = unsent;
                 continue;
             }
-            if !closed_on_reuse(&connection.history, began) {
+            if !connection.history.closed_on_reuse(began) {
                 return Err(failed(&connection.history, has_body, error.error()));
             }
             // EDGE-1: the server closed an idle connection at this moment, which is no failure.
@@ -188,12 +186,6 @@ impl ConnectionPool {
             arriving
         })
     }
-}
-
-/// Returns true if the server has closed an idle connection at the moment of its reuse. A server that
-/// has worked on the request before is the failure of the dependency.
-pub(super) fn closed_on_reuse(history: &SocketHistory, began: Instant) -> bool {
-    history.closed_on_reuse() && began.elapsed() <= REUSE
 }
 
 /// Returns the failure of a request that got no answer.

@@ -16,14 +16,15 @@ use http::response::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
-use breakerbox_policy::{Class, ClassifySettings, Executed, Symptom};
+use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
 pub(crate) use content::ModelReading;
 
 use content::ModelBody;
 
+use super::answer_fault::DeclinedMethod;
 use super::dependency::of_status;
-use super::error::{ErrorResponse, HttpError};
+use super::error::{ErrorResponse, HttpError, declined};
 use super::error_body::{ErrorBody, failure_of};
 use super::grpc::GrpcAnswer;
 use super::pool::PooledBody;
@@ -62,13 +63,13 @@ pub(crate) enum ResponsePiece {
 }
 
 impl ResponseStream {
-    /// Accepts a response to a request of this method once its head has arrived. `ahead`: the time that
+    /// Accepts a response once its head has arrived. `ahead`: the time that
     /// the attempt has left, and the budget for the part that is read ahead.
     ///
     /// # Errors  The settings class the response as one that may be retried or answered by a
     /// fallback.
     pub(crate) async fn begin(
-        (method, mut answered): (&Method, Response<PooledBody>),
+        mut answered: Response<PooledBody>,
         classify: impl FnOnce(Symptom) -> Class,
         (span, ahead): (Option<AttemptSpan>, (Option<Duration>, &BufferBudget)),
     ) -> Result<Self, HttpError> {
@@ -84,7 +85,7 @@ impl ResponseStream {
             Some(grpc) => grpc.symptom(),
             None => (status.as_u16() >= 400).then_some(Symptom::Status(status.as_u16())),
         };
-        let declines_method = declines_method(method, status);
+        let declines_method = head.extensions.get::<DeclinedMethod>().is_some();
         let failed = match symptom.filter(|_| !declines_method).map(classify) {
             Some(Class::Failure | Class::Throttled | Class::Misconfigured) => true,
             None | Some(Class::Success | Class::Rejected | Class::Cancelled) => false,
@@ -190,7 +191,7 @@ impl ResponseStream {
         }
         match &self.grpc {
             Some(grpc) => grpc.verdict(),
-            None if self.declines_method => Verdict::from(Class::Rejected).executed(Executed::No),
+            None if self.declines_method => declined(),
             None => of_status(self.status, self.retry_after),
         }
     }
@@ -267,14 +268,6 @@ impl Stream for ResponseStream {
             )
         })
     }
-}
-
-/// Returns true for an answer that says only that the server does not know the request's method. It has
-/// to know GET and HEAD (RFC 9110, section 9.1), and POST is what services are called by.
-pub(crate) fn declines_method(method: &Method, status: StatusCode) -> bool {
-    // EDGE-1: a caller chooses the method.
-    status == StatusCode::NOT_IMPLEMENTED
-        && !matches!(*method, Method::GET | Method::HEAD | Method::POST)
 }
 
 /// Returns true if a response has no content, also if its head names a length.

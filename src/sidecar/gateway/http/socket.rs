@@ -5,21 +5,34 @@
 //! the sending, and the reader finds out whether there is an answer.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::time::Instant;
 
 use super::answer_fault::FirstBytes;
 use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
 /// Number of bytes that one read brings while the head of a response is missing.
 const MAX_HEAD_READ: usize = 16 * 1024;
+/// Least and most time within which the end of an idle connection meets a request on its way to it.
+const REUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+
+/// Greatest age of a connection that is kept.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Events of a connection, shared with the code that sends the requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SocketHistory {
+    /// The moment at which it was made.
+    made: Instant,
+    /// Time within which its end meets a request on its way to it.
+    reuse: Duration,
+    /// By HTTP/2: when the peer has last sent something, in nanoseconds since it was made.
+    heard: AtomicU64,
     /// True if the peer accepts no more bytes.
     write_failed: AtomicBool,
     /// The protocol of the first bytes of the peer.
@@ -35,6 +48,29 @@ pub(crate) struct SocketHistory {
 }
 
 impl SocketHistory {
+    /// Begins the history of a connection. `connecting`: the time that making it took.
+    pub(super) fn new(connecting: Duration) -> Self {
+        let (least, most) = REUSE;
+        Self {
+            made: Instant::now(),
+            // A connection takes a round trip at least, and so does the news of its end.
+            reuse: (2 * connecting).clamp(least, most),
+            heard: AtomicU64::default(),
+            write_failed: AtomicBool::default(),
+            first: OnceLock::default(),
+            has_answered: AtomicBool::default(),
+            has_answered_last: AtomicBool::default(),
+            awaits_head: AtomicBool::default(),
+            given_up: AtomicU32::default(),
+        }
+    }
+
+    /// Returns true if the connection is kept no more. A name that has moved to another server is looked
+    /// up with the next connection, however steady the traffic is.
+    pub(super) fn is_old(&self) -> bool {
+        self.made.elapsed() >= MAX_AGE
+    }
+
     /// Returns true if the peer has stopped to accept bytes.
     pub(crate) fn write_failed(&self) -> bool {
         self.write_failed.load(Ordering::Acquire)
@@ -64,10 +100,19 @@ impl SocketHistory {
         self.awaits_head.store(false, Ordering::Release);
     }
 
-    /// Returns true if the connection had served earlier requests, and has brought nothing for the
-    /// last one.
-    pub(crate) fn closed_on_reuse(&self) -> bool {
-        self.has_answered.load(Ordering::Acquire) && !self.has_answered_last.load(Ordering::Acquire)
+    /// Returns true if the server has closed an idle connection at the moment of its reuse. A server
+    /// that has worked on the request before is the failure of the dependency. `began`: the moment at
+    /// which the attempt began.
+    pub(super) fn closed_on_reuse(&self, began: Instant) -> bool {
+        let is_idle = if self.first_bytes() == FirstBytes::Http2 {
+            // Other streams write too, so the last write says nothing of this request.
+            let heard = Duration::from_nanos(self.heard.load(Ordering::Acquire));
+            self.made + heard < began
+        } else {
+            self.has_answered.load(Ordering::Acquire)
+                && !self.has_answered_last.load(Ordering::Acquire)
+        };
+        is_idle && began.elapsed() <= self.reuse
     }
 }
 
@@ -78,6 +123,10 @@ impl SocketObserver for Arc<SocketHistory> {
     fn received(&self, bytes: &[u8]) {
         if !self.has_answered.load(Ordering::Acquire) {
             let _ = self.first.set(FirstBytes::of(bytes));
+        }
+        if self.first_bytes() == FirstBytes::Http2 {
+            let heard = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.heard.store(heard, Ordering::Release);
         }
         self.has_answered.store(true, Ordering::Release);
         self.has_answered_last.store(true, Ordering::Release);
@@ -132,5 +181,55 @@ impl Connection for UpstreamSocket {
         } else {
             connected
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// A connection by HTTP/2 that took so long to make, and on which an answer has come.
+    fn idle(connecting: Duration) -> Arc<SocketHistory> {
+        let history = Arc::new(SocketHistory::new(connecting));
+        history.received(&[0, 0, 0, 4, 0]);
+        history
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_1_the_news_of_an_end_may_take_two_round_trips() {
+        for (connecting, within) in [(1, 250), (200, 400), (5000, 1000)] {
+            let history = idle(Duration::from_millis(connecting));
+            advance(Duration::from_secs(2)).await;
+            let began = Instant::now();
+            advance(Duration::from_millis(within)).await;
+            assert!(history.closed_on_reuse(began), "{connecting} ms");
+            advance(Duration::from_millis(1)).await;
+            assert!(!history.closed_on_reuse(began), "{connecting} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_1_a_connection_that_has_brought_something_since_was_not_idle() {
+        let history = idle(Duration::ZERO);
+        advance(Duration::from_secs(2)).await;
+        let began = Instant::now();
+        advance(Duration::from_millis(1)).await;
+        assert!(history.closed_on_reuse(began));
+        history.received(&[0; 9]);
+        assert!(!history.closed_on_reuse(began));
+        // On a new one nothing has come before.
+        let new = SocketHistory::new(Duration::ZERO);
+        assert!(!new.closed_on_reuse(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_for_a_minute_at_most() {
+        let history = idle(Duration::ZERO);
+        advance(MAX_AGE - Duration::from_millis(1)).await;
+        assert!(!history.is_old());
+        advance(Duration::from_millis(1)).await;
+        assert!(history.is_old());
     }
 }

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::address::UpstreamAddress;
-use super::answer_fault::{AnswerFault, FirstBytes, find};
+use super::answer_fault::{AnswerFault, DeclinedMethod, FirstBytes, find};
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::error::HttpError;
@@ -69,6 +69,7 @@ impl UpstreamClient {
                     .http1_allow_obsolete_multiline_headers_in_responses(true)
                     .http1_max_headers(MAX_HEADERS)
                     .http1_max_buf_size(MAX_READ_AHEAD)
+                    .http2_max_header_list_size(u32::try_from(MAX_READ_AHEAD).unwrap_or(u32::MAX))
                     // EDGE-4: callers that do not read hold back their own streams, and no other.
                     .http2_initial_stream_window_size(STREAM_WINDOW)
                     .http2_initial_connection_window_size(CONNECTION_WINDOW)
@@ -91,11 +92,8 @@ impl UpstreamClient {
             Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let message = self.message(request, body, left)?;
-        // Only what may be repeated, and still is ours to send.
-        let again = || {
-            let body = request.kept_upload().filter(|_| request.may_be_resent())?;
-            self.message(request, body, left).ok()
-        };
+        // Only what still is ours to send.
+        let again = || self.message(request, request.kept_upload()?, left).ok();
         let sent = match &self.transport {
             _ if request.asks_upgrade() => {
                 let connector = UpstreamConnector::new(Arc::clone(&self.address));
@@ -104,13 +102,18 @@ impl UpstreamClient {
                 Box::pin(sending).await
             }
             UpstreamTransport::Plain(pool) => {
-                let sent = pool.request(message, began, again).await;
+                let again_if_safe = || again().filter(|_| request.may_be_resent());
+                let sent = pool.request(message, began, again_if_safe).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
             UpstreamTransport::Negotiated(pool) => match negotiated(pool, message, began).await {
-                Err(HttpFailure::ClosedOnReuse) => match again() {
-                    Some(message) => negotiated(pool, message, began).await,
-                    None => Err(HttpFailure::ClosedOnReuse),
+                Err(failure) if may_go_out_again(failure, request) => match again() {
+                    Some(message) => match negotiated(pool, message, began).await {
+                        // EDGE-1: a server that leaves the next connection too serves none.
+                        Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
+                        sent => sent,
+                    },
+                    None => Err(failure),
                 },
                 sent => sent,
             },
@@ -118,6 +121,10 @@ impl UpstreamClient {
         let sent = sent.and_then(framed_once).map(|mut response| {
             let version = response.version();
             append_via(response.headers_mut(), version);
+            self.address.lead_back(response.headers_mut());
+            if let Some(declined) = DeclinedMethod::of(request.method(), response.status()) {
+                response.extensions_mut().insert(declined);
+            }
             if let Some(grpc) = GrpcRequest::of(request.headers()) {
                 response.extensions_mut().insert(grpc);
             }
@@ -226,37 +233,54 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
     Ok(response)
 }
 
+/// Returns true if a request goes out once more, uncounted: the server had closed the connection, or
+/// had declared that it did not process it.
+fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
+    match failure {
+        HttpFailure::ClosedOnReuse => request.may_be_resent(),
+        // CALL-2: the protocol promises that nothing was done, so the method does not matter.
+        HttpFailure::Leaving | HttpFailure::Unprocessed => true,
+        _ => false,
+    }
+}
+
 async fn negotiated(
     pool: &Negotiated<UpstreamConnector, Upload>,
     mut message: Request<Upload>,
     began: Instant,
 ) -> Result<Response<PooledBody>, HttpFailure> {
     let has_body = !message.body().is_end_stream();
-    let mut unanswered = UnansweredRequest(Some(capture_connection(&mut message)));
+    let mut shared = SharedRequest {
+        captured: capture_connection(&mut message),
+        is_answered: false,
+    };
     let sent = pool.request(message).await;
-    unanswered.0 = None;
+    shared.is_answered = true;
     sent.map(|response| response.map(PooledBody::alone))
         .map_err(|error| failure_of(&error, has_body, began))
 }
 
-/// A request by a connection that others share. Dropped without an answer, it may take the connection
-/// out of the pool.
-struct UnansweredRequest(Option<CaptureConnection>);
+/// A request by a connection that others share. At its end it takes an old connection out of the pool;
+/// dropped without an answer, perhaps one that is silent.
+struct SharedRequest {
+    captured: CaptureConnection,
+    is_answered: bool,
+}
 
-impl Drop for UnansweredRequest {
+impl Drop for SharedRequest {
     fn drop(&mut self) {
-        let Some(captured) = &self.0 else {
-            return;
-        };
-        let connected = captured.connection_metadata();
+        let connected = self.captured.connection_metadata();
         let Some(connected) = connected.as_ref() else {
             return;
         };
         let mut extras = Extensions::new();
         connected.get_extras(&mut extras);
-        let history = extras.get::<SocketMark>().map(|mark| &mark.0);
+        let Some(SocketMark(history)) = extras.get() else {
+            return;
+        };
         // EDGE-1: a connection that has fallen silent is not kept for the next calls.
-        if history.is_some_and(|history| history.gave_up() >= UNANSWERED) {
+        let is_silent = !self.is_answered && history.gave_up() >= UNANSWERED;
+        if is_silent || history.is_old() {
             connected.poison();
         }
     }
@@ -276,8 +300,8 @@ fn failure_of(
     if error.is_connect() {
         return HttpFailure::Connect(ConnectFailure::of(error));
     }
-    if is_unprocessed(error) {
-        return HttpFailure::Unprocessed;
+    if let Some(failure) = unprocessed(error) {
+        return failure;
     }
     let Some(connected) = error.connect_info() else {
         return HttpFailure::Reset;
@@ -287,16 +311,11 @@ fn failure_of(
     let history = extras.get::<SocketMark>().map(|mark| &mark.0);
     match history {
         // EDGE-1: the server closed an idle connection at this moment, which is no failure.
-        Some(history)
-            if !connected.is_negotiated_h2()
-                && !speaks_http2(history, error)
-                && pool::closed_on_reuse(history, began) =>
-        {
-            HttpFailure::ClosedOnReuse
-        }
+        Some(history) if history.closed_on_reuse(began) => HttpFailure::ClosedOnReuse,
         // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
         Some(history) if speaks_http2(history, error) => match history.first_bytes() {
             FirstBytes::Http1 => HttpFailure::Answer(AnswerFault::Http1),
+            _ if refused_head(error) => HttpFailure::Answer(AnswerFault::Http2Head),
             _ if has_body && history.write_failed() => HttpFailure::UploadCut,
             _ => HttpFailure::Reset,
         },
@@ -310,20 +329,24 @@ fn speaks_http2(history: &SocketHistory, error: &(dyn Error + 'static)) -> bool 
     history.first_bytes() == FirstBytes::Http2 || find::<h2::Error>(error).is_some()
 }
 
-/// Returns true if the server has declared that it did not process the request.
+/// Returns true if the head of the response was no valid one, or too long. No interface tells them
+/// apart.
+fn refused_head(error: &(dyn Error + 'static)) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        error.is_reset() && error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+    })
+}
+
+/// Returns the failure if the server has declared that it did not process the request.
 ///
-/// # Source  RFC 9113, section 8.7.
-fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (is_refused || is_leaving);
-        }
-        next = error.source();
+/// # Source  RFC 9113, sections 6.8 and 8.7.
+fn unprocessed(error: &(dyn Error + 'static)) -> Option<HttpFailure> {
+    let error = find::<h2::Error>(error).filter(|error| error.is_remote())?;
+    match error.reason()? {
+        h2::Reason::REFUSED_STREAM => Some(HttpFailure::Unprocessed),
+        h2::Reason::NO_ERROR if error.is_go_away() => Some(HttpFailure::Leaving),
+        _ => None,
     }
-    false
 }
 
 impl fmt::Debug for UpstreamClient {

@@ -64,12 +64,14 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         }
         HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
+        | HttpFailure::Declined
         | HttpFailure::Grpc(_)
         | HttpFailure::Reset
         | HttpFailure::Answer(_)
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed
+        | HttpFailure::Leaving
         | HttpFailure::TooLong
         | HttpFailure::Content(_)
         | HttpFailure::BodyGone => ProblemKind::FAILED,

@@ -2,10 +2,12 @@
 
 use breakerbox_actors::nearest_word;
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use http_body::Body as _;
 
-use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
+use crate::sidecar::gateway::head_rules::refuse_without_tls;
+use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE, source_beyond};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
 use crate::sidecar::gateway::http::grpc;
@@ -104,7 +106,11 @@ pub(super) fn signed(
     attempts: u32,
 ) -> Response<ReplyBody> {
     let source = match source {
-        AnswerSource::Primary => HeaderValue::from_static("primary"),
+        // FBK-3: a gateway in between has named the source.
+        AnswerSource::Primary => match source_beyond(response.headers()) {
+            Some(beyond) => beyond.clone(),
+            None => HeaderValue::from_static("primary"),
+        },
         // The names of fallbacks are plain ASCII.
         source => HeaderValue::try_from(source.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
@@ -126,6 +132,36 @@ fn with_signs(
         more => HeaderValue::from(more),
     };
     headers.insert(ATTEMPTS, attempts);
+    response
+}
+
+/// Responds to a request without TLS where TLS is spoken.
+pub(in crate::sidecar::gateway) fn refuse_unencrypted() -> Response<ReplyBody> {
+    let mut response = own(refuse_without_tls(), 0);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
+/// Removes the content of an answer that has none by its method or its status, as hyper does for
+/// HTTP/1.1 alone. `is_head`: it answers HEAD.
+///
+/// # Source  RFC 9110, section 6.4.1.
+pub(super) fn without_content(
+    mut response: Response<ReplyBody>,
+    is_head: bool,
+) -> Response<ReplyBody> {
+    let empty = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+    let has_none = is_head || empty.contains(&response.status());
+    if !has_none || response.body().is_end_stream() {
+        return response;
+    }
+    // EDGE-3: the head tells what GET would bring.
+    if let Some(length) = response.body().size_hint().exact().filter(|_| is_head) {
+        let headers = response.headers_mut();
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    *response.body_mut() = ReplyBody::whole(Bytes::new());
     response
 }
 
