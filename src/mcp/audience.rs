@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -192,6 +193,8 @@ pub(crate) struct CallSide {
     pub(crate) attempt: Option<Duration>,
     /// The first line that is no message and that came during the call, for an error of its caller.
     pub(crate) stray: Option<Arc<OnceLock<String>>>,
+    /// Set if the server refused this very request, because it had forgotten the session.
+    pub(crate) was_forgotten: Option<Arc<AtomicBool>>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
     /// The lowest level of log messages that the caller has set for its session.

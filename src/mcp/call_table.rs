@@ -161,6 +161,17 @@ impl CallTable {
         self.calls.acquire().get(&id)?.side.listener.clone()
     }
 
+    /// Notes that the server refused a request, because it had forgotten the session.
+    pub(super) fn note_forgotten(&self, id: u64) {
+        let calls = self.calls.acquire();
+        let own = calls
+            .get(&id)
+            .and_then(|call| call.side.was_forgotten.as_ref());
+        if let Some(own) = own {
+            own.store(true, Ordering::Release);
+        }
+    }
+
     /// Notes a sign of life of a request in flight.
     pub(super) fn note_progress(&self, id: u64) {
         let calls = self.calls.acquire();

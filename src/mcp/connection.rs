@@ -4,7 +4,7 @@
 //! It starts and replaces nothing: it only tells that it has ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -63,8 +63,6 @@ pub(super) struct Connection {
     asked: Mutex<HashMap<MessageId, AbortHandle>>,
     /// Number of answers that the server has not taken yet.
     unsent: AtomicUsize,
-    /// True once the server has forgotten the session.
-    is_expired: AtomicBool,
     /// The session that it serves alone.
     owner: Option<Weak<dyn SessionOwner>>,
     /// The wishes of its callers, as its server was told them.
@@ -88,7 +86,6 @@ impl Connection {
             dialect: OnceLock::new(),
             asked: Mutex::default(),
             unsent: AtomicUsize::new(0),
-            is_expired: AtomicBool::new(false),
             owner: owner.map(Arc::downgrade),
             told: ToldWishes::default(),
             listing: PendingList::default(),
@@ -131,14 +128,13 @@ impl Connection {
         self.dialect.get()
     }
 
-    /// Marks the session as forgotten by the server.
-    pub(super) fn expire(&self) {
-        self.is_expired.store(true, Ordering::Release);
+    /// Ends the connection, since the server has forgotten its session. `of`: the request that the
+    /// server refused for it.
+    pub(super) fn expire(&self, of: Option<u64>) {
+        if let Some(of) = of {
+            self.calls.note_forgotten(of);
+        }
         self.liveness.close(None);
-    }
-
-    pub(super) fn is_expired(&self) -> bool {
-        self.is_expired.load(Ordering::Acquire)
     }
 
     /// Sends a request, and waits for its result for as long as any call may take.

@@ -1,6 +1,7 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, Weak};
 use std::time::Duration;
 
@@ -70,13 +71,20 @@ impl McpConnector {
         if let Self::Processes(pool) = self {
             return ask_pool(pool, (method, params), side, call).await;
         }
+        let was_forgotten = Arc::new(AtomicBool::new(false));
+        let side = CallSide {
+            was_forgotten: Some(Arc::clone(&was_forgotten)),
+            ..side
+        };
         let session = self.session_of(&side).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let outcome = asked.await;
-        if outcome.is_ok() || !session.connection.is_expired() {
+        // CALL-7: nothing was done if this request itself was refused. Another request of the same
+        // session may learn of its end while the server works on this one.
+        let is_unsent = matches!(outcome, Err(McpError::Ended { .. }));
+        if !is_unsent && !was_forgotten.load(Ordering::Acquire) {
             return outcome;
         }
-        // The server has forgotten the session, and did nothing.
         let session = self.session_of(&side).await?;
         session.ask((method, params), side, call).await
     }
