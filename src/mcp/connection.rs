@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::audience::{
     AnswerFuture, CallListener, CallSide, QuestionAsker, ServerNotice, ServerQuestion,
-    SessionOwner, TellFuture, unanswered,
+    SessionOwner, TellFuture, several_callers, unanswered,
 };
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
@@ -115,6 +115,18 @@ impl Connection {
         } else if let Some(owner) = self.owner() {
             // MCP-5: messages of a session's process reach its caller and no other.
             owner.heard(notice);
+        }
+    }
+
+    /// Passes a notification on that may belong to a call of any of several callers.
+    fn tell_some(&self, notice: ServerNotice) {
+        // MCP-6: what may be of one caller's call reaches no caller with other credentials.
+        match self.calls.credentials() {
+            Some(only_for) => self.tell_callers(ServerNotice { only_for, ..notice }),
+            None => tracing::debug!(
+                method = &*notice.method,
+                "a notification for an unknown caller"
+            ),
         }
     }
 
@@ -315,6 +327,7 @@ impl Connection {
     /// Takes a message of the server. `of`: our request to which it belongs, if that is known.
     pub(super) fn take(self: &Arc<Self>, message: IncomingMessage, of: Option<u64>) {
         self.liveness.heard();
+        self.calls.heard();
         match message {
             IncomingMessage::Answer(Some(id), outcome) => {
                 if !id.number().is_some_and(|id| self.calls.answer(id, outcome)) {
@@ -354,16 +367,13 @@ impl Connection {
             method if is_of_server(method) => self.tell_callers(notice),
             _ => {
                 // MCP-5: what belongs to one caller's call reaches that caller only.
-                let listener = match of.and_then(|id| self.calls.listener(id)) {
-                    Some(listener) => Some(listener),
-                    None => match self.calls.related() {
-                        RelatedCaller::One(listener) => Some(listener),
-                        _ => None,
-                    },
-                };
-                match listener {
-                    Some(listener) => listener.heard(notice),
-                    None => self.tell_callers(notice),
+                if let Some(listener) = of.and_then(|id| self.calls.listener(id)) {
+                    return listener.heard(notice);
+                }
+                match self.calls.related() {
+                    RelatedCaller::One(listener) => listener.heard(notice),
+                    RelatedCaller::None => self.tell_callers(notice),
+                    RelatedCaller::Unknown => self.tell_some(notice),
                 }
             }
         }
@@ -543,14 +553,6 @@ fn is_of_server(method: &str) -> bool {
 /// Returns an answer that is there already.
 fn at_once(outcome: RawOutcome) -> AnswerFuture {
     Box::pin(std::future::ready(outcome))
-}
-
-/// The refusal of a question that could be for the users of several callers. They can be asked, so the
-/// method exists.
-fn several_callers() -> RpcError {
-    let text = "calls of several callers are in flight, and the server does not say which one it asks \
-                for; sessions = \"per_caller\" gives each caller a server of its own";
-    RpcError::new(message::code::INTERNAL_ERROR, text)
 }
 
 #[cfg(test)]

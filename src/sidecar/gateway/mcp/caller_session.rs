@@ -17,11 +17,10 @@ use super::message_history::{KeptMessage, MessageHistory};
 use super::questions::{self, AskedQuestion, QuestionProgress, QuestionWay};
 use super::session_facts::WatchedResources;
 use super::session_stream::{OpenedStream, SessionStream};
-use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{
-    AnswerFuture, CallListener, CallSide, ServerNotice, ServerQuestion, SessionOwner,
-    StandingWishes,
+    AnswerFuture, CallListener, CallSide, CredentialDigest, ServerNotice, ServerQuestion,
+    SessionOwner, StandingWishes,
 };
 use crate::mcp::json_text::JsonText;
 use crate::mcp::log_level::{LEVELS, rank};
@@ -323,6 +322,10 @@ impl CallerSession {
 impl CallListener for CallerSession {
     fn caller(&self) -> u64 {
         self.number
+    }
+
+    fn credentials(&self) -> Option<CredentialDigest> {
+        self.owner.map(CallerIdentity::digest)
     }
 
     fn heard(&self, notice: ServerNotice) {

@@ -7,10 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::caller_session::CallerSession;
 use super::questions::{self, QuestionWay};
+use crate::AttemptProgress;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice, ServerQuestion};
+use crate::mcp::audience::{
+    AnswerFuture, CallListener, CredentialDigest, ServerNotice, ServerQuestion,
+};
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{RawOutcome, RpcError, notification};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
@@ -25,6 +29,10 @@ pub(super) struct HeldQuestion {
 /// Caller of one call.
 pub(super) struct CallerStream {
     caller: u64,
+    /// The caller as it has proved itself; `None` if callers present nothing.
+    identity: Option<CallerIdentity>,
+    /// The latest attempt of its call.
+    attempt: Mutex<AttemptProgress>,
     messages: Mutex<mpsc::Sender<CallerMessage>>,
     session: Option<Arc<CallerSession>>,
     /// The way of questions to a caller without a session, and its capabilities.
@@ -39,7 +47,7 @@ impl CallerStream {
     /// Creates the stream of a call in a session, or of a caller without one. Log messages pass from
     /// `level` on.
     pub(super) fn new(
-        session: Option<Arc<CallerSession>>,
+        (session, identity): (Option<Arc<CallerSession>>, Option<CallerIdentity>),
         level: Option<usize>,
         takes_events: bool,
     ) -> (Arc<Self>, mpsc::Receiver<CallerMessage>) {
@@ -49,6 +57,8 @@ impl CallerStream {
             .map_or_else(next_caller, |session| session.number);
         let stream = Self {
             caller,
+            identity,
+            attempt: Mutex::default(),
             messages: Mutex::new(messages),
             session,
             questions: None,
@@ -61,6 +71,7 @@ impl CallerStream {
     /// Creates the stream of a caller that is asked between two of its requests.
     pub(super) fn of_newer(
         (level, capabilities): (Option<usize>, JsonText),
+        identity: Option<CallerIdentity>,
         takes_events: bool,
     ) -> (
         Arc<Self>,
@@ -71,6 +82,8 @@ impl CallerStream {
         let (sender, questions) = mpsc::channel(MAX_WAITING);
         let stream = Self {
             caller: next_caller(),
+            identity,
+            attempt: Mutex::default(),
             messages: Mutex::new(messages),
             session: None,
             questions: Some((sender, capabilities)),
@@ -78,6 +91,16 @@ impl CallerStream {
             takes_events,
         };
         (Arc::new(stream), waiting, questions)
+    }
+
+    /// Notes an attempt of the call.
+    pub(super) fn begin_attempt(&self, progress: &AttemptProgress) {
+        *self.attempt.acquire() = progress.clone();
+    }
+
+    /// Returns true if nothing of the call has been sent so far, since its server has to start first.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.attempt.acquire().is_unsent()
     }
 
     /// Returns the messages for the next request of the same call.
@@ -121,6 +144,10 @@ impl CallerStream {
 impl CallListener for CallerStream {
     fn caller(&self) -> u64 {
         self.caller
+    }
+
+    fn credentials(&self) -> Option<CredentialDigest> {
+        self.identity.map(CallerIdentity::digest)
     }
 
     fn heard(&self, notice: ServerNotice) {

@@ -413,7 +413,7 @@ impl PresentMember<'_> {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..MAX_PAGES {
             let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
-            let (stream, _) = CallerStream::new(None, None, false);
+            let (stream, _) = CallerStream::new((None, None), None, false);
             let request = CallerRequest {
                 id: MessageId::of_text("group"),
                 method: kind.method().into(),
