@@ -23,6 +23,7 @@ use super::process_pool::ProcessPool;
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
+use super::tool_list;
 use crate::CallContext;
 use crate::lock::LockExt as _;
 
@@ -260,8 +261,12 @@ impl WebLink {
         {
             return Ok(Arc::clone(session));
         }
-        *now = None;
+        let is_new_life = now.take().is_some();
         let session = self.open(self.sender.clone(), None).await?;
+        if is_new_life {
+            // MCP-5: a server that has forgotten its sessions may have been started anew.
+            tool_list::tell_of_lists(&session.connection, &["prompts", "resources"]);
+        }
         *now = Some(Arc::clone(&session));
         Ok(session)
     }
