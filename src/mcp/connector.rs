@@ -354,6 +354,8 @@ impl WebLink {
         let opening = Session::open(connection, &self.server_state);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
+            // MCP-3: it may wait for ever for the other handshake.
+            self.server_state.remember_handshake(owner.is_some(), None);
             let reason = format!("no handshake within {}", RoundedDuration(limit));
             Err(McpError::Connect { reason })
         });

@@ -117,6 +117,8 @@ impl LaunchedServer {
         let opened = match timeout(settings.start_timeout, opening).await {
             Ok(opened) => opened.map_err(McpError::at_start),
             Err(_) => {
+                // MCP-3: it may wait for ever for the other handshake.
+                server_state.remember_handshake(owner.is_some(), None);
                 let limit = settings.start_timeout;
                 Err(failed(format!(
                     "no handshake within {}",

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::audience::{CallListener, RequestSender, ServerAudience, ServerNotice, StandingWishes};
 use super::call::{ToolCall, ToolTraits};
 use super::dialect::{HandshakeKind, ServerDescription};
-use super::settings::McpSettings;
+use super::settings::{McpServer, McpSettings};
 use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
 use super::tools::{RawTool, ToolTable};
@@ -62,8 +62,9 @@ pub(super) struct ServerState {
     pub(super) wishes: watch::Sender<StandingWishes>,
     /// Marked as changed with each description.
     pub(super) learned: watch::Sender<()>,
-    /// The handshake that works, so that the next incarnation need not find it.
-    handshake: Mutex<Option<HandshakeKind>>,
+    /// The handshakes that work, of connections for all callers and of those for one session, so that
+    /// the next one need not find it.
+    handshakes: Mutex<[Option<HandshakeKind>; 2]>,
     /// The callers that are connected, if there is a gateway.
     audience: Mutex<Option<Weak<dyn ServerAudience>>>,
     /// Limit of an attempt, as a worker saw it last.
@@ -90,7 +91,8 @@ impl ServerState {
             connector: ArcSwapOption::empty(),
             wishes: watch::Sender::default(),
             learned: watch::Sender::default(),
-            handshake: Mutex::default(),
+            // MCP-5: sessions have callers of the older dialect, and are asked in it.
+            handshakes: Mutex::new([None, Some(HandshakeKind::Initialize)]),
             audience: Mutex::new(None),
             attempt: Mutex::default(),
             tool_errors: AtomicU32::new(0),
@@ -200,17 +202,14 @@ impl ServerState {
         self.toolbox.store(Arc::new(tools));
     }
 
-    pub(super) fn known_handshake(&self) -> Option<HandshakeKind> {
-        *self.handshake.acquire()
+    /// Returns the handshake that is tried first. `is_owned`: the connection serves one session alone.
+    pub(super) fn known_handshake(&self, is_owned: bool) -> Option<HandshakeKind> {
+        self.handshakes.acquire()[usize::from(is_owned)]
     }
 
-    pub(super) fn remember_handshake(&self, kind: HandshakeKind) {
-        *self.handshake.acquire() = Some(kind);
-    }
-
-    /// Forgets the handshake, so that the next incarnation finds it anew.
-    pub(super) fn forget_handshake(&self) {
-        *self.handshake.acquire() = None;
+    /// Remembers the handshake that works; `None`: the next connection finds it anew.
+    pub(super) fn remember_handshake(&self, is_owned: bool, kind: Option<HandshakeKind>) {
+        self.handshakes.acquire()[usize::from(is_owned)] = kind;
     }
 
     pub(super) fn note_attempt_limit(&self, attempt: Option<Duration>) {
