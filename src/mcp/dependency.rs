@@ -194,8 +194,10 @@ impl Dependency for Mcp {
         match result {
             // The server is healthy; the call was wrong.
             Ok(result) if result.is_error => Verdict::from(Class::Rejected),
-            // MCP-3: a question to the user is no result that could be kept.
-            Ok(result) if result.asks_for_input() => Verdict::from(Class::Rejected),
+            // MCP-3: a question to the user, or the name of a task, is no result that could be kept.
+            Ok(result) if result.asks_for_input() || result.is_of_task() => {
+                Verdict::from(Class::Rejected)
+            }
             Ok(_) => Verdict::from(Class::Success),
             Err(error) => error.verdict(),
         }

@@ -243,6 +243,7 @@ impl McpEndpoint {
                 request.head.request_state.clone(),
                 request.head.input_responses.clone(),
             ],
+            task: request.head.task.clone(),
             side,
         };
         let calling = self.client.call_text(name.clone(), passed, options);
