@@ -40,10 +40,10 @@ pub(super) struct WantedChanges {
 }
 
 impl WantedChanges {
-    /// Returns the part that the server tells of.
+    /// Returns the part that the server tells of. One that is not known yet may tell of all.
     fn told_by(self, description: Option<&ServerDescription>) -> Self {
         let has = |capability, property| {
-            description.is_some_and(|description| description.has(capability, property))
+            description.is_none_or(|description| description.has(capability, property))
         };
         let resources = self.resource_subscriptions;
         Self {

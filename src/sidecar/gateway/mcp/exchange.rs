@@ -198,7 +198,7 @@ impl McpEndpoint {
         admitted.apply(&mut options);
         if &*method == "initialize" && !is_newer {
             return match self
-                .initialize(&params, CallerIdentity::of_request(head))
+                .initialize(&params, (CallerIdentity::of_request(head), options.timeout))
                 .await
             {
                 Ok((result, session)) => begun(&id, result, session.as_deref()),
@@ -212,6 +212,8 @@ impl McpEndpoint {
             Err(response) => return *response,
         };
         if &*method == "subscriptions/listen" && is_newer {
+            // MCP-1: the changes that a server tells of are known once it has started.
+            let _ = self.first_description(options.timeout).await;
             return self.listen(&id, &params);
         }
         let request = CallerRequest {
