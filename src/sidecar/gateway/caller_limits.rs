@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::lock::LockExt as _;
@@ -163,7 +164,7 @@ impl ConnectedCaller {
         limit: Option<NonZeroU32>,
     ) -> Result<Option<CallerPlace>, CallerIsFull> {
         let Some(limit) = limit else { return Ok(None) };
-        let place = CallerPlace(Arc::clone(&self.usage));
+        let place = CallerPlace::of(&self.usage);
         let before = self.usage.places.fetch_add(1, Ordering::Relaxed);
         // EDGE-4: one caller cannot take all places.
         if before >= limit.get() {
@@ -194,11 +195,25 @@ impl Drop for ConnectedCaller {
     }
 }
 
-/// One of a caller's places, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct CallerPlace(Arc<CallerUsage>);
+/// One of a caller's places, given back when its last clone is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerPlace(#[expect(dead_code, reason = "its end counts")] Arc<TakenPlace>);
 
-impl Drop for CallerPlace {
+impl CallerPlace {
+    fn of(usage: &Arc<CallerUsage>) -> Self {
+        Self(Arc::new(TakenPlace(Arc::clone(usage))))
+    }
+
+    /// Returns the place of a request.
+    pub(crate) fn of_request(head: &Parts) -> Option<Self> {
+        head.extensions.get().cloned()
+    }
+}
+
+#[derive(Debug)]
+struct TakenPlace(Arc<CallerUsage>);
+
+impl Drop for TakenPlace {
     fn drop(&mut self) {
         self.0.places.fetch_sub(1, Ordering::Relaxed);
     }

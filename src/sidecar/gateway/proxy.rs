@@ -62,7 +62,7 @@ const AHEAD: Duration = Duration::from_millis(10);
 pub(super) async fn answer(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
@@ -72,10 +72,14 @@ pub(super) async fn answer(
         access.map(|log| log.begin(&request, |name| lane.routes.load().contains_key(name)));
     let places = lane.config.load().per_caller.places;
     let (place, (mut response, is_read)) = match caller.enter(places) {
-        Ok(place) => (
-            place,
-            answer_and_read(lane, caller, request, span.as_ref()).await,
-        ),
+        Ok(place) => {
+            if let Some(place) = &place {
+                // EDGE-4: a call may go on after its response has broken off.
+                request.extensions_mut().insert(place.clone());
+            }
+            let answering = answer_and_read(lane, caller, request, span.as_ref());
+            (place, answering.await)
+        }
         Err(CallerIsFull) => {
             let problem = GatewayProblem::of_caller("gateway.per_caller.places", None);
             let is_empty = request.body().is_end_stream();

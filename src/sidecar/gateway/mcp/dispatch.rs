@@ -200,6 +200,7 @@ impl McpEndpoint {
         stream: &Arc<CallerStream>,
     ) -> Result<(RawReply, AnswerLabel), RpcError> {
         let progress = AttemptProgress::default();
+        stream.begin_attempt(&progress);
         let listener: Arc<dyn crate::mcp::audience::CallListener> =
             Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
         let of_caller = match &request.session {
