@@ -18,6 +18,8 @@ use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
+/// Places among them for questions to its user, which no burst of other messages may take.
+const FOR_QUESTIONS: usize = 16;
 
 /// A question of a server to the user of a call.
 pub(super) struct HeldQuestion {
@@ -160,8 +162,9 @@ impl CallListener for CallerStream {
         }
         let params = notice.params.map(|params| vec![params.into_bytes()]);
         let message = notification(&notice.method, params);
+        let messages = self.messages.acquire();
         // CALL-6: a caller that reads too slowly misses messages, and no memory grows for it.
-        if self.messages.acquire().try_send(message).is_err() {
+        if messages.capacity() <= FOR_QUESTIONS || messages.try_send(message).is_err() {
             tracing::debug!("a message of a server was not taken by its caller");
         }
     }
@@ -179,5 +182,38 @@ impl CallListener for CallerStream {
         };
         let way = QuestionWay::Call(self.messages.acquire().clone());
         questions::ask(&session, question, way)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caller_session::NewSession;
+    use super::super::message_history::MessageHistory;
+    use super::*;
+    use crate::buffer_budget::BufferBudget;
+
+    #[tokio::test]
+    async fn mcp_5_a_question_after_a_burst_of_messages_reaches_its_user() {
+        let new = NewSession {
+            id: "one".into(),
+            owner: None,
+            capabilities: JsonText::checked(bytes::Bytes::from_static(b"{\"elicitation\":{}}")),
+            is_own: false,
+            group: None,
+        };
+        let history = MessageHistory::new(&BufferBudget::new(1 << 20));
+        let session = CallerSession::new(new, &history);
+        let of = (Some(session), None);
+        let (stream, mut messages) = CallerStream::new(of, Some(0), true);
+        for _ in 0..1000 {
+            stream.heard(ServerNotice::new("notifications/message", None));
+        }
+        let _asking = stream.ask(ServerQuestion::new("elicitation/create", None));
+        let mut last = None;
+        while let Ok(message) = messages.try_recv() {
+            last = Some(message.concat());
+        }
+        let last = String::from_utf8(last.unwrap()).unwrap();
+        assert!(last.contains("elicitation/create"), "{last}");
     }
 }
