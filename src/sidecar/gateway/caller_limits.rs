@@ -60,6 +60,15 @@ struct CallerEntry {
     connections: u32,
 }
 
+impl CallerEntry {
+    /// Returns true if it says no more than a new one would.
+    fn is_unused(&self) -> bool {
+        // EDGE-4: a call that goes on without its connection keeps its place.
+        let places = self.usage.places.load(Ordering::Relaxed);
+        self.connections == 0 && places == 0 && self.usage.keys.acquire().is_over()
+    }
+}
+
 /// Refused connections without a log line.
 #[derive(Debug, Default)]
 struct RefusedConnections {
@@ -98,8 +107,7 @@ impl CallerTable {
         let mut callers = self.callers.acquire();
         // EDGE-4: a flood of addresses must not fill the table.
         if callers.len() >= FEW && callers.len() == callers.capacity() {
-            callers
-                .retain(|_, entry| entry.connections > 0 || !entry.usage.keys.acquire().is_over());
+            callers.retain(|_, entry| !entry.is_unused());
         }
         let entry = callers.entry(key).or_default();
         if limit.is_some_and(|limit| entry.connections >= limit.get()) {
@@ -122,7 +130,7 @@ impl CallerTable {
             return;
         };
         entry.connections -= 1;
-        if entry.connections == 0 && entry.usage.keys.acquire().is_over() {
+        if entry.is_unused() {
             callers.remove(&key);
         }
     }
@@ -204,7 +212,7 @@ impl CallerPlace {
         Self(Arc::new(TakenPlace(Arc::clone(usage))))
     }
 
-    /// Returns the place of a request.
+    /// Returns the place of a request, for a call that may go on after its response has broken off.
     pub(crate) fn of_request(head: &Parts) -> Option<Self> {
         head.extensions.get().cloned()
     }

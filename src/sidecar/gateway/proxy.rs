@@ -73,9 +73,8 @@ pub(super) async fn answer(
     let places = lane.config.load().per_caller.places;
     let (place, (mut response, is_read)) = match caller.enter(places) {
         Ok(place) => {
-            if let Some(place) = &place {
-                // EDGE-4: a call may go on after its response has broken off.
-                request.extensions_mut().insert(place.clone());
+            if let Some(own) = place.clone() {
+                request.extensions_mut().insert(own);
             }
             let answering = answer_and_read(lane, caller, request, span.as_ref());
             (place, answering.await)
