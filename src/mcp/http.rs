@@ -514,7 +514,7 @@ impl HttpLink {
     }
 }
 
-/// Returns the error of a request whose response ended early: it may have been executed.
+/// Returns the error of a response that ended early: its request may have been executed.
 fn broke_off() -> McpError {
     McpError::closed("its response broke off")
 }

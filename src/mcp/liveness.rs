@@ -300,6 +300,7 @@ mod tests {
         let liveness = Liveness::new(None);
         let limit = liveness.called(Duration::MAX);
         assert_eq!(asked_after(&liveness).await, LONGEST);
+        liveness.heard();
         liveness.ended_call(limit, true);
         assert_eq!(asked_after(&liveness).await, IDLE);
     }
