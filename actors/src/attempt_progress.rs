@@ -203,6 +203,12 @@ impl AttemptProgress {
         self.0.acquire().is_unsent = is_unsent;
     }
 
+    /// Returns true if nothing has been sent so far.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.0.acquire().is_unsent
+    }
+
     /// Returns the execution of an attempt that a limit of time has ended after its begin.
     pub(crate) fn executed(progress: Option<&Self>) -> Executed {
         match progress {

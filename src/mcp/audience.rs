@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -25,6 +26,18 @@ pub(crate) fn unanswered(limit: Duration) -> RpcError {
     RpcError::new(code::INTERNAL_ERROR, text)
 }
 
+/// The refusal of a question that could be for the users of several callers. They can be asked, so the
+/// method exists.
+pub(super) fn several_callers() -> RpcError {
+    let text = "calls of several callers are in flight, and the server does not say which one it asks \
+                for; one that waits for its user counts for up to question_timeout; \
+                sessions = \"per_caller\" gives each caller a server of its own";
+    RpcError::new(code::INTERNAL_ERROR, text)
+}
+
+/// Digest of the credentials of a caller, by which callers are told apart.
+pub(crate) type CredentialDigest = [u8; 32];
+
 /// A notification of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerNotice {
@@ -32,6 +45,8 @@ pub(crate) struct ServerNotice {
     pub(crate) params: Option<JsonText>,
     /// The members of the parameters, read once for all callers.
     pub(crate) head: Option<Arc<ParamsHead>>,
+    /// The credentials of the only callers that may hear it; `None`: all may.
+    pub(crate) only_for: Option<CredentialDigest>,
 }
 
 impl ServerNotice {
@@ -42,6 +57,7 @@ impl ServerNotice {
             method: method.into(),
             params,
             head: head.map(Arc::new),
+            only_for: None,
         }
     }
 
@@ -67,7 +83,10 @@ impl ServerNotice {
             value: request_meta::written(&members),
         };
         let params = JsonText::checked(joined(&edited(params, vec![edit])));
-        Self::new(self.method, Some(params))
+        Self {
+            only_for: self.only_for,
+            ..Self::new(self.method, Some(params))
+        }
     }
 }
 
@@ -116,6 +135,9 @@ pub(crate) type AnswerFuture = Pin<Box<dyn Future<Output = RawOutcome> + Send>>;
 pub(crate) trait CallListener: Send + Sync {
     /// Returns the number of the caller. Calls of one session have the same.
     fn caller(&self) -> u64;
+
+    /// Returns the digest of its credentials; `None` if callers present nothing.
+    fn credentials(&self) -> Option<CredentialDigest>;
 
     /// Takes a notification that belongs to the call.
     fn heard(&self, notice: ServerNotice);
@@ -192,6 +214,8 @@ pub(crate) struct CallSide {
     pub(crate) attempt: Option<Duration>,
     /// The first line that is no message and that came during the call, for an error of its caller.
     pub(crate) stray: Option<Arc<OnceLock<String>>>,
+    /// Set if the server refused this very request, because it had forgotten the session.
+    pub(crate) was_forgotten: Option<Arc<AtomicBool>>,
     /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
     /// The lowest level of log messages that the caller has set for its session.

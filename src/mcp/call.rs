@@ -35,6 +35,8 @@ pub(crate) struct PassedCall {
     pub(crate) arguments: Option<JsonText>,
     /// The members of a call that goes on after the user was asked.
     pub(crate) input: [Option<JsonText>; 2],
+    /// The wish that it be made as a task.
+    pub(crate) task: Option<JsonText>,
     pub(crate) side: CallSide,
 }
 
@@ -103,7 +105,7 @@ impl ToolCall {
         let Some(passed) = &self.passed else {
             let text = serde_json::to_string(&self.arguments);
             let text = text.unwrap_or_default().into();
-            return (text, [None, None], Vec::new(), None);
+            return (text, [None, None, None], Vec::new(), None);
         };
         let headers = passed
             .side
@@ -115,7 +117,8 @@ impl ToolCall {
             .collect();
         headers.sort_unstable();
         let [state, responses] = &passed.input;
-        let input = [state.as_ref(), responses.as_ref()];
+        // MCP-3: a call as a task has another kind of result.
+        let input = [state.as_ref(), responses.as_ref(), passed.task.as_ref()];
         let text = match &passed.arguments {
             None => "{}".into(),
             Some(arguments) => canonical(arguments),
@@ -124,11 +127,11 @@ impl ToolCall {
     }
 }
 
-/// The arguments of a call, the parts of one that goes on, and the headers and the session of its
+/// The arguments of a call, the parts of one that goes on or is a task, and the headers and the session of its
 /// caller.
 type CallIdentity<'a> = (
     Cow<'a, str>,
-    [Option<&'a JsonText>; 2],
+    [Option<&'a JsonText>; 3],
     Vec<(&'a str, &'a [u8])>,
     Option<u64>,
 );
@@ -257,6 +260,14 @@ impl ToolResult {
         }
     }
 
+    /// Returns true if it names a task that does the work.
+    pub(super) fn is_of_task(&self) -> bool {
+        match &self.reply {
+            Some(reply) => reply.head.is_of_task,
+            None => self.raw["task"].is_object(),
+        }
+    }
+
     /// Returns the first text of the content, for a message.
     pub(super) fn first_text(&self) -> Option<String> {
         #[derive(Deserialize)]
@@ -311,11 +322,27 @@ mod tests {
             params: text.clone(),
             arguments: Some(text),
             input: [None, None],
+            task: None,
             side: CallSide::default(),
         };
         ToolCall {
             passed: Some(passed),
             ..ToolCall::new("a", Map::new())
+        }
+    }
+
+    #[test]
+    fn mcp_3_a_call_as_a_task_is_another_call_and_its_task_is_no_result_to_keep() {
+        let mut task = passed("{}");
+        if let Some(passed) = &mut task.passed {
+            passed.task = Some(JsonText::checked(r#"{"ttl":1}"#.into()));
+        }
+        assert_ne!(task, passed("{}"));
+        let text = r#"{"task":{"taskId":"1","status":"working"}}"#;
+        let reply = RawReply::of(JsonText::checked(text.into()));
+        for result in [ToolResult::read(&reply), ToolResult::unread(reply)] {
+            let verdict = <super::super::Mcp as crate::Dependency>::classify(Ok(&result));
+            assert_eq!(verdict.class, breakerbox_policy::Class::Rejected);
         }
     }
 

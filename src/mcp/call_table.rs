@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use breakerbox_actors::ProgressHold;
 use tokio::sync::oneshot;
 
-use super::audience::{CallListener, CallSide, ServerNotice};
+use super::audience::{CallListener, CallSide, CredentialDigest, ServerNotice};
 use super::error::McpError;
 use super::json_text::{JsonText, MemberEdit, edited, joined};
 use super::message::{MessageId, RawReply};
@@ -28,6 +28,17 @@ pub(super) struct CallTable {
     unnamed: AtomicU64,
     /// The highest id that was answered.
     answered: AtomicU64,
+    /// The callers with calls that have ended without an answer since the last message.
+    left: Mutex<LeftCallers>,
+}
+
+/// Callers that left before their answers, as far as it matters.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum LeftCallers {
+    #[default]
+    None,
+    One(u64),
+    Several,
 }
 
 /// A request in flight.
@@ -74,7 +85,24 @@ impl CallTable {
 
     /// Removes a request; false if it was answered.
     pub(super) fn remove(&self, id: u64) -> bool {
-        self.calls.acquire().remove(&id).is_some()
+        let Some(call) = self.calls.acquire().remove(&id) else {
+            return false;
+        };
+        if let Some(listener) = &call.side.listener {
+            let caller = listener.caller();
+            let mut left = self.left.acquire();
+            *left = match *left {
+                LeftCallers::None => LeftCallers::One(caller),
+                LeftCallers::One(other) if other == caller => *left,
+                _ => LeftCallers::Several,
+            };
+        }
+        true
+    }
+
+    /// Notes a message of the server: its later lines answer no call that ended before.
+    pub(super) fn heard(&self) {
+        *self.left.acquire() = LeftCallers::None;
     }
 
     /// Answers a request. Returns false if none of this id waits.
@@ -152,6 +180,7 @@ impl CallTable {
                 method: Arc::clone(&notice.method),
                 params: Some(JsonText::checked(joined(&edited(params, vec![edit])))),
                 head: None,
+                only_for: None,
             });
         }
     }
@@ -159,6 +188,17 @@ impl CallTable {
     /// Returns the listener of a request in flight.
     pub(super) fn listener(&self, id: u64) -> Option<Arc<dyn CallListener>> {
         self.calls.acquire().get(&id)?.side.listener.clone()
+    }
+
+    /// Notes that the server refused a request, because it had forgotten the session.
+    pub(super) fn note_forgotten(&self, id: u64) {
+        let calls = self.calls.acquire();
+        let own = calls
+            .get(&id)
+            .and_then(|call| call.side.was_forgotten.as_ref());
+        if let Some(own) = own {
+            own.store(true, Ordering::Release);
+        }
     }
 
     /// Notes a sign of life of a request in flight.
@@ -184,8 +224,11 @@ impl CallTable {
     /// Notes a line that is no message, for the calls that may wait for it.
     pub(super) fn note_stray(&self, shown: &str) {
         let calls = self.calls.acquire();
-        // MCP-5: a possible answer to one caller is told to no other.
-        if let RelatedCaller::One(_) = related(&calls) {
+        // MCP-5: a possible answer to one caller is told to no other, also after that one has left.
+        if let RelatedCaller::One(listener) = related(&calls)
+            && [LeftCallers::None, LeftCallers::One(listener.caller())]
+                .contains(&self.left.acquire())
+        {
             let notes = calls.values().filter_map(|call| call.side.stray.as_ref());
             for note in notes {
                 note.get_or_init(|| shown.to_owned());
@@ -196,6 +239,19 @@ impl CallTable {
     /// Returns the caller to which a message without an address belongs.
     pub(super) fn related(&self) -> RelatedCaller {
         related(&self.calls.acquire())
+    }
+
+    /// Returns the credentials of all callers with calls in flight; `None` if they have different
+    /// ones.
+    pub(super) fn credentials(&self) -> Option<Option<CredentialDigest>> {
+        let calls = self.calls.acquire();
+        let of_callers = calls.values().filter(|call| {
+            // Our own requests are no calls.
+            call.side.listener.is_some() || call.side.progress.is_some()
+        });
+        let mut all = of_callers.map(|call| call.side.listener.as_ref()?.credentials());
+        let first = all.next().flatten();
+        all.all(|other| other == first).then_some(first)
     }
 }
 
@@ -217,6 +273,9 @@ fn related(calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
+    use super::super::audience::{AnswerFuture, ServerQuestion};
     use super::*;
 
     #[test]
@@ -246,5 +305,66 @@ mod tests {
         assert!(table.answer(second, Err(McpError::server(1, "x"))));
         refuse();
         assert!(other.try_recv().unwrap().is_err());
+    }
+
+    /// A caller with credentials.
+    struct NamedCaller(u64, Option<CredentialDigest>);
+
+    impl CallListener for NamedCaller {
+        fn caller(&self) -> u64 {
+            self.0
+        }
+
+        fn credentials(&self) -> Option<CredentialDigest> {
+            self.1
+        }
+
+        fn heard(&self, _: ServerNotice) {}
+
+        fn ask(&self, _: ServerQuestion) -> AnswerFuture {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// Begins a call. Returns its id, and the line that its caller would be shown.
+    fn begin(table: &CallTable, caller: NamedCaller) -> (u64, Arc<OnceLock<String>>) {
+        let stray = Arc::new(OnceLock::new());
+        let side = CallSide {
+            listener: Some(Arc::new(caller)),
+            stray: Some(Arc::clone(&stray)),
+            ..CallSide::default()
+        };
+        let id = table.next_id();
+        table.insert(id, None, (side, None));
+        (id, stray)
+    }
+
+    #[test]
+    fn mcp_5_a_line_that_may_be_the_answer_of_a_caller_that_left_is_shown_to_no_other() {
+        let table = CallTable::default();
+        let (late, _) = begin(&table, NamedCaller(1, None));
+        assert!(table.remove(late));
+        let (other, shown) = begin(&table, NamedCaller(2, None));
+        table.note_stray("of the first");
+        assert_eq!(shown.get(), None);
+        // A message shows that the server is done with the call before it.
+        table.heard();
+        table.note_stray("of the second");
+        assert_eq!(shown.get().map(String::as_str), Some("of the second"));
+        assert!(table.remove(other));
+        let (_, again) = begin(&table, NamedCaller(2, None));
+        table.note_stray("of the same");
+        assert!(again.get().is_some());
+    }
+
+    #[test]
+    fn mcp_6_callers_with_calls_in_flight_are_told_apart_by_their_credentials() {
+        let table = CallTable::default();
+        assert_eq!(table.credentials(), Some(None));
+        begin(&table, NamedCaller(1, Some([1; 32])));
+        begin(&table, NamedCaller(2, Some([1; 32])));
+        assert_eq!(table.credentials(), Some(Some([1; 32])));
+        begin(&table, NamedCaller(3, Some([2; 32])));
+        assert_eq!(table.credentials(), None);
     }
 }

@@ -4,7 +4,7 @@
 //! It starts and replaces nothing: it only tells that it has ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::audience::{
     AnswerFuture, CallListener, CallSide, QuestionAsker, ServerNotice, ServerQuestion,
-    SessionOwner, TellFuture, unanswered,
+    SessionOwner, TellFuture, several_callers, unanswered,
 };
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
@@ -63,8 +63,6 @@ pub(super) struct Connection {
     asked: Mutex<HashMap<MessageId, AbortHandle>>,
     /// Number of answers that the server has not taken yet.
     unsent: AtomicUsize,
-    /// True once the server has forgotten the session.
-    is_expired: AtomicBool,
     /// The session that it serves alone.
     owner: Option<Weak<dyn SessionOwner>>,
     /// The wishes of its callers, as its server was told them.
@@ -88,7 +86,6 @@ impl Connection {
             dialect: OnceLock::new(),
             asked: Mutex::default(),
             unsent: AtomicUsize::new(0),
-            is_expired: AtomicBool::new(false),
             owner: owner.map(Arc::downgrade),
             told: ToldWishes::default(),
             listing: PendingList::default(),
@@ -121,6 +118,18 @@ impl Connection {
         }
     }
 
+    /// Passes a notification on that may belong to a call of any of several callers.
+    fn tell_some(&self, notice: ServerNotice) {
+        // MCP-6: what may be of one caller's call reaches no caller with other credentials.
+        match self.calls.credentials() {
+            Some(only_for) => self.tell_callers(ServerNotice { only_for, ..notice }),
+            None => tracing::debug!(
+                method = &*notice.method,
+                "a notification for an unknown caller"
+            ),
+        }
+    }
+
     /// Sets the dialect of later requests. The first one stays.
     pub(super) fn agree(&self, dialect: Dialect) {
         // It is set once for each connection.
@@ -131,14 +140,13 @@ impl Connection {
         self.dialect.get()
     }
 
-    /// Marks the session as forgotten by the server.
-    pub(super) fn expire(&self) {
-        self.is_expired.store(true, Ordering::Release);
+    /// Ends the connection, since the server has forgotten its session. `of`: the request that the
+    /// server refused for it.
+    pub(super) fn expire(&self, of: Option<u64>) {
+        if let Some(of) = of {
+            self.calls.note_forgotten(of);
+        }
         self.liveness.close(None);
-    }
-
-    pub(super) fn is_expired(&self) -> bool {
-        self.is_expired.load(Ordering::Acquire)
     }
 
     /// Sends a request, and waits for its result for as long as any call may take.
@@ -319,6 +327,7 @@ impl Connection {
     /// Takes a message of the server. `of`: our request to which it belongs, if that is known.
     pub(super) fn take(self: &Arc<Self>, message: IncomingMessage, of: Option<u64>) {
         self.liveness.heard();
+        self.calls.heard();
         match message {
             IncomingMessage::Answer(Some(id), outcome) => {
                 if !id.number().is_some_and(|id| self.calls.answer(id, outcome)) {
@@ -358,16 +367,13 @@ impl Connection {
             method if is_of_server(method) => self.tell_callers(notice),
             _ => {
                 // MCP-5: what belongs to one caller's call reaches that caller only.
-                let listener = match of.and_then(|id| self.calls.listener(id)) {
-                    Some(listener) => Some(listener),
-                    None => match self.calls.related() {
-                        RelatedCaller::One(listener) => Some(listener),
-                        _ => None,
-                    },
-                };
-                match listener {
-                    Some(listener) => listener.heard(notice),
-                    None => self.tell_callers(notice),
+                if let Some(listener) = of.and_then(|id| self.calls.listener(id)) {
+                    return listener.heard(notice);
+                }
+                match self.calls.related() {
+                    RelatedCaller::One(listener) => listener.heard(notice),
+                    RelatedCaller::None => self.tell_callers(notice),
+                    RelatedCaller::Unknown => self.tell_some(notice),
                 }
             }
         }
@@ -547,14 +553,6 @@ fn is_of_server(method: &str) -> bool {
 /// Returns an answer that is there already.
 fn at_once(outcome: RawOutcome) -> AnswerFuture {
     Box::pin(std::future::ready(outcome))
-}
-
-/// The refusal of a question that could be for the users of several callers. They can be asked, so the
-/// method exists.
-fn several_callers() -> RpcError {
-    let text = "calls of several callers are in flight, and the server does not say which one it asks \
-                for; sessions = \"per_caller\" gives each caller a server of its own";
-    RpcError::new(message::code::INTERNAL_ERROR, text)
 }
 
 #[cfg(test)]

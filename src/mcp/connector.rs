@@ -1,6 +1,7 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, Weak};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::process_pool::ProcessPool;
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
+use super::tool_list;
 use crate::CallContext;
 use crate::lock::LockExt as _;
 
@@ -70,13 +72,20 @@ impl McpConnector {
         if let Self::Processes(pool) = self {
             return ask_pool(pool, (method, params), side, call).await;
         }
+        let was_forgotten = Arc::new(AtomicBool::new(false));
+        let side = CallSide {
+            was_forgotten: Some(Arc::clone(&was_forgotten)),
+            ..side
+        };
         let session = self.session_of(&side).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let outcome = asked.await;
-        if outcome.is_ok() || !session.connection.is_expired() {
+        // CALL-7: nothing was done if this request itself was refused. Another request of the same
+        // session may learn of its end while the server works on this one.
+        let is_unsent = matches!(outcome, Err(McpError::Ended { .. }));
+        if !is_unsent && !was_forgotten.load(Ordering::Acquire) {
             return outcome;
         }
-        // The server has forgotten the session, and did nothing.
         let session = self.session_of(&side).await?;
         session.ask((method, params), side, call).await
     }
@@ -252,8 +261,12 @@ impl WebLink {
         {
             return Ok(Arc::clone(session));
         }
-        *now = None;
+        let is_new_life = now.take().is_some();
         let session = self.open(self.sender.clone(), None).await?;
+        if is_new_life {
+            // MCP-5: a server that has forgotten its sessions may have been started anew.
+            tool_list::tell_of_lists(&session.connection, &["prompts", "resources"]);
+        }
         *now = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -341,6 +354,8 @@ impl WebLink {
         let opening = Session::open(connection, &self.server_state);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
+            // MCP-3: it may wait for ever for the other handshake.
+            self.server_state.remember_handshake(owner.is_some(), None);
             let reason = format!("no handshake within {}", RoundedDuration(limit));
             Err(McpError::Connect { reason })
         });

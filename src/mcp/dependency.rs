@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use breakerbox_policy::Class;
-use tokio::task::spawn_blocking;
+use tokio::sync::RwLock;
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::audience::RequestSender;
 use super::call::{ToolCall, ToolResult};
@@ -31,6 +32,8 @@ pub struct Mcp {
     /// The same, as callers find it.
     published: Arc<PublishedSender>,
     process: Option<ServerProcess>,
+    /// Held for reading while a result is read, which may take longer than its server lives.
+    reading: RwLock<()>,
     liveness: Arc<Liveness>,
     server_state: Arc<ServerState>,
 }
@@ -66,6 +69,7 @@ impl Mcp {
             connector,
             published,
             process: None,
+            reading: RwLock::default(),
             liveness: Arc::default(),
             server_state,
         })
@@ -81,6 +85,7 @@ impl Mcp {
             connector,
             published,
             process: Some(launched.process),
+            reading: RwLock::default(),
             liveness: launched.liveness,
             server_state,
         })
@@ -96,6 +101,7 @@ impl Mcp {
             connector,
             published,
             process: None,
+            reading: RwLock::default(),
             liveness: Arc::default(),
             server_state,
         })
@@ -156,6 +162,7 @@ impl Dependency for Mcp {
         let result = if stays_text {
             ToolResult::unread(reply)
         } else {
+            let _reading = self.reading.read().await;
             read(reply).await
         };
         match self.server_state.count(result.is_error) {
@@ -176,6 +183,9 @@ impl Dependency for Mcp {
         match &self.process {
             Some(process) => {
                 let why = end_of(process, &self.liveness).await;
+                // MCP-3: the calls that were answered last take their answers first.
+                yield_now().await;
+                drop(self.reading.write().await);
                 self.liveness.declare_over(&why);
                 why
             }
@@ -194,8 +204,10 @@ impl Dependency for Mcp {
         match result {
             // The server is healthy; the call was wrong.
             Ok(result) if result.is_error => Verdict::from(Class::Rejected),
-            // MCP-3: a question to the user is no result that could be kept.
-            Ok(result) if result.asks_for_input() => Verdict::from(Class::Rejected),
+            // MCP-3: a question to the user, or the name of a task, is no result that could be kept.
+            Ok(result) if result.asks_for_input() || result.is_of_task() => {
+                Verdict::from(Class::Rejected)
+            }
             Ok(_) => Verdict::from(Class::Success),
             Err(error) => error.verdict(),
         }

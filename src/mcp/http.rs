@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::call_table::RequestOutcome;
 use super::connection::Connection;
@@ -128,7 +128,7 @@ impl HttpSender {
         match Limited::new(body, self.max).collect().await {
             Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(McpError::too_long(self.max)),
-            Err(_) => Err(McpError::closed("its response broke off")),
+            Err(_) => Err(broke_off()),
         }
     }
 }
@@ -213,7 +213,7 @@ impl HttpLink {
         let response = self.sender.send(Method::POST, line, headers).await?;
         let status = response.status();
         if !status.is_success() {
-            return self.refused(connection, response).await;
+            return self.refused(connection, id, response).await;
         }
         let (head, body) = response.into_parts();
         if let (true, Some(session)) = (method == "initialize", head.headers.get(SESSION)) {
@@ -240,7 +240,8 @@ impl HttpLink {
                     connection.liveness.heard();
                     return outcome;
                 }
-                IncomingMessage::Answer(None, Err(error)) => found = Err(unnamed(&error)),
+                // MCP-3: it answers this request, as the only one of the exchange.
+                IncomingMessage::Answer(None, Err(error)) => found = Err(error),
                 IncomingMessage::Answer(..) => {
                     connection.liveness.heard();
                     found = Err(McpError::unusable("it has the id of another call"));
@@ -267,13 +268,15 @@ impl HttpLink {
         body: Incoming,
     ) -> RequestOutcome {
         let mut events = EventReader::new(self.sender.max);
-        let mut body = body;
+        let mut body = Some(body);
         let mut failures = 0;
         loop {
             let before = events.last_id.clone();
-            match self.follow(connection, Some(id), body, events).await {
-                StreamEnd::Answered(outcome) => return outcome,
-                StreamEnd::Broken(ended) => events = ended,
+            if let Some(body) = body.take() {
+                match self.follow(connection, Some(id), body, events).await {
+                    StreamEnd::Answered(outcome) => return outcome,
+                    StreamEnd::Broken(ended) => events = ended,
+                }
             }
             failures = if events.last_id == before {
                 failures + 1
@@ -281,30 +284,36 @@ impl HttpLink {
                 0
             };
             let Some(last) = events.last_id.clone().filter(|_| failures < MAX_AGAIN) else {
-                return Err(McpError::closed("its response broke off"));
+                return Err(broke_off());
             };
-            body = self.again(connection, &events, &last).await?;
+            sleep(pause(&events, failures)).await;
+            body = self.again(connection, &last).await?;
         }
     }
 
-    /// Asks for the rest of a stream that ended early.
+    /// Asks for the rest of a stream that ended early; `None` if the server cannot be asked now.
+    ///
+    /// # Errors  There is no rest.
     async fn again(
         &self,
         connection: &Arc<Connection>,
-        events: &EventReader,
         last: &str,
-    ) -> Result<Incoming, McpError> {
-        let (least, most) = AGAIN;
-        sleep(events.retry.unwrap_or(USUAL_AGAIN).clamp(least, most)).await;
+    ) -> Result<Option<Incoming>, McpError> {
         let mut headers = self.own_headers(connection.dialect());
         if let Ok(last) = HeaderValue::from_str(last) {
             headers.insert(LAST_EVENT, last);
         }
-        let response = self.sender.send(Method::GET, Vec::new(), headers).await?;
-        if response.status().is_success() && is_media(response.headers(), EVENTS) {
-            return Ok(response.into_body());
+        match self.sender.send(Method::GET, Vec::new(), headers).await {
+            Ok(response) if response.status().is_server_error() => Ok(None),
+            Ok(response)
+                if response.status().is_success() && is_media(response.headers(), EVENTS) =>
+            {
+                Ok(Some(response.into_body()))
+            }
+            Ok(_) => Err(broke_off()),
+            // CALL-2: a server that is not reached here may have done the work all the same.
+            Err(_) => Ok(None),
         }
-        Err(McpError::closed("its response broke off"))
     }
 
     /// Reads a stream of events until the answer to `id`, or to its end.
@@ -389,7 +398,7 @@ impl HttpLink {
                 // MCP-3: the stream is that of one request. A message that is too long may be no answer.
                 (IncomingMessage::Answer(None, Err(error @ McpError::Server { .. })), Some(_)) => {
                     connection.liveness.heard();
-                    answer = answer.or(Some(Err(unnamed(&error))));
+                    answer = answer.or(Some(Err(error)));
                 }
                 (message, _) => connection.take(message, id),
             }
@@ -401,6 +410,7 @@ impl HttpLink {
     async fn refused(
         &self,
         connection: &Arc<Connection>,
+        asked: u64,
         response: Response<Incoming>,
     ) -> RequestOutcome {
         let status = response.status();
@@ -416,7 +426,7 @@ impl HttpLink {
         };
         let may_be_forgotten = status == StatusCode::NOT_FOUND && self.has_session();
         if may_be_forgotten && !is_media(&headers, JSON) {
-            connection.expire();
+            connection.expire(Some(asked));
             return Err(by_status);
         }
         if status == StatusCode::TOO_MANY_REQUESTS || !is_media(&headers, JSON) {
@@ -428,7 +438,7 @@ impl HttpLink {
             read
         else {
             if may_be_forgotten {
-                connection.expire();
+                connection.expire(Some(asked));
             }
             return Err(by_status);
         };
@@ -436,12 +446,12 @@ impl HttpLink {
         let is_of_call = matches!(&error, McpError::Server { code, .. }
             if [code::METHOD_NOT_FOUND, code::RESOURCE_NOT_FOUND].contains(code));
         if may_be_forgotten && !(is_of_call && id.is_some()) {
-            connection.expire();
+            connection.expire(Some(asked));
             return Err(by_status);
         }
         if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
             // Some servers report a forgotten session so. EDGE-8: else the words tell what was wrong.
-            connection.expire();
+            connection.expire(Some(asked));
         }
         Err(error.with_status(number))
     }
@@ -450,7 +460,8 @@ impl HttpLink {
     /// has no such stream says so by 405; every other end may pass.
     pub(super) async fn listen(&self, connection: &Arc<Connection>) {
         let mut events = EventReader::new(self.sender.max);
-        let mut failures: u32 = 0;
+        // Failures to reach the server, and streams that ended at once, each in a row.
+        let (mut failures, mut short) = (0_u32, 0_u32);
         let mut has_listened = false;
         while connection.liveness.end() == ConnectionEnd::None {
             let mut headers = self.own_headers(connection.dialect());
@@ -467,24 +478,27 @@ impl HttpLink {
                         tool_list::catch_up(connection, failures > 0).await;
                     }
                     (failures, has_listened) = (0, true);
+                    let (began, before) = (Instant::now(), events.last_id.clone());
                     let body = response.into_body();
                     match self.follow(connection, None, body, events).await {
                         StreamEnd::Broken(ended) => events = ended,
                         StreamEnd::Answered(_) => return,
                     }
+                    // CALL-6: a host that cuts each stream is not asked without end. One that names
+                    // an event means its caller to come back.
+                    let is_short = began.elapsed() < AGAIN.1 && events.last_id == before;
+                    short = if is_short { short + 1 } else { 0 };
                 }
                 Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => return,
                 Ok(response)
                     if response.status() == StatusCode::NOT_FOUND && self.has_session() =>
                 {
                     // It has forgotten the session: the next call begins another one.
-                    return connection.expire();
+                    return connection.expire(None);
                 }
                 _ => failures += 1,
             }
-            let (least, most) = AGAIN;
-            let pause = events.retry.unwrap_or(USUAL_AGAIN).max(least);
-            sleep(pause.saturating_mul(1 << failures.min(5)).min(most)).await;
+            sleep(pause(&events, failures.max(short))).await;
         }
     }
 
@@ -500,10 +514,16 @@ impl HttpLink {
     }
 }
 
-/// Returns the outcome of a request that is answered by an error without an id.
-fn unnamed(error: &McpError) -> McpError {
-    let reason = format!("an error without a call id: {error}");
-    McpError::unusable(redact(&reason))
+/// Returns the error of a response that ended early: its request may have been executed.
+fn broke_off() -> McpError {
+    McpError::closed("its response broke off")
+}
+
+/// Returns the wait before a stream is asked for again, after so many failures in a row.
+fn pause(events: &EventReader, failures: u32) -> Duration {
+    let (least, most) = AGAIN;
+    let usual = events.retry.unwrap_or(USUAL_AGAIN).max(least);
+    usual.saturating_mul(1 << failures.min(5)).min(most)
 }
 
 /// Reads a message, apart from this thread if it is large.

@@ -2,6 +2,9 @@
 //!
 //! It restarts nothing.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +24,11 @@ use super::stdio::{read_lines, write_lines};
 
 /// Limit for waiting for a process's exit status after it has closed its output.
 const STATUS: Duration = Duration::from_millis(30);
+/// Maximum length of the line in which a script names its interpreter.
+const MAX_FIRST_LINE: u64 = 256;
+/// Limit for reading the rest of the output of a process that has ended: a program that left its
+/// group may hold the pipe open for ever.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// A process after its handshake. Dropping it kills the process and all that it has started.
 pub(super) struct LaunchedServer {
@@ -42,11 +50,44 @@ fn which_is_missing(server: &McpServer, error: &std::io::Error) -> String {
     }
     let name = command.split(' ').next().unwrap_or_default();
     let is_path = command.contains('/');
+    if let Some(file) = program_file(command, cwd.as_deref()) {
+        return without_interpreter(command, &file);
+    }
     match (name == command, is_path) {
         (true, false) => format!("; PATH of this process has no {name:?}"),
         (true, true) => format!("; there is no file {name:?}"),
         // EDGE-8: the arguments were given as a part of the name.
         (false, _) => "; its command has blanks, and arguments belong into args".to_owned(),
+    }
+}
+
+/// Returns the file of a program, as the system looks for it.
+fn program_file(command: &str, cwd: Option<&Path>) -> Option<PathBuf> {
+    let mut places = match command.contains('/') {
+        true => vec![cwd.map_or_else(|| command.into(), |cwd| cwd.join(command))],
+        false => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path)
+                .map(|folder| folder.join(command))
+                .collect()
+        }
+    };
+    places.retain(|place| place.is_file());
+    places.into_iter().next()
+}
+
+/// EDGE-8: the system says the same of a script without its interpreter as of a missing file.
+fn without_interpreter(command: &str, file: &Path) -> String {
+    let mut head = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_FIRST_LINE).read_to_end(&mut head));
+    let head = String::from_utf8_lossy(&head);
+    let line = head.lines().next().and_then(|line| line.strip_prefix("#!"));
+    let interpreter = line.and_then(|line| line.split_whitespace().next());
+    match (read, interpreter) {
+        (Ok(_), Some(own)) => {
+            format!("; its interpreter {own:?} is missing, and {command:?} is there")
+        }
+        _ => format!("; {command:?} is there, and what the system needs to run it is missing"),
     }
 }
 
@@ -76,6 +117,8 @@ impl LaunchedServer {
         let opened = match timeout(settings.start_timeout, opening).await {
             Ok(opened) => opened.map_err(McpError::at_start),
             Err(_) => {
+                // MCP-3: it may wait for ever for the other handshake.
+                server_state.remember_handshake(owner.is_some(), None);
                 let limit = settings.start_timeout;
                 Err(failed(format!(
                     "no handshake within {}",
@@ -122,6 +165,8 @@ pub(super) async fn end_of(process: &ServerProcess, liveness: &Liveness) -> Stri
             }
         },
     };
+    // MCP-3: its last answer may still be in the pipe, or being read.
+    let _ = timeout(LAST_OUTPUT, liveness.until_read()).await;
     with_words(what, process.last_words().await)
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Liveness {
     /// True if the process reads its input no more.
     closed_input: AtomicBool,
     end: watch::Sender<ConnectionEnd>,
+    /// True once the output of the process was read to its end.
+    is_read: watch::Sender<bool>,
     /// The reason for the end of the incarnation, once declared.
     over: watch::Sender<Option<String>>,
 }
@@ -95,6 +97,7 @@ impl Liveness {
             violation: Mutex::default(),
             closed_input: AtomicBool::new(false),
             end: watch::Sender::default(),
+            is_read: watch::Sender::default(),
             over: watch::Sender::default(),
         }
     }
@@ -238,6 +241,18 @@ impl Liveness {
         }
     }
 
+    /// Notes that the output of the process was read to its end.
+    pub(super) fn note_read(&self) {
+        self.is_read.send_replace(true);
+    }
+
+    /// Waits until the output of the process was read to its end.
+    pub(super) async fn until_read(&self) {
+        let mut read = self.is_read.subscribe();
+        // `self` owns the sender.
+        let _ = read.wait_for(|is_read| *is_read).await;
+    }
+
     /// Declares the incarnation over, and wakes its callers in the same turn.
     pub(super) fn declare_over(&self, why: &str) {
         self.over.send_replace(Some(why.to_owned()));
@@ -285,6 +300,7 @@ mod tests {
         let liveness = Liveness::new(None);
         let limit = liveness.called(Duration::MAX);
         assert_eq!(asked_after(&liveness).await, LONGEST);
+        liveness.heard();
         liveness.ended_call(limit, true);
         assert_eq!(asked_after(&liveness).await, IDLE);
     }

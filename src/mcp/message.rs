@@ -276,6 +276,8 @@ pub(crate) struct ParamsHead {
     pub(crate) meta: Option<JsonText>,
     pub(crate) request_state: Option<JsonText>,
     pub(crate) input_responses: Option<JsonText>,
+    /// The wish that a call be made as a task.
+    pub(crate) task: Option<JsonText>,
     pub(crate) progress_token: Option<JsonText>,
     pub(crate) request_id: Option<MessageId>,
     pub(crate) level: Option<String>,
@@ -300,6 +302,8 @@ struct ParamsFields<'a> {
     request_state: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     input_responses: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
     #[serde(borrow, default)]
     progress_token: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -330,6 +334,7 @@ impl ParamsHead {
             meta: part(fields.meta),
             request_state: part(fields.request_state),
             input_responses: part(fields.input_responses),
+            task: part(fields.task),
             progress_token: part(fields.progress_token),
             request_id: fields.request_id.and_then(|raw| MessageId::new(raw.get())),
             level: string(fields.level),
@@ -366,6 +371,8 @@ pub(crate) struct ResultHead {
     pub(crate) meta: Option<JsonText>,
     /// True if there is a content that is no list.
     pub(crate) has_odd_content: bool,
+    /// True if it names the task that does the work, and is no result of the work.
+    pub(crate) is_of_task: bool,
     pub(crate) has_ttl: bool,
     pub(crate) has_scope: bool,
 }
@@ -381,6 +388,8 @@ struct ResultFields<'a> {
     meta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     ttl_ms: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -406,6 +415,7 @@ impl ResultHead {
             has_odd_content: fields
                 .content
                 .is_some_and(|raw| !raw.get().starts_with('[')),
+            is_of_task: fields.task.is_some_and(|raw| raw.get().starts_with('{')),
             has_ttl: fields.ttl_ms.is_some(),
             has_scope: fields.cache_scope.is_some(),
         }

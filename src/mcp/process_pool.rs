@@ -20,6 +20,7 @@ use super::liveness::Liveness;
 use super::server_state::ServerState;
 use super::session::Session;
 use super::stderr_tail::StderrTail;
+use super::tool_list;
 use crate::lock::LockExt as _;
 
 /// Delays of the starts after an end: the first one is made at once.
@@ -289,6 +290,11 @@ impl ProcessKeeper {
         );
         let life = ProcessLife::Running(own.0, own.1);
         self.signals.life.send_replace(life);
+        if self.owner.is_some() && self.ends > 0 {
+            // MCP-5: the caller has seen the lists of its former process.
+            let lists = ["tools", "prompts", "resources"];
+            tool_list::tell_of_lists(&launched.session.connection, &lists);
+        }
         end_of(&launched.process, &launched.liveness).await
     }
 }

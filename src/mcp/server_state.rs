@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::audience::{CallListener, RequestSender, ServerAudience, ServerNotice, StandingWishes};
 use super::call::{ToolCall, ToolTraits};
 use super::dialect::{HandshakeKind, ServerDescription};
-use super::settings::McpSettings;
+use super::settings::{McpServer, McpSettings};
 use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
 use super::tools::{RawTool, ToolTable};
@@ -62,8 +62,9 @@ pub(super) struct ServerState {
     pub(super) wishes: watch::Sender<StandingWishes>,
     /// Marked as changed with each description.
     pub(super) learned: watch::Sender<()>,
-    /// The handshake that works, so that the next incarnation need not find it.
-    handshake: Mutex<Option<HandshakeKind>>,
+    /// The handshakes that work, of connections for all callers and of those for one session, so that
+    /// the next one need not find it.
+    handshakes: Mutex<[Option<HandshakeKind>; 2]>,
     /// The callers that are connected, if there is a gateway.
     audience: Mutex<Option<Weak<dyn ServerAudience>>>,
     /// Limit of an attempt, as a worker saw it last.
@@ -90,7 +91,8 @@ impl ServerState {
             connector: ArcSwapOption::empty(),
             wishes: watch::Sender::default(),
             learned: watch::Sender::default(),
-            handshake: Mutex::default(),
+            // MCP-5: sessions have callers of the older dialect, and are asked in it.
+            handshakes: Mutex::new([None, Some(HandshakeKind::Initialize)]),
             audience: Mutex::new(None),
             attempt: Mutex::default(),
             tool_errors: AtomicU32::new(0),
@@ -120,20 +122,41 @@ impl ServerState {
         description: Option<Arc<ServerDescription>>,
         listed: Option<Vec<RawTool>>,
     ) {
+        let mut are_others = false;
         if let Some(listed) = listed {
             let idempotent = self.idempotent.acquire();
             let tools = ToolTable::new(listed.into(), &idempotent);
+            let before = self.toolbox.load();
+            are_others = before.listed != tools.listed;
             self.toolbox.store(Arc::new(tools));
             self.is_listed.store(true, Ordering::Release);
         }
-        if let Some(description) = description {
-            let is_first = self.description.swap(Some(description)).is_none();
-            self.learned.send_replace(());
-            if is_first {
-                // Callers that came before it know nothing of its tools.
-                self.tell_audience(ServerNotice::new("notifications/tools/list_changed", None));
+        let Some(description) = description else {
+            return;
+        };
+        let before = self.description.swap(Some(Arc::clone(&description)));
+        self.learned.send_replace(());
+        // MCP-5: callers that came before it know nothing of its tools, or those of its former life.
+        if are_others || before.is_none() {
+            self.tell_changed("tools");
+        }
+        let is_process = matches!(self.settings.server, McpServer::Stdio { .. });
+        for list in ["prompts", "resources"] {
+            let may_be_other = match before {
+                None => description.can(list),
+                // A connection is no new life of the server.
+                Some(_) => is_process && description.has(list, "listChanged"),
+            };
+            if may_be_other {
+                self.tell_changed(list);
             }
         }
+    }
+
+    /// Tells the callers that a list has changed.
+    fn tell_changed(&self, list: &str) {
+        let method = format!("notifications/{list}/list_changed");
+        self.tell_audience(ServerNotice::new(method, None));
     }
 
     /// Sets the callers that are connected.
@@ -179,17 +202,14 @@ impl ServerState {
         self.toolbox.store(Arc::new(tools));
     }
 
-    pub(super) fn known_handshake(&self) -> Option<HandshakeKind> {
-        *self.handshake.acquire()
+    /// Returns the handshake that is tried first. `is_owned`: the connection serves one session alone.
+    pub(super) fn known_handshake(&self, is_owned: bool) -> Option<HandshakeKind> {
+        self.handshakes.acquire()[usize::from(is_owned)]
     }
 
-    pub(super) fn remember_handshake(&self, kind: HandshakeKind) {
-        *self.handshake.acquire() = Some(kind);
-    }
-
-    /// Forgets the handshake, so that the next incarnation finds it anew.
-    pub(super) fn forget_handshake(&self) {
-        *self.handshake.acquire() = None;
+    /// Remembers the handshake that works; `None`: the next connection finds it anew.
+    pub(super) fn remember_handshake(&self, is_owned: bool, kind: Option<HandshakeKind>) {
+        self.handshakes.acquire()[usize::from(is_owned)] = kind;
     }
 
     pub(super) fn note_attempt_limit(&self, attempt: Option<Duration>) {
@@ -223,5 +243,57 @@ impl std::fmt::Debug for ServerState {
         out.debug_struct("ServerState")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dialect::Dialect;
+    use super::super::json_text::JsonText;
+    use super::*;
+
+    /// Callers that note the changes that they hear of.
+    #[derive(Default)]
+    struct NotedChanges(Mutex<Vec<String>>);
+
+    impl ServerAudience for NotedChanges {
+        fn heard(&self, notice: ServerNotice) {
+            self.0.acquire().push(notice.method.to_string());
+        }
+
+        fn only_session(&self) -> Option<Arc<dyn CallListener>> {
+            None
+        }
+    }
+
+    #[test]
+    fn mcp_5_callers_hear_of_the_lists_that_differ_in_the_next_life() {
+        let state = ServerState::new(McpSettings::stdio("none", [""; 0]));
+        let heard = Arc::new(NotedChanges::default());
+        let weak: Weak<NotedChanges> = Arc::downgrade(&heard);
+        *state.audience.acquire() = Some(weak);
+        let life = |tool: &str| {
+            let text = json!({ "name": tool });
+            let tool = RawTool {
+                name: tool.to_owned(),
+                text: JsonText::of(&text),
+            };
+            let description = ServerDescription {
+                dialect: Dialect::Handshake {
+                    version: "2025-11-25".to_owned(),
+                },
+                capabilities: json!({ "tools": {}, "prompts": { "listChanged": true },
+                    "resources": {} }),
+                server_info: None,
+                instructions: None,
+            };
+            state.learn(Some(Arc::new(description)), Some(vec![tool]));
+            let heard = std::mem::take(&mut *heard.0.acquire());
+            let list = |method: String| method.split('/').nth(1).unwrap_or_default().to_owned();
+            heard.into_iter().map(list).collect::<Vec<_>>()
+        };
+        assert_eq!(life("a"), ["tools", "prompts", "resources"]);
+        assert_eq!(life("a"), ["prompts"], "the prompts may be others");
+        assert_eq!(life("b"), ["tools", "prompts"]);
     }
 }

@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 use super::audience::CallSide;
@@ -37,31 +36,32 @@ impl Session {
         connection: Arc<Connection>,
         server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
-        let known = server_state.known_handshake();
+        let is_owned = connection.is_owned();
+        let known = server_state.known_handshake(is_owned);
         let capabilities = match connection.owner() {
-            Some(owner) => own_capabilities(&owner.capabilities()),
+            // MCP-5: its caller is the only one that the server asks, and can do what it says.
+            Some(owner) => owner.capabilities().to_value(),
             None => server_state.callers_capabilities(),
         };
         let performed = handshake::perform(&connection, known, &capabilities).await;
         let description = match performed {
             Ok(description) => description,
             Err(error) => {
-                match (known, &error) {
+                let next = match (known, &error) {
                     // A server that dies of the first question is asked the other one next.
-                    (None, McpError::TransportClosed { .. }) => {
-                        server_state.remember_handshake(HandshakeKind::Initialize);
-                    }
-                    _ => server_state.forget_handshake(),
-                }
+                    (None, McpError::TransportClosed { .. }) => Some(HandshakeKind::Initialize),
+                    _ => None,
+                };
+                server_state.remember_handshake(is_owned, next);
                 return Err(error);
             }
         };
         connection.agree(description.dialect.clone());
         // MCP-3: the handshake that worked is remembered, and not the version that it told.
-        server_state.remember_handshake(description.dialect.kind());
+        server_state.remember_handshake(is_owned, Some(description.dialect.kind()));
         let listed = match description.can("tools") {
             // The tools of a session are listed when its caller asks for them.
-            _ if connection.is_owned() => None,
+            _ if is_owned => None,
             true => Some(tool_list::list_all(&connection).await?),
             false => Some(Vec::new()),
         };
@@ -182,16 +182,6 @@ impl Drop for Session {
         self.liveness.close(None);
         self.connection.close_link();
     }
-}
-
-/// Returns the capabilities of a caller for which the gateway passes requests on.
-fn own_capabilities(told: &JsonText) -> Value {
-    let mut told = told.to_value();
-    if let Some(told) = told.as_object_mut() {
-        told.retain(|name, _| ["elicitation", "sampling", "roots"].contains(&name.as_str()));
-        return Value::Object(std::mem::take(told));
-    }
-    json!({})
 }
 
 /// Watch of one call. Dropped without an answer, an answer stays owed.

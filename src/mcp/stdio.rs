@@ -267,6 +267,7 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
     let end = end.or_else(|| stray.note(spread.rest()?));
     connection.liveness.close(end);
     connection.ended();
+    connection.liveness.note_read();
 }
 
 #[cfg(test)]

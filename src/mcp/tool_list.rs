@@ -183,18 +183,24 @@ pub(super) async fn catch_up(connection: &Arc<Connection>, was_away: bool) {
         && let Ok(listed) = list_all(connection).await
     {
         let present = Arc::clone(&state.toolbox.load().listed);
-        let is_same = listed.len() == present.len()
-            && listed
-                .iter()
-                .zip(present.iter())
-                .all(|(one, other)| one.text == other.text);
-        if !is_same {
+        if listed[..] != present[..] {
             learn(state, None, Some(listed)).await;
             state.tell_audience(ServerNotice::new(CHANGED, None));
         }
     }
-    for list in ["prompts", "resources"] {
-        if was_away && description.has(list, "listChanged") {
+    if was_away {
+        tell_of_lists(connection, &["prompts", "resources"]);
+    }
+}
+
+/// Tells the callers of a server in its next life that these lists may be others: as far as the
+/// server tells of changes, since it told of none that came with its end.
+pub(super) fn tell_of_lists(connection: &Connection, lists: &[&str]) {
+    let Some(description) = connection.state.description.load_full() else {
+        return;
+    };
+    for list in lists {
+        if description.has(list, "listChanged") {
             let method = format!("notifications/{list}/list_changed");
             connection.tell_callers(ServerNotice::new(method, None));
         }

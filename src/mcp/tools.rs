@@ -32,7 +32,7 @@ pub struct Tool {
 }
 
 /// A tool in the server's own form.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RawTool {
     pub(crate) name: String,
     pub(crate) text: JsonText,

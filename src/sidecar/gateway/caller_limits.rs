@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::lock::LockExt as _;
@@ -59,6 +60,15 @@ struct CallerEntry {
     connections: u32,
 }
 
+impl CallerEntry {
+    /// Returns true if it says no more than a new one would.
+    fn is_unused(&self) -> bool {
+        // EDGE-4: a call that goes on without its connection keeps its place.
+        let places = self.usage.places.load(Ordering::Relaxed);
+        self.connections == 0 && places == 0 && self.usage.keys.acquire().is_over()
+    }
+}
+
 /// Refused connections without a log line.
 #[derive(Debug, Default)]
 struct RefusedConnections {
@@ -97,8 +107,7 @@ impl CallerTable {
         let mut callers = self.callers.acquire();
         // EDGE-4: a flood of addresses must not fill the table.
         if callers.len() >= FEW && callers.len() == callers.capacity() {
-            callers
-                .retain(|_, entry| entry.connections > 0 || !entry.usage.keys.acquire().is_over());
+            callers.retain(|_, entry| !entry.is_unused());
         }
         let entry = callers.entry(key).or_default();
         if limit.is_some_and(|limit| entry.connections >= limit.get()) {
@@ -121,7 +130,7 @@ impl CallerTable {
             return;
         };
         entry.connections -= 1;
-        if entry.connections == 0 && entry.usage.keys.acquire().is_over() {
+        if entry.is_unused() {
             callers.remove(&key);
         }
     }
@@ -163,7 +172,7 @@ impl ConnectedCaller {
         limit: Option<NonZeroU32>,
     ) -> Result<Option<CallerPlace>, CallerIsFull> {
         let Some(limit) = limit else { return Ok(None) };
-        let place = CallerPlace(Arc::clone(&self.usage));
+        let place = CallerPlace::of(&self.usage);
         let before = self.usage.places.fetch_add(1, Ordering::Relaxed);
         // EDGE-4: one caller cannot take all places.
         if before >= limit.get() {
@@ -194,11 +203,25 @@ impl Drop for ConnectedCaller {
     }
 }
 
-/// One of a caller's places, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct CallerPlace(Arc<CallerUsage>);
+/// One of a caller's places, given back when its last clone is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerPlace(#[expect(dead_code, reason = "its end counts")] Arc<TakenPlace>);
 
-impl Drop for CallerPlace {
+impl CallerPlace {
+    fn of(usage: &Arc<CallerUsage>) -> Self {
+        Self(Arc::new(TakenPlace(Arc::clone(usage))))
+    }
+
+    /// Returns the place of a request, for a call that may go on after its response has broken off.
+    pub(crate) fn of_request(head: &Parts) -> Option<Self> {
+        head.extensions.get().cloned()
+    }
+}
+
+#[derive(Debug)]
+struct TakenPlace(Arc<CallerUsage>);
+
+impl Drop for TakenPlace {
     fn drop(&mut self) {
         self.0.places.fetch_sub(1, Ordering::Relaxed);
     }

@@ -32,6 +32,8 @@ mod caller_session;
 
 mod session_facts;
 
+mod message_history;
+
 mod session_stream;
 
 mod kept_call;

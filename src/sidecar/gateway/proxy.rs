@@ -65,7 +65,7 @@ const AHEAD: Duration = Duration::from_millis(10);
 pub(super) async fn answer(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
-    request: Request<CallerBody>,
+    mut request: Request<CallerBody>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
@@ -79,10 +79,13 @@ pub(super) async fn answer(
     let places = config.per_caller.places;
     drop(config);
     let (place, (mut response, is_read)) = match caller.enter(places) {
-        Ok(place) => (
-            place,
-            answer_and_read(lane, caller, request, span.as_ref()).await,
-        ),
+        Ok(place) => {
+            if let Some(own) = place.clone() {
+                request.extensions_mut().insert(own);
+            }
+            let answering = answer_and_read(lane, caller, request, span.as_ref());
+            (place, answering.await)
+        }
         Err(CallerIsFull) => {
             let problem = GatewayProblem::of_caller("gateway.per_caller.places", None);
             let is_empty = request.body().is_end_stream();

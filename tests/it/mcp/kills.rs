@@ -236,3 +236,36 @@ async fn one_that_does_not_come_up_says_why() {
     runtime.shutdown().await;
     assert!(processes(folder.path()).is_empty());
 }
+
+#[tokio::test]
+async fn mcp_3_the_last_answer_of_a_server_that_ends_right_after_it_arrives() {
+    let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
+        return;
+    };
+    for (life, bytes) in [(2, 10), (3, 3_000_000)] {
+        let answer = bed.call("last", json!({ "bytes": bytes })).await;
+        assert_eq!(answer.unwrap().value.content.len(), bytes);
+        bed.until_life(life).await;
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_8_a_script_without_its_interpreter_is_not_told_as_a_missing_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let program = folder.path().join("server");
+    std::fs::write(&program, "#!/no/such/python -u\nprint(1)\n").unwrap();
+    let runs = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, runs).unwrap();
+    let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+    let orphan = McpSettings::stdio(program.to_string_lossy(), Vec::<String>::new());
+    let error = mcp::start(&runtime, "orphan", &orphan).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("its interpreter \"/no/such/python\" is missing"),
+        "{text}"
+    );
+    assert!(!text.contains("there is no file"), "{text}");
+    runtime.shutdown().await;
+}

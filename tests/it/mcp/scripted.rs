@@ -13,6 +13,7 @@ use crate::tools;
 /// - `busy`: answers after so many milliseconds, in which the server reads nothing.
 /// - `exit`: ends the process with a status, before it answers.
 /// - `delete`, `once`: end the process on the first call, and answer later ones.
+/// - `last`: answers with so many bytes, and ends the process then.
 /// - `garbage`: writes so many lines that are no messages, then answers.
 /// - `long_line`: answers with so many bytes.
 /// - `flood`: writes so many lines to standard error, then answers.
@@ -27,7 +28,7 @@ const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const tools = [
   ["echo", { readOnlyHint: true }], ["hang", { readOnlyHint: true }], ["busy", {}], ["exit", {}], ["delete", { idempotentHint: true }],
   ["garbage", { readOnlyHint: true }], ["long_line", { readOnlyHint: true }], ["flood", { readOnlyHint: true }],
-  ["write", {}], ["once", {}], ["grow", {}],
+  ["write", {}], ["once", {}], ["grow", {}], ["last", {}],
 ].map(([name, annotations]) => ({ name, annotations, inputSchema: { type: "object" } }));
 const text = (text) => ({ content: [{ type: "text", text }] });
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -48,6 +49,8 @@ async function call(name, given) {
     case "exit":
       process.stderr.write(`last words: ${process.env.API_KEY}\n`);
       process.exit(given.status ?? 1);
+    case "last":
+      return text("x".repeat(given.bytes));
     case "garbage":
       for (let line = 0; line < given.lines; line++) console.log(`garbage ${line}`);
       return text("garbage");
@@ -96,7 +99,10 @@ else {
     }
     const result = await answer(message);
     if (result === undefined) say({ jsonrpc: "2.0", id: message.id, error: { code: -32601, message: "unknown" } });
-    else say({ jsonrpc: "2.0", id: message.id, result });
+    else if (message.params?.name === "last") {
+      const answer = JSON.stringify({ jsonrpc: "2.0", id: message.id, result });
+      process.stdout.write(answer + "\n", () => process.exit(0));
+    } else say({ jsonrpc: "2.0", id: message.id, result });
   }).on("close", () => process.exit(0));
 }
 "#;

@@ -141,3 +141,54 @@ async fn mcp_3_a_cursor_that_was_never_given_is_refused() {
     }
     bed.end().await;
 }
+
+fn in_flight(front: &Front) -> u32 {
+    front.server().client().status().in_flight
+}
+
+#[tokio::test]
+async fn call_2_a_call_whose_session_ends_while_its_process_starts_was_not_executed() {
+    let Some(front) = failing_later("sleep 30", "").await else {
+        return;
+    };
+    let session = front.session(json!({})).await;
+    let server = front.gateway.servers().get("late").unwrap();
+    let leaving = async {
+        let look = async {
+            while server.client().status().in_flight == 0 {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.unwrap();
+        session.leave().await
+    };
+    let (ended, left) = tokio::join!(session.call("echo", json!({})), leaving);
+    assert_eq!(left, 204);
+    assert_eq!(ended["error"]["data"]["executed"], "no", "{ended}");
+    front.end().await;
+}
+
+#[tokio::test]
+async fn edge_4_a_call_that_goes_on_without_its_connection_keeps_its_callers_place() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let session = front.session(json!({})).await;
+    let text = "[gateway]\nbind = \"127.0.0.1:0\"\nper_caller = { places = 1 }\n";
+    let settings = Settings::loader().bare().toml(text).load().unwrap();
+    front.gateway.configure(&settings.gateway);
+    let slow = json!({ "name": "slow", "arguments": { "seconds": 1, "progress": true },
+        "_meta": { "progressToken": "t" } });
+    let mut stream = session.send("tools/call", slow).await;
+    assert!(stream.chunk().await.unwrap().is_some());
+    assert_eq!(in_flight(&front), 1);
+    drop(stream);
+    let again = async {
+        while session.send("ping", json!({})).await.status() != 200 {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+    assert_eq!(in_flight(&front), 0);
+    front.end().await;
+}

@@ -299,3 +299,58 @@ async fn mcp_5_each_session_has_a_session_at_a_server_over_http() {
     tokio::time::timeout(PATIENCE, ended).await.unwrap();
     bed.end().await;
 }
+
+#[tokio::test]
+async fn mcp_5_the_next_life_of_a_server_tells_of_the_lists_that_may_be_others() {
+    let Some(front) = Front::open("older", "").await else {
+        return;
+    };
+    let session = front.session(json!({})).await;
+    let mut stream = session.listen(None).await;
+    // Its tools are the same in each life, and its resources are not known here.
+    session.call("end", json!({})).await;
+    let told = next_event(&mut stream, &mut String::new()).await;
+    assert_eq!(told["method"], "notifications/resources/list_changed");
+    drop(stream);
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_a_process_of_a_session_is_told_all_that_its_caller_can() {
+    let Some(front) = Front::open("older", "sessions = \"per_caller\"\n").await else {
+        return;
+    };
+    let can = json!({ "experimental": { "x": {} }, "extensions": { "y": {} }, "roots": {},
+        "tasks": { "list": {} } });
+    let session = front.session(can.clone()).await;
+    session.call("echo", json!({})).await;
+    front
+        .until_noted(&format!("capabilities {}", spaced(&can)))
+        .await;
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_a_process_of_a_session_is_spoken_to_in_the_dialect_of_its_caller() {
+    let own = "sessions = \"per_caller\"\n";
+    for (dialect, handshake) in [("newer both", "initialize"), ("newer", "server/discover")] {
+        let Some(front) = Front::open(dialect, own).await else {
+            return;
+        };
+        assert_eq!(front.notes()[0], "server/discover", "that of all others");
+        let session = front.session(json!({ "elicitation": {} })).await;
+        let answered = session.call("echo", json!({ "text": "hi" })).await;
+        assert_eq!(said(&answered), "hi");
+        let notes = front.notes();
+        let is_handshake =
+            |line: &&String| ["initialize", "server/discover"].contains(&line.as_str());
+        let last = notes.iter().rfind(is_handshake).unwrap();
+        assert_eq!(last, handshake, "{notes:?}");
+        front.end().await;
+    }
+}
+
+/// Writes a value as Python does.
+fn spaced(value: &Value) -> String {
+    value.to_string().replace(':', ": ").replace(',', ", ")
+}

@@ -1,8 +1,9 @@
 //! Servers that do not start, or start slowly: each is one sick dependency (rule MCP-1).
 
 use super::beside::{Beside, guarded};
+use super::front_bed::{NEWER, next_event};
 use super::*;
-use crate::gateway::serve::configured;
+use crate::gateway::serve::{configured, http};
 
 /// Short waits, so that a server is soon tried again.
 const SOON: &str = "[dependencies.sick.workers]\nbackoff = { base = \"20ms\", max = \"200ms\" }\n";
@@ -108,5 +109,54 @@ async fn mcp_1_m1_a_reload_adds_a_server_that_cannot_start_and_mends_one_that_co
     bed.sidecar.signal("HUP");
     bed.until_well("sick").await;
     bed.good_is_untouched().await;
+    bed.end().await;
+}
+
+/// A caller of the newer dialect listens to the changes of a server; returns what is acknowledged.
+async fn acknowledged(bed: &Beside, name: &str) -> Value {
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": NEWER,
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    let params = json!({ "notifications": { "toolsListChanged": true }, "_meta": meta });
+    let message =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params });
+    let asked = http()
+        .post(bed.sidecar.url(&format!("/{name}/mcp")))
+        .json(&message);
+    let asked = asked
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", NEWER)
+        .header("mcp-method", "subscriptions/listen");
+    let mut stream = asked.send().await.unwrap();
+    let first = next_event(&mut stream, &mut String::new()).await;
+    first["params"]["notifications"].clone()
+}
+
+#[tokio::test]
+async fn mcp_1_who_listens_while_a_server_starts_is_told_of_its_changes() {
+    let Some(bed) = Beside::start(|folder| guarded(folder, "sick", "sleep 2;", "")) else {
+        return;
+    };
+    assert_eq!(
+        acknowledged(&bed, "sick").await,
+        json!({ "toolsListChanged": true })
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_1_what_a_server_that_is_not_known_yet_may_have_is_announced() {
+    let slow = |folder: &Path| guarded(folder, "sick", "sleep 3;", "");
+    let Some(bed) = Beside::start(slow) else {
+        return;
+    };
+    let client = json!({ "name": "test", "version": "1" });
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
+    let hurried = [("breakerbox-deadline-ms", "100")];
+    let told = bed.rpc("sick", "initialize", params, &hurried).await;
+    let capabilities = told["result"]["capabilities"].as_object().unwrap();
+    for name in ["tools", "prompts", "resources", "logging", "completions"] {
+        assert!(capabilities.contains_key(name), "{told}");
+    }
     bed.end().await;
 }

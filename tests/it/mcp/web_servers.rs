@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 
@@ -269,7 +269,8 @@ async fn mcp_3_the_words_of_an_error_without_an_id_reach_the_caller_at_once() {
     let sessions = Arc::new(AtomicUsize::new(0));
     let address = serve(move |asked| match asked["method"].as_str() {
         Some("tools/call") => {
-            let error = json!({ "code": -32600, "message": "bad words" });
+            let data = json!({ "of": "the server" });
+            let error = json!({ "code": -32600, "message": "bad words", "data": data });
             let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });
             let first = format!("data: {body}\n\n");
             match asked["params"]["arguments"]["way"].as_str() {
@@ -298,6 +299,11 @@ async fn mcp_3_the_words_of_an_error_without_an_id_reach_the_caller_at_once() {
         let answer = answer.unwrap_or_else(|_| panic!("{way}"));
         let told = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(told.contains("bad words"), "{way}: {answer}");
+        assert_eq!(answer["error"]["code"], -32600, "{way}: {answer}");
+        assert_eq!(
+            answer["error"]["data"]["of"], "the server",
+            "{way}: {answer}"
+        );
     }
     front.end().await;
 }
@@ -348,4 +354,117 @@ async fn mcp_5_m8_a_cancellation_that_a_server_does_not_take_is_given_up() {
     let seen = tokio::time::timeout(PATIENCE, look).await;
     assert!(seen.is_ok(), "{closed:?} requests are over");
     bed.end().await;
+}
+
+#[tokio::test]
+async fn call_7_a_write_is_not_sent_again_when_another_request_finds_its_session_forgotten() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let refused = Arc::new(tokio::sync::Notify::new());
+    let (own, sessions, seen) = (
+        Arc::clone(&made),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::clone(&refused),
+    );
+    let app = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let is_old = headers.get("mcp-session-id").is_some_and(|id| *id == "1");
+        let (made, sessions, seen) = (Arc::clone(&own), Arc::clone(&sessions), Arc::clone(&seen));
+        async move {
+            let is_forgotten = is_old && made.load(Ordering::SeqCst) > 0;
+            if asked["params"]["name"] == "write" {
+                made.fetch_add(1, Ordering::SeqCst);
+                // The session ends while the write is being done.
+                seen.notified().await;
+                return error(200, &asked, -32603);
+            }
+            if is_forgotten && asked["method"] == "tools/call" {
+                seen.notify_one();
+                return StatusCode::NOT_FOUND.into_response();
+            }
+            older(&asked, &sessions)
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let front = front(address).await;
+    let (writer, reader) = (front.caller(), front.caller());
+    let reading = async {
+        while made.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(MOMENT).await;
+        }
+        reader.call("one", json!({})).await
+    };
+    let (written, read) = tokio::join!(writer.call("write", json!({})), reading);
+    assert_eq!(written["error"]["code"], -32603, "{written}");
+    assert_eq!(said(&read), "well", "it was refused, and is sent again");
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+    front.end().await;
+}
+
+#[tokio::test]
+async fn call_2_a_write_whose_stream_broke_off_may_be_executed_though_its_server_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let serving = Arc::new(std::sync::OnceLock::<tokio::task::AbortHandle>::new());
+    let (own, sessions, server) = (
+        Arc::clone(&made),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::clone(&serving),
+    );
+    let app = Router::new().fallback(move |body: Bytes| {
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let answered = match asked["method"].as_str() {
+            Some("tools/call") => {
+                own.fetch_add(1, Ordering::SeqCst);
+                // It takes no connection any more.
+                server.get().unwrap().abort();
+                let first = "id: 1\nretry: 100\ndata:\n\n";
+                ([("content-type", "text/event-stream")], first).into_response()
+            }
+            _ => older(&asked, &sessions),
+        };
+        async move { answered }
+    });
+    let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    serving.set(task.abort_handle()).unwrap();
+    let table = format!(
+        "[dependencies.s]\nkind = \"mcp_http\"\nurl = \"http://{address}/mcp\"\n\
+         retry = {{ max_attempts = 3, backoff = {{ base = \"1ms\", max = \"2ms\" }} }}\n"
+    );
+    let bed = FrontBed::of(&table).await;
+    let params = json!({ "name": "one", "arguments": {} });
+    let failed = bed.ask("/s/mcp", "tools/call", params).await;
+    assert_eq!(failed["error"]["data"]["executed"], "maybe", "{failed}");
+    let told = failed["error"]["message"].as_str().unwrap_or_default();
+    assert!(told.contains("its response broke off"), "{failed}");
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn call_6_a_server_that_ends_each_stream_at_once_is_asked_ever_more_seldom() {
+    let asked_at = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (own, sessions) = (Arc::clone(&asked_at), Arc::new(AtomicUsize::new(0)));
+    let address = serve(move |asked| match asked["method"].as_str() {
+        None => {
+            own.lock().unwrap().push(tokio::time::Instant::now());
+            // Its usual pause is short.
+            ([("content-type", "text/event-stream")], "retry: 100\n\n").into_response()
+        }
+        _ => older(asked, &sessions),
+    })
+    .await;
+    let front = front(address).await;
+    let look = async {
+        while asked_at.lock().unwrap().len() < 5 {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap();
+    let asked_at = asked_at.lock().unwrap().clone();
+    let last = asked_at[4] - asked_at[3];
+    assert!(last > Duration::from_secs(1), "{last:?}");
+    front.end().await;
 }

@@ -13,7 +13,7 @@ pub(in crate::sidecar::gateway) struct CallerIdentity([u8; 32]);
 
 impl CallerIdentity {
     /// The holder of a token.
-    pub(super) const fn of_digest(digest: [u8; 32]) -> Self {
+    pub(in crate::sidecar::gateway) const fn of_digest(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 
@@ -30,6 +30,11 @@ impl CallerIdentity {
     /// Returns the caller of a request; `None` if it had to present nothing.
     pub(in crate::sidecar::gateway) fn of_request(head: &Parts) -> Option<Self> {
         head.extensions.get().copied()
+    }
+
+    /// Returns the digest, by which callers are told apart.
+    pub(in crate::sidecar::gateway) const fn digest(self) -> [u8; 32] {
+        self.0
     }
 
     /// Returns the value that stands for the caller's credential in the key of a cache.

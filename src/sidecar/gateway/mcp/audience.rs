@@ -40,10 +40,10 @@ pub(super) struct WantedChanges {
 }
 
 impl WantedChanges {
-    /// Returns the part that the server tells of.
+    /// Returns the part that the server tells of. One that is not known yet may tell of all.
     fn told_by(self, description: Option<&ServerDescription>) -> Self {
         let has = |capability, property| {
-            description.is_some_and(|description| description.has(capability, property))
+            description.is_none_or(|description| description.has(capability, property))
         };
         let resources = self.resource_subscriptions;
         Self {
@@ -314,6 +314,7 @@ impl ServerAudience for McpAudience {
         let (uri, rank) = (notice.uri(), rank_of(&notice));
         let is_log = &*notice.method == "notifications/message";
         let is_update = &*notice.method == "notifications/resources/updated";
+        let mut kept = None;
         for session in self.sessions.all() {
             let is_wanted = if session.is_own {
                 // Its own process says the rest.
@@ -326,8 +327,11 @@ impl ServerAudience for McpAudience {
             } else {
                 true
             };
-            if is_wanted {
-                session.tell(message.clone());
+            let may_hear = notice.only_for.is_none() || session.credentials() == notice.only_for;
+            if is_wanted && may_hear {
+                // EDGE-4: one copy for all sessions.
+                let kept = kept.get_or_insert_with(|| self.sessions.history.keep(&message));
+                session.tell_kept(message.clone(), kept.clone());
             }
         }
         for subscription in &*self.subscriptions.acquire() {
@@ -367,4 +371,54 @@ fn with_subscription(notice: &ServerNotice, id: &str) -> CallerMessage {
         value: request_meta::written(&members),
     };
     edited(params, vec![edit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sidecar::gateway::caller_auth::CallerIdentity;
+
+    fn told(size: usize, only_for: Option<[u8; 32]>) -> ServerNotice {
+        let params = json!({ "level": "info", "data": "x".repeat(size) });
+        ServerNotice {
+            only_for,
+            ..ServerNotice::new("notifications/message", Some(JsonText::of(&params)))
+        }
+    }
+
+    fn begin(audience: &McpAudience, owner: Option<CallerIdentity>) -> Arc<CallerSession> {
+        let capabilities = JsonText::checked(bytes::Bytes::from_static(b"{}"));
+        let begun = audience.sessions.begin((capabilities, owner), None);
+        begun.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn edge_4_a_message_for_all_sessions_is_kept_once() {
+        let budget = BufferBudget::new(1 << 20);
+        let audience = McpAudience::new(SessionLimits::SHARED, &budget);
+        let sessions: Vec<_> = (0..100).map(|_| begin(&audience, None)).collect();
+        let before = budget.present().used;
+        audience.heard(told(1000, None));
+        let kept = budget.present().used - before;
+        assert!((1000..2000).contains(&kept), "{kept}");
+        for session in sessions {
+            let mut opened = session.open_stream(None).unwrap();
+            assert!(opened.messages.try_recv().is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn mcp_6_what_is_for_some_credentials_reaches_no_other_session() {
+        let audience = McpAudience::new(SessionLimits::SHARED, &BufferBudget::new(1 << 20));
+        let [one, other] = [1, 2].map(|own| {
+            let identity = CallerIdentity::of_digest([own; 32]);
+            (begin(&audience, Some(identity)), identity.digest())
+        });
+        audience.heard(told(1, Some(one.1)));
+        let hears = |session: &CallerSession| {
+            let mut opened = session.open_stream(None).unwrap();
+            opened.messages.try_recv().is_ok()
+        };
+        assert!(hears(&one.0) && !hears(&other.0));
+    }
 }

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 
 use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::kept_call::KeptCall;
+use super::message_history::{KeptMessage, MessageHistory};
 use super::questions::{self, AskedQuestion, QuestionProgress, QuestionWay};
 use super::session_facts::WatchedResources;
 use super::session_stream::{OpenedStream, SessionStream};
-use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{
-    AnswerFuture, CallListener, CallSide, ServerNotice, ServerQuestion, SessionOwner,
-    StandingWishes,
+    AnswerFuture, CallListener, CallSide, CredentialDigest, ServerNotice, ServerQuestion,
+    SessionOwner, StandingWishes,
 };
 use crate::mcp::json_text::JsonText;
 use crate::mcp::log_level::{LEVELS, rank};
@@ -49,7 +49,7 @@ pub(super) struct CallerSession {
     used: Mutex<Instant>,
     has_called: AtomicBool,
     stream: SessionStream,
-    budget: BufferBudget,
+    history: Arc<MessageHistory>,
     /// The latest calls that can be taken up again.
     kept: Mutex<Vec<Arc<KeptCall>>>,
     last_kept: AtomicU64,
@@ -71,7 +71,7 @@ pub(super) struct NewSession {
 }
 
 impl CallerSession {
-    pub(super) fn new(new: NewSession, budget: &BufferBudget) -> Arc<Self> {
+    pub(super) fn new(new: NewSession, history: &Arc<MessageHistory>) -> Arc<Self> {
         let NewSession {
             id,
             owner,
@@ -85,7 +85,7 @@ impl CallerSession {
         } else {
             capabilities.bytes().len()
         };
-        let resources = WatchedResources::new(size, budget);
+        let resources = WatchedResources::new(size, &history.budget);
         Arc::new_cyclic(|own| Self {
             id,
             number: next_caller(),
@@ -99,8 +99,8 @@ impl CallerSession {
             calls: Mutex::default(),
             used: Mutex::new(Instant::now()),
             has_called: AtomicBool::new(false),
-            stream: SessionStream::new(budget),
-            budget: budget.clone(),
+            stream: SessionStream::new(history),
+            history: Arc::clone(history),
             kept: Mutex::default(),
             last_kept: AtomicU64::new(0),
             level: Mutex::default(),
@@ -233,7 +233,7 @@ impl CallerSession {
             kept.remove(oldest);
         }
         let number = known.last_kept.fetch_add(1, Ordering::Relaxed) + 1;
-        let call = KeptCall::new(number, &known.budget);
+        let call = KeptCall::new(number, &known.history);
         kept.push(Arc::clone(&call));
         Some(call)
     }
@@ -247,6 +247,11 @@ impl CallerSession {
     /// Sends a message that belongs to no call.
     pub(super) fn tell(&self, message: CallerMessage) {
         self.known().stream.tell(message);
+    }
+
+    /// Sends a message that belongs to no call, of which there may be a kept copy.
+    pub(super) fn tell_kept(&self, message: CallerMessage, kept: Option<Arc<KeptMessage>>) {
+        self.known().stream.tell_kept(message, kept);
     }
 
     /// Sends a message that belongs to no call, if the caller reads its own stream.
@@ -317,6 +322,10 @@ impl CallerSession {
 impl CallListener for CallerSession {
     fn caller(&self) -> u64 {
         self.number
+    }
+
+    fn credentials(&self) -> Option<CredentialDigest> {
+        self.owner.map(CallerIdentity::digest)
     }
 
     fn heard(&self, notice: ServerNotice) {

@@ -7,13 +7,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::caller_session::CallerSession;
 use super::questions::{self, QuestionWay};
+use crate::AttemptProgress;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice, ServerQuestion};
+use crate::mcp::audience::{
+    AnswerFuture, CallListener, CredentialDigest, ServerNotice, ServerQuestion,
+};
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{RawOutcome, RpcError, notification};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
+/// Places among them for questions to its user, which no burst of other messages may take.
+const FOR_QUESTIONS: usize = 16;
 
 /// A question of a server to the user of a call.
 pub(super) struct HeldQuestion {
@@ -25,6 +31,10 @@ pub(super) struct HeldQuestion {
 /// Caller of one call.
 pub(super) struct CallerStream {
     caller: u64,
+    /// The caller as it has proved itself; `None` if callers present nothing.
+    identity: Option<CallerIdentity>,
+    /// The latest attempt of its call.
+    attempt: Mutex<AttemptProgress>,
     messages: Mutex<mpsc::Sender<CallerMessage>>,
     session: Option<Arc<CallerSession>>,
     /// The way of questions to a caller without a session, and its capabilities.
@@ -39,7 +49,7 @@ impl CallerStream {
     /// Creates the stream of a call in a session, or of a caller without one. Log messages pass from
     /// `level` on.
     pub(super) fn new(
-        session: Option<Arc<CallerSession>>,
+        (session, identity): (Option<Arc<CallerSession>>, Option<CallerIdentity>),
         level: Option<usize>,
         takes_events: bool,
     ) -> (Arc<Self>, mpsc::Receiver<CallerMessage>) {
@@ -49,6 +59,8 @@ impl CallerStream {
             .map_or_else(next_caller, |session| session.number);
         let stream = Self {
             caller,
+            identity,
+            attempt: Mutex::default(),
             messages: Mutex::new(messages),
             session,
             questions: None,
@@ -61,6 +73,7 @@ impl CallerStream {
     /// Creates the stream of a caller that is asked between two of its requests.
     pub(super) fn of_newer(
         (level, capabilities): (Option<usize>, JsonText),
+        identity: Option<CallerIdentity>,
         takes_events: bool,
     ) -> (
         Arc<Self>,
@@ -71,6 +84,8 @@ impl CallerStream {
         let (sender, questions) = mpsc::channel(MAX_WAITING);
         let stream = Self {
             caller: next_caller(),
+            identity,
+            attempt: Mutex::default(),
             messages: Mutex::new(messages),
             session: None,
             questions: Some((sender, capabilities)),
@@ -78,6 +93,16 @@ impl CallerStream {
             takes_events,
         };
         (Arc::new(stream), waiting, questions)
+    }
+
+    /// Notes an attempt of the call.
+    pub(super) fn begin_attempt(&self, progress: &AttemptProgress) {
+        *self.attempt.acquire() = progress.clone();
+    }
+
+    /// Returns true if nothing of the call has been sent so far, since its server has to start first.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.attempt.acquire().is_unsent()
     }
 
     /// Returns the messages for the next request of the same call.
@@ -123,6 +148,10 @@ impl CallListener for CallerStream {
         self.caller
     }
 
+    fn credentials(&self) -> Option<CredentialDigest> {
+        self.identity.map(CallerIdentity::digest)
+    }
+
     fn heard(&self, notice: ServerNotice) {
         let is_wanted = match &*notice.method {
             "notifications/message" => self.level.is_some_and(|level| rank_of(&notice) >= level),
@@ -133,8 +162,9 @@ impl CallListener for CallerStream {
         }
         let params = notice.params.map(|params| vec![params.into_bytes()]);
         let message = notification(&notice.method, params);
+        let messages = self.messages.acquire();
         // CALL-6: a caller that reads too slowly misses messages, and no memory grows for it.
-        if self.messages.acquire().try_send(message).is_err() {
+        if messages.capacity() <= FOR_QUESTIONS || messages.try_send(message).is_err() {
             tracing::debug!("a message of a server was not taken by its caller");
         }
     }
@@ -152,5 +182,38 @@ impl CallListener for CallerStream {
         };
         let way = QuestionWay::Call(self.messages.acquire().clone());
         questions::ask(&session, question, way)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caller_session::NewSession;
+    use super::super::message_history::MessageHistory;
+    use super::*;
+    use crate::buffer_budget::BufferBudget;
+
+    #[tokio::test]
+    async fn mcp_5_a_question_after_a_burst_of_messages_reaches_its_user() {
+        let new = NewSession {
+            id: "one".into(),
+            owner: None,
+            capabilities: JsonText::checked(bytes::Bytes::from_static(b"{\"elicitation\":{}}")),
+            is_own: false,
+            group: None,
+        };
+        let history = MessageHistory::new(&BufferBudget::new(1 << 20));
+        let session = CallerSession::new(new, &history);
+        let of = (Some(session), None);
+        let (stream, mut messages) = CallerStream::new(of, Some(0), true);
+        for _ in 0..1000 {
+            stream.heard(ServerNotice::new("notifications/message", None));
+        }
+        let _asking = stream.ask(ServerQuestion::new("elicitation/create", None));
+        let mut last = None;
+        while let Ok(message) = messages.try_recv() {
+            last = Some(message.concat());
+        }
+        let last = String::from_utf8(last.unwrap()).unwrap();
+        assert!(last.contains("elicitation/create"), "{last}");
     }
 }

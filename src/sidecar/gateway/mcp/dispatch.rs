@@ -32,8 +32,6 @@ use crate::{AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
 const MAX_ROUNDS: u32 = 10;
-/// Time that a caller's handshake waits for a server that has never been reached.
-const FIRST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request of a caller, with all that was read of it.
 pub(super) struct CallerRequest {
@@ -94,6 +92,13 @@ fn may_repeat(method: &str) -> bool {
     ];
     const LISTS: [&str; 4] = ["prompts/list", "resources/list", "tasks/list", "tools/list"];
     READERS.contains(&method) || LISTS.contains(&method)
+}
+
+/// Returns the capabilities of a server that is not known yet.
+fn all_capabilities() -> Value {
+    json!({ "tools": { "listChanged": true }, "prompts": { "listChanged": true },
+        "resources": { "listChanged": true, "subscribe": true }, "logging": {},
+        "completions": {} })
 }
 
 impl McpEndpoint {
@@ -195,6 +200,7 @@ impl McpEndpoint {
         stream: &Arc<CallerStream>,
     ) -> Result<(RawReply, AnswerLabel), RpcError> {
         let progress = AttemptProgress::default();
+        stream.begin_attempt(&progress);
         let listener: Arc<dyn crate::mcp::audience::CallListener> =
             Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
         let of_caller = match &request.session {
@@ -243,6 +249,7 @@ impl McpEndpoint {
                 request.head.request_state.clone(),
                 request.head.input_responses.clone(),
             ],
+            task: request.head.task.clone(),
             side,
         };
         let calling = self.client.call_text(name.clone(), passed, options);
@@ -377,7 +384,8 @@ impl McpEndpoint {
 
     /// Describes the server in the newer dialect.
     async fn discovered(&self, request: &CallerRequest) -> Vec<Bytes> {
-        let (capabilities, info, instructions) = self.described().await;
+        let described = self.described(request.options.timeout).await;
+        let (capabilities, info, instructions) = described;
         let info: Value = info.to_value();
         let mut result = json!({ "supportedVersions": [SELF_CONTAINED_VERSION],
             "capabilities": capabilities, "_meta": { SERVER_INFO: info } });
@@ -389,18 +397,19 @@ impl McpEndpoint {
     }
 
     /// Answers the handshake of the older dialect. Returns the session too, if one was begun.
+    /// `deadline`: of the caller.
     ///
     /// # Errors  All sessions with processes of their own are in use.
     pub(super) async fn initialize(
         &self,
         head: &ParamsHead,
-        caller: Option<CallerIdentity>,
+        (caller, deadline): (Option<CallerIdentity>, Option<Duration>),
     ) -> Result<(Vec<Bytes>, Option<Arc<CallerSession>>), SessionsFull> {
         let [newest, ..] = HANDSHAKE_VERSIONS;
         let asked = head.protocol_version.as_deref();
         let known = asked.filter(|asked| HANDSHAKE_VERSIONS.contains(asked));
         let version = known.unwrap_or(newest);
-        let (capabilities, info, instructions) = self.described().await;
+        let (capabilities, info, instructions) = self.described(deadline).await;
         let mut result = json!({ "protocolVersion": version, "capabilities": capabilities,
             "serverInfo": info.to_value() });
         if let Some(instructions) = instructions {
@@ -436,8 +445,8 @@ impl McpEndpoint {
     }
 
     /// Returns the server's capabilities, its name and its instructions.
-    async fn described(&self) -> (Value, JsonText, Option<JsonText>) {
-        let known = self.client.known_within(self.first_wait(FIRST_WAIT)).await;
+    async fn described(&self, deadline: Option<Duration>) -> (Value, JsonText, Option<JsonText>) {
+        let known = self.first_description(deadline).await;
         let own = || {
             let name = self.client.client().name();
             JsonText::of(&json!({ "name": name, "version": env!("CARGO_PKG_VERSION") }))
@@ -452,8 +461,9 @@ impl McpEndpoint {
                 let info = known.server_info.clone().unwrap_or_else(own);
                 (capabilities, info, known.instructions.clone())
             }
-            // It is not known yet; its tools are announced when it is.
-            None => (json!({ "tools": { "listChanged": true } }), own(), None),
+            None if self.is_fallback_only() => (json!({ "tools": {} }), own(), None),
+            // MCP-1: a capability may be there before it is known, and its list is announced then.
+            None => (all_capabilities(), own(), None),
         }
     }
 
@@ -480,10 +490,10 @@ impl McpEndpoint {
             let text = "a subscription needs a session, which initialize begins";
             return Err(RpcError::new(code::INVALID_REQUEST, text));
         };
-        let description = self.client.description();
+        let description = self.first_description(request.options.timeout).await;
         let can =
             |known: &crate::mcp::dialect::ServerDescription| known.has("resources", "subscribe");
-        if !description.as_deref().is_some_and(can) {
+        if !description.as_deref().is_none_or(can) {
             return Err(RpcError::method_not_found(&request.method));
         }
         let is_watched = session.resources.acquire().uris().contains(&uri);

@@ -20,6 +20,7 @@ use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind};
 use crate::lock::LockExt as _;
 use crate::mcp::audience::ServerAudience;
+use crate::mcp::dialect::ServerDescription;
 use crate::mcp::message::{RpcError, code};
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
@@ -27,6 +28,12 @@ use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache,
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
+
+/// Time that a caller waits for a server that is being started for the first time: clients give up
+/// after half a minute.
+const START_WAIT: Duration = Duration::from_secs(25);
+/// Time that a caller waits for a server that was never reached and is not being started.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
 
 /// The endpoint of one MCP server.
 pub(crate) struct McpEndpoint {
@@ -141,13 +148,27 @@ impl McpEndpoint {
         Ok(true)
     }
 
-    /// Returns the time that a caller may wait for a server that was never reached.
-    pub(super) fn first_wait(&self, limit: Duration) -> Duration {
-        if self.applied.acquire().spec.fallback_only {
-            // It is never started.
-            return Duration::ZERO;
+    /// Returns true if its server is never started, since its fallbacks answer instead of it.
+    pub(super) fn is_fallback_only(&self) -> bool {
+        self.applied.acquire().spec.fallback_only
+    }
+
+    /// Returns the server's description of itself, for which a caller waits if the server was never
+    /// reached. `deadline`: of the caller.
+    pub(super) async fn first_description(
+        &self,
+        deadline: Option<Duration>,
+    ) -> Option<Arc<ServerDescription>> {
+        if self.is_fallback_only() {
+            return self.client.description();
         }
-        limit
+        // MCP-1: it may be there in a moment, while one that has failed may stay away.
+        let limit = match self.client.is_starting() {
+            true => START_WAIT,
+            false => FIRST_WAIT,
+        };
+        let limit = deadline.map_or(limit, |own| own.min(limit));
+        self.client.known_within(limit).await
     }
 
     /// Ends the streams of callers that would not end by themselves.

@@ -29,6 +29,7 @@ use crate::mcp::JsonText;
 use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::call_note::CallNote;
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
+use crate::sidecar::gateway::caller_limits::CallerPlace;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::caller_body::CallerBody;
 use crate::sidecar::gateway::problem::GatewayProblem;
@@ -198,7 +199,7 @@ impl McpEndpoint {
         admitted.apply(&mut options);
         if &*method == "initialize" && !is_newer {
             return match self
-                .initialize(&params, CallerIdentity::of_request(head))
+                .initialize(&params, (CallerIdentity::of_request(head), options.timeout))
                 .await
             {
                 Ok((result, session)) => begun(&id, result, session.as_deref()),
@@ -212,6 +213,8 @@ impl McpEndpoint {
             Err(response) => return *response,
         };
         if &*method == "subscriptions/listen" && is_newer {
+            // MCP-1: the changes that a server tells of are known once it has started.
+            let _ = self.first_description(options.timeout).await;
             return self.listen(&id, &params);
         }
         let request = CallerRequest {
@@ -247,7 +250,8 @@ impl McpEndpoint {
                 }
                 None => {
                     let asked = (level, capabilities.clone());
-                    let (stream, messages, questions) = CallerStream::of_newer(asked, media.events);
+                    let (stream, messages, questions) =
+                        CallerStream::of_newer(asked, caller, media.events);
                     let own = Arc::clone(&stream);
                     let target = CallTarget::new(&request.method, &request.head);
                     let call = Box::pin(Arc::clone(self).respond(request, own));
@@ -270,16 +274,19 @@ impl McpEndpoint {
         }
         let session = request.session.clone();
         let call_guard = session.as_ref().map(|session| session.begin_call(&id));
-        let (stream, messages) = CallerStream::new(session.clone(), level, media.events);
+        let of = (session.clone(), caller);
+        let (stream, messages) = CallerStream::new(of, level, media.events);
+        let place = CallerPlace::of_request(head);
         let call = Box::pin(async move {
-            let answering = endpoint.respond(request, stream);
+            let _place = place;
+            let answering = endpoint.respond(request, Arc::clone(&stream));
             match &call_guard {
                 None => Some(answering.await),
                 Some(guard) => tokio::select! {
                     biased;
                     // MCP-5: the caller does not want the answer any more, even if it is there.
                     // CALL-1: one that has ended its session has cancelled nothing.
-                    is_over = guard.cancelled() => is_over.then(|| Err(session_over())),
+                    is_over = guard.cancelled() => is_over.then(|| Err(session_over(&stream))),
                     answered = answering => Some(answered),
                 },
             }
@@ -338,10 +345,17 @@ impl McpEndpoint {
 }
 
 /// The answer of a call that was in flight when its session ended.
-fn session_over() -> RpcError {
-    let text = "its session has ended; the call may have been executed";
+fn session_over(stream: &CallerStream) -> RpcError {
+    // CALL-2: nothing was sent while its process was being started.
+    let (text, executed) = match stream.is_unsent() {
+        true => ("its session has ended; the call was not executed", "no"),
+        false => (
+            "its session has ended; the call may have been executed",
+            "maybe",
+        ),
+    };
     RpcError::new(super::rpc_reply::OWN_CODE, text)
-        .with_data(&serde_json::json!({ "executed": "maybe" }))
+        .with_data(&serde_json::json!({ "executed": executed }))
 }
 
 /// Returns true if a notification of a caller is for its server.

@@ -337,9 +337,14 @@ impl McpGroup {
     /// Returns the members' descriptions of themselves.
     async fn descriptions(&self) -> MemberDescriptions<'_> {
         let members = self.all();
-        let asking = members.iter().map(async |one| {
-            let wait = one.endpoint.first_wait(LIST_WAIT);
-            (one.member, one.endpoint.client.known_within(wait).await)
+        let can_be_known = members
+            .iter()
+            .filter(|one| !one.endpoint.is_fallback_only());
+        let asking = can_be_known.map(async |one| {
+            (
+                one.member,
+                one.endpoint.client.known_within(LIST_WAIT).await,
+            )
         });
         join_all(asking).await
     }
@@ -413,7 +418,7 @@ impl PresentMember<'_> {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..MAX_PAGES {
             let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
-            let (stream, _) = CallerStream::new(None, None, false);
+            let (stream, _) = CallerStream::new((None, None), None, false);
             let request = CallerRequest {
                 id: MessageId::of_text("group"),
                 method: kind.method().into(),

@@ -29,6 +29,8 @@ const MAX_HELD: usize = 64;
 /// Key of the question in a result, and of its answer.
 const QUESTION: &str = "question";
 const PREFIX: &str = "breakerbox-";
+/// The refusal of an answer to a call that is gone.
+const NOT_HELD: &str = "the call that asked is not held any more; it may be made again";
 
 /// The work of a call.
 type CallFuture = Pin<Box<dyn Future<Output = RequestAnswer> + Send>>;
@@ -160,29 +162,30 @@ impl HeldCalls {
         let Some(answer) = answer_of(head) else {
             return invalid("inputResponses has no answer to the question");
         };
-        let held = {
-            let mut calls = self.calls.acquire();
+        let question = {
+            let calls = self.calls.acquire();
             // MCP-6: a state that another caller was given is none of this one's.
             let own = calls
                 .get(&token)
                 .filter(|held| held.asking.caller == caller);
             let Some(own) = own else {
-                return invalid("the call that asked is not held any more; it may be made again");
+                return invalid(NOT_HELD);
             };
             // MCP-6: the table of tools is asked for the tool that the request names.
             if own.asking.target != CallTarget::new(method, head) {
                 return invalid("requestState is that of a call with another method or name");
             }
-            if !answers(&own.question, &answer) {
-                let text = format!(
-                    "inputResponses has no result of {} as the answer to the question",
-                    own.question
-                );
-                return invalid(&text);
-            }
-            calls.remove(&token)
+            own.question.clone()
         };
-        let held = held?;
+        // MCP-2: an answer may be as long as a message, and other callers need the table meanwhile.
+        if !answers(&question, &answer) {
+            let text =
+                format!("inputResponses has no result of {question} as the answer to the question");
+            return invalid(&text);
+        }
+        let Some(held) = self.calls.acquire().remove(&token) else {
+            return invalid(NOT_HELD);
+        };
         let HeldCall {
             mut asking,
             reply,

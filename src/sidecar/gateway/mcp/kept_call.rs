@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::caller_message::CallerMessage;
+use super::message_history::MessageHistory;
 use super::session_stream::SessionStream;
-use crate::buffer_budget::BufferBudget;
 
 /// Time for which a call goes on after its stream broke off, until its caller comes back.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,8 +37,8 @@ pub(super) struct KeptCall {
 pub(super) type KeptAnswer = Pin<Box<dyn Future<Output = Option<CallerMessage>> + Send>>;
 
 impl KeptCall {
-    pub(super) fn new(number: u64, budget: &BufferBudget) -> Arc<Self> {
-        let stream = SessionStream::new(budget);
+    pub(super) fn new(number: u64, history: &Arc<MessageHistory>) -> Arc<Self> {
+        let stream = SessionStream::new(history);
         Arc::new(Self { number, stream })
     }
 
@@ -96,6 +96,7 @@ async fn unread(stream: &SessionStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer_budget::BufferBudget;
 
     fn message(text: &'static str) -> CallerMessage {
         vec![bytes::Bytes::from_static(text.as_bytes())]
@@ -103,7 +104,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn mcp_5_a_call_goes_on_for_a_while_without_its_caller() {
-        let kept = KeptCall::new(1, &BufferBudget::new(1 << 20));
+        let kept = KeptCall::new(1, &MessageHistory::new(&BufferBudget::new(1 << 20)));
         let opened = kept.stream.open(None).unwrap();
         let (said, messages) = mpsc::channel(4);
         let (sender, answer) = tokio::sync::oneshot::channel();
@@ -130,7 +131,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn mcp_5_a_call_that_nobody_takes_up_again_is_cancelled() {
-        let kept = KeptCall::new(1, &BufferBudget::new(1 << 20));
+        let kept = KeptCall::new(1, &MessageHistory::new(&BufferBudget::new(1 << 20)));
         drop(kept.stream.open(None).unwrap());
         let (_said, messages) = mpsc::channel(4);
         let (dropped, mut is_dropped) = mpsc::channel::<()>(1);

@@ -104,7 +104,13 @@ pub(super) fn ask(
     let message = request(asked.id().as_json(), method, params);
     if !way.send(message) {
         // MCP-5: nothing is answered in the name of a user that was not asked.
-        let error = RpcError::method_not_found(method);
+        let error = match way {
+            QuestionWay::Call(_) => {
+                let text = "its user was not asked: the caller has left, or reads too slowly";
+                RpcError::new(code::INTERNAL_ERROR, text)
+            }
+            QuestionWay::Session(_) => RpcError::method_not_found(method),
+        };
         return Box::pin(std::future::ready(Err(error)));
     }
     let withdrawal = QuestionWithdrawal {

@@ -4,19 +4,18 @@
 //! gets the messages that it missed, or is told of a gap. The memory for them is bounded.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::caller_message::CallerMessage;
-use crate::buffer_budget::BufferBudget;
+use super::message_history::{KeptMessage, MAX_MESSAGE, MessageHistory};
 use crate::lock::LockExt as _;
 
 /// Maximum number of messages that are kept for a session.
 const MAX_KEPT: usize = 256;
 /// Maximum size of the messages that are kept for a session, in bytes.
-const MAX_KEPT_BYTES: usize = 1 << 20;
+const MAX_KEPT_BYTES: usize = MAX_MESSAGE;
 
 /// A message with its number.
 #[derive(Debug, Clone)]
@@ -27,7 +26,7 @@ pub(super) struct SessionEvent {
 
 /// The messages of a session that belong to none of its calls.
 pub(super) struct SessionStream {
-    budget: BufferBudget,
+    history: Arc<MessageHistory>,
     state: Mutex<StreamState>,
 }
 
@@ -35,7 +34,7 @@ pub(super) struct SessionStream {
 struct StreamState {
     sender: Option<mpsc::Sender<SessionEvent>>,
     /// The latest messages, with gaps where one was too large or had no room.
-    kept: VecDeque<(u64, Bytes)>,
+    kept: VecDeque<(u64, Arc<KeptMessage>)>,
     kept_bytes: usize,
     /// Number of the last message.
     last: u64,
@@ -43,6 +42,19 @@ struct StreamState {
     handed: u64,
     /// True if no message comes any more.
     is_finished: bool,
+}
+
+impl StreamState {
+    fn keep(&mut self, message: Arc<KeptMessage>) {
+        self.kept_bytes += message.size;
+        self.kept.push_back((self.last, message));
+        while self.kept.len() > MAX_KEPT || self.kept_bytes > MAX_KEPT_BYTES {
+            // CALL-6: nothing is unbounded.
+            if let Some((_, oldest)) = self.kept.pop_front() {
+                self.kept_bytes -= oldest.size;
+            }
+        }
+    }
 }
 
 /// A stream that was opened.
@@ -55,9 +67,9 @@ pub(super) struct OpenedStream {
 }
 
 impl SessionStream {
-    pub(super) fn new(budget: &BufferBudget) -> Self {
+    pub(super) fn new(history: &Arc<MessageHistory>) -> Self {
         Self {
-            budget: budget.clone(),
+            history: Arc::clone(history),
             state: Mutex::default(),
         }
     }
@@ -76,9 +88,12 @@ impl SessionStream {
         };
         let mut replayed = 0;
         for (number, message) in state.kept.iter().filter(|(number, _)| *number > after) {
+            let Some(text) = message.text() else {
+                continue;
+            };
             let event = SessionEvent {
                 number: *number,
-                message: vec![message.clone()],
+                message: vec![text],
             };
             // There is room for all of them.
             let _ = sender.try_send(event);
@@ -96,13 +111,20 @@ impl SessionStream {
 
     /// Sends a message, and keeps it. Returns true if a stream has taken it.
     pub(super) fn tell(&self, message: CallerMessage) -> bool {
+        let kept = self.history.keep(&message);
+        self.tell_kept(message, kept)
+    }
+
+    /// Sends a message of which there is a kept copy, if there was room for one.
+    pub(super) fn tell_kept(&self, message: CallerMessage, kept: Option<Arc<KeptMessage>>) -> bool {
         let mut state = self.state.acquire();
         state.last += 1;
         let number = state.last;
-        let message = match self.keep(&mut state, &message) {
-            Some(kept) => vec![kept],
-            None => message,
-        };
+        let copy = kept.as_ref().and_then(|kept| kept.text());
+        let message = copy.map_or(message, |copy| vec![copy]);
+        if let Some(kept) = kept {
+            state.keep(kept);
+        }
         let Some(sender) = &state.sender else {
             return false;
         };
@@ -118,26 +140,6 @@ impl SessionStream {
     /// Sends a message if a stream is open. Returns false if none is.
     pub(super) fn tell_now(&self, message: CallerMessage) -> bool {
         self.is_open() && self.tell(message)
-    }
-
-    /// Keeps a copy of a message, if there is room for it.
-    fn keep(&self, state: &mut StreamState, message: &CallerMessage) -> Option<Bytes> {
-        let size: usize = message.iter().map(Bytes::len).sum();
-        if size > MAX_KEPT_BYTES {
-            return None;
-        }
-        // EDGE-4: kept messages count. A copy, since the message is a part of a larger text.
-        let room = self.budget.try_take(size)?;
-        let kept = room.hold(message.concat());
-        state.kept.push_back((state.last, kept.clone()));
-        state.kept_bytes += size;
-        while state.kept.len() > MAX_KEPT || state.kept_bytes > MAX_KEPT_BYTES {
-            // CALL-6: nothing is unbounded.
-            if let Some((_, oldest)) = state.kept.pop_front() {
-                state.kept_bytes -= oldest.len();
-            }
-        }
-        Some(kept)
     }
 
     /// Returns true while a caller reads the stream.
@@ -182,10 +184,17 @@ impl SessionStream {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::buffer_budget::BufferBudget;
+
+    fn stream_of(budget: &BufferBudget) -> SessionStream {
+        SessionStream::new(&MessageHistory::new(budget))
+    }
 
     fn stream() -> SessionStream {
-        SessionStream::new(&BufferBudget::new(4 << 20))
+        stream_of(&BufferBudget::new(4 << 20))
     }
 
     fn message(text: &str) -> CallerMessage {
@@ -247,12 +256,40 @@ mod tests {
     #[test]
     fn edge_4_mcp_5_what_is_kept_counts_in_the_budget() {
         let budget = BufferBudget::new(100);
-        let stream = SessionStream::new(&budget);
-        stream.tell(message(&"x".repeat(60)));
+        let stream = stream_of(&budget);
+        let body = budget.try_take(10);
+        stream.tell(message(&"x".repeat(95)));
         stream.tell(message(&"y".repeat(60)));
-        assert_eq!(budget.present().used, 60);
-        assert_eq!(stream.open(Some(0)).unwrap().missed, 1);
-        drop(stream);
+        assert_eq!(budget.present().used, 70);
+        let missed = |after| stream.open(Some(after)).unwrap().missed;
+        assert_eq!((missed(0), missed(1)), (1, 0), "the first has no room");
+        drop((stream, body));
+        assert_eq!(budget.present().used, 0);
+    }
+
+    #[test]
+    fn edge_4_kept_messages_count_once_and_the_oldest_give_way() {
+        let budget = BufferBudget::new(1000);
+        let history = MessageHistory::new(&budget);
+        let streams: Vec<_> = (0..300).map(|_| SessionStream::new(&history)).collect();
+        for number in 0..9 {
+            let message = message(&number.to_string().repeat(100));
+            let kept = history.keep(&message);
+            for stream in &streams {
+                stream.tell_kept(message.clone(), kept.clone());
+            }
+        }
+        assert_eq!(budget.present().used, 900, "one copy for all");
+        let body = budget.try_take(400).unwrap();
+        assert_eq!(budget.present().refused, 0);
+        let mut opened = streams[7].open(Some(0)).unwrap();
+        let left = waiting(&mut opened);
+        assert_eq!(
+            left.first().map(|(number, _)| *number),
+            Some(1 + opened.missed)
+        );
+        assert!((3..=5).contains(&opened.missed), "{}", opened.missed);
+        drop((opened, left, streams, body));
         assert_eq!(budget.present().used, 0);
     }
 

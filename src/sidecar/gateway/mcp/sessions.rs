@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::caller_session::{CallerSession, NewSession};
+use super::message_history::MessageHistory;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{CallerSessions, DependencyConfig};
 use crate::lock::LockExt as _;
@@ -71,7 +72,7 @@ impl SessionsFull {
 pub(super) struct SessionTable {
     sessions: Mutex<HashMap<Box<str>, Arc<CallerSession>>>,
     limits: Mutex<SessionLimits>,
-    budget: BufferBudget,
+    pub(super) history: Arc<MessageHistory>,
     secrets: [RandomState; 2],
     last: AtomicU64,
 }
@@ -81,7 +82,7 @@ impl SessionTable {
         Self {
             sessions: Mutex::default(),
             limits: Mutex::new(limits),
-            budget: budget.clone(),
+            history: MessageHistory::new(budget),
             secrets: [RandomState::new(), RandomState::new()],
             last: AtomicU64::new(0),
         }
@@ -125,7 +126,7 @@ impl SessionTable {
             is_own: limits.are_own,
             group,
         };
-        let session = CallerSession::new(new, &self.budget);
+        let session = CallerSession::new(new, &self.history);
         let mut have_ended = self.sweep();
         let mut sessions = self.sessions.acquire();
         // CALL-6: nothing is unbounded.

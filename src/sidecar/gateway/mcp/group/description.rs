@@ -45,8 +45,9 @@ fn info(name: &str) -> Value {
 /// Returns the capabilities. `has_sessions`: the caller can hear of changes.
 fn capabilities(members: &MemberDescriptions<'_>, has_sessions: bool) -> Value {
     let is_any = |is_so: &dyn Fn(&ServerDescription) -> bool| {
-        let mut known = members.iter().filter_map(|(_, known)| known.as_deref());
-        known.any(is_so)
+        // MCP-1: a capability may be there before it is known.
+        let mut members = members.iter();
+        members.any(|(_, known)| known.as_deref().is_none_or(is_so))
     };
     let mut capabilities = json!({ "tools": {} });
     for name in ["prompts", "resources", "completions"] {
@@ -61,10 +62,6 @@ fn capabilities(members: &MemberDescriptions<'_>, has_sessions: bool) -> Value {
         if is_any(&|known| known.has(list, "listChanged")) {
             capabilities[list]["listChanged"] = Value::Bool(true);
         }
-    }
-    if members.iter().any(|(_, known)| known.is_none()) {
-        // Its tools are announced when it is reached.
-        capabilities["tools"]["listChanged"] = Value::Bool(true);
     }
     if is_any(&|known| known.has("resources", "subscribe")) {
         capabilities["resources"]["subscribe"] = Value::Bool(true);
