@@ -54,7 +54,7 @@ pub use status::{
     FleetStatus, LeaseStatus, ReplicaDependency, ReplicaStatus, SharedDependency, VerdictStatus,
 };
 
-use crate::config::{DependencyConfig, FleetConfig, Settings};
+use crate::config::{DependencyConfig, FleetConfig, PauseSharing, Settings};
 use crate::lock::LockExt as _;
 use crate::{Runtime, StartError};
 use board::OpenBoard;
@@ -270,11 +270,14 @@ impl fmt::Debug for Fleet {
 }
 
 fn part(settings: &Settings, name: &str, one: &DependencyConfig) -> MemberPart {
-    let fleet = settings.fleet.as_ref().map_or("", |fleet| &fleet.name);
-    MemberPart {
-        fleet: one.fleet,
-        account: account(fleet, name, one),
+    let name_of_fleet = settings.fleet.as_ref().map_or("", |fleet| &fleet.name);
+    let account = account(name_of_fleet, name, one);
+    let mut fleet = one.fleet;
+    if one.model.is_some() && account.is_empty() {
+        // FLT-11: a limit of a caller's own key says nothing about the callers of other replicas.
+        fleet.pauses = PauseSharing::Off;
     }
+    MemberPart { fleet, account }
 }
 
 /// Returns a hash of the credentials that a dependency gets from us, keyed by fleet and dependency;
@@ -285,6 +288,10 @@ fn account(fleet: &str, name: &str, one: &DependencyConfig) -> String {
     for (header, secret) in &one.outbound.headers {
         secrets.push(header.to_ascii_lowercase().into_bytes());
         secrets.push(secret.expose().as_bytes().to_vec());
+    }
+    if let Some(key) = one.model.as_ref().and_then(|model| model.key.as_ref()) {
+        secrets.push(b"key".to_vec());
+        secrets.push(key.expose().as_bytes().to_vec());
     }
     let certificate = one.tls.as_ref().and_then(|tls| tls.cert.as_ref());
     for file in one.credentials.iter().chain(certificate) {
@@ -324,13 +331,20 @@ fn host_name() -> String {
 }
 
 /// Returns a fingerprint of the configuration that the replicas of one fleet share: the names and addresses of
-/// their dependencies. It does not depend on the build.
+/// their dependencies, and the limits that they have together. It does not depend on the build.
 fn fingerprint(settings: &Settings) -> String {
     // FNV-1a, with 64 bits.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for (name, one) in &settings.dependencies {
         let url = one.url.as_deref().unwrap_or_default();
-        for byte in name.bytes().chain([0]).chain(url.bytes()).chain([0]) {
+        let limit = one.settings.rate_limit.as_ref();
+        let limit = limit.filter(|_| one.settings.rate_sharing.is_some());
+        // FLT-13: the replicas pace one number, each by the rate that it knows.
+        let rate = limit.map_or_else(String::new, |limit| {
+            format!("{:?} {}", limit.unit(), limit.burst)
+        });
+        let address = name.bytes().chain([0]).chain(url.bytes()).chain([0]);
+        for byte in address.chain(rate.bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

@@ -44,7 +44,7 @@ mod watch;
 pub(crate) mod fuzzing;
 
 pub use api::{Api, ApiShape, UnknownApi};
-pub use judge::{figures_of, is_whole, judge};
+pub use judge::{figures_of, has_answer, is_whole, judge};
 pub use key::{put_key, remove_keys, without_key_in_query};
 pub use problem::{ModelProblem, error_body, error_event};
 pub use request::{ModelReplacement, ModelRequest, replace_model};

@@ -4,9 +4,11 @@
 //! So nothing is published here without a connection, and each question has a time limit of its
 //! own. Credentials are read once, and appear in no error.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -15,8 +17,10 @@ use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use breakerbox_actors::redact;
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::FleetConfig;
+use crate::lock::LockExt as _;
 
 /// Longest wait between two attempts to connect.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
@@ -72,6 +76,33 @@ pub(crate) struct NatsConnection {
     client: Client,
     standing: watch::Receiver<Standing>,
     problem: watch::Receiver<Option<String>>,
+    complaints: Arc<Mutex<ServerComplaints>>,
+}
+
+/// Number of complaints of the servers that are kept.
+const MAX_COMPLAINTS: usize = 64;
+
+/// The complaints of the servers in one connection, each with its last time.
+#[derive(Debug, Default)]
+struct ServerComplaints(BTreeMap<String, Instant>);
+
+impl ServerComplaints {
+    /// Notes a complaint. Returns true for a new one.
+    fn note(&mut self, text: &str) -> bool {
+        if self.0.len() >= MAX_COMPLAINTS && !self.0.contains_key(text) {
+            return false;
+        }
+        self.0.insert(text.to_owned(), Instant::now()).is_none()
+    }
+
+    /// Returns true if the servers have refused a publication to this subject since then.
+    fn has_forbidden(&self, subject: &str, since: Instant) -> bool {
+        let quoted = format!("\"{}\"", subject.to_ascii_lowercase());
+        self.0.iter().any(|(text, at)| {
+            let text = text.to_ascii_lowercase();
+            *at >= since && text.contains("permissions violation") && text.contains(&quoted)
+        })
+    }
 }
 
 impl NatsConnection {
@@ -86,6 +117,8 @@ impl NatsConnection {
             .map_err(NatsError::setup)?;
         let (tell, standing) = watch::channel(Standing::default());
         let (tell_problem, problem) = watch::channel(None);
+        let complaints = Arc::new(Mutex::new(ServerComplaints::default()));
+        let noted = Arc::clone(&complaints);
         // EDGE-8: addresses alone, without the credentials that they may have.
         let named = servers
             .iter()
@@ -100,7 +133,7 @@ impl NatsConnection {
             .max_reconnects(None)
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&tell, &event);
+                note(&tell, &noted, &event);
                 note_problem(&tell_problem, &named, &event);
                 async {}
             });
@@ -111,6 +144,7 @@ impl NatsConnection {
             client,
             standing,
             problem,
+            complaints,
         })
     }
 
@@ -128,6 +162,11 @@ impl NatsConnection {
     /// while the connection stands. Its changes can be awaited.
     pub(crate) fn problem(&self) -> watch::Receiver<Option<String>> {
         self.problem.clone()
+    }
+
+    /// Returns true if the account was not permitted to publish to this subject since then.
+    pub(crate) fn is_forbidden(&self, subject: &str, since: Instant) -> bool {
+        self.complaints.acquire().has_forbidden(subject, since)
     }
 
     /// Returns the client, for subscriptions.
@@ -237,7 +276,7 @@ pub(crate) fn random_half() -> f64 {
     f64::from(u32::try_from(random).unwrap_or(u32::MAX)) / f64::from(u32::MAX) / 2.0
 }
 
-fn note(tell: &watch::Sender<Standing>, event: &Event) {
+fn note(tell: &watch::Sender<Standing>, complaints: &Mutex<ServerComplaints>, event: &Event) {
     match event {
         Event::Connected => tell.send_modify(|now| {
             now.is_connected = true;
@@ -245,7 +284,12 @@ fn note(tell: &watch::Sender<Standing>, event: &Event) {
         }),
         Event::Disconnected | Event::Closed => tell.send_modify(|now| now.is_connected = false),
         Event::ServerError(error) => {
-            tracing::warn!("NATS: {}", redact(&error.to_string()));
+            // The servers repeat it with each publication, and a heartbeat is one.
+            let text = redact(&error.to_string()).into_owned();
+            match complaints.acquire().note(&text) {
+                true => tracing::warn!("NATS: {text}"),
+                false => tracing::debug!("NATS: {text}"),
+            }
         }
         other => tracing::debug!("NATS: {}", redact(&other.to_string())),
     }
@@ -286,6 +330,26 @@ mod tests {
         assert!(!problem.has_changed().unwrap());
         note_problem(&tell, "127.0.0.1:4222", &Event::Connected);
         assert_eq!(*problem.borrow_and_update(), None);
+    }
+
+    #[test]
+    fn msg_6_a_complaint_is_told_once_and_names_the_subject() {
+        let mut complaints = ServerComplaints::default();
+        let began = Instant::now();
+        let text = "nats: permissions violation for publish to \"dead.web\"";
+        assert!(complaints.note(text));
+        assert!(!complaints.note(text), "once for each reason");
+        assert!(complaints.has_forbidden("dead.web", began));
+        assert!(!complaints.has_forbidden("dead.we", began));
+        let later = Instant::now() + Duration::from_secs(1);
+        assert!(
+            !complaints.has_forbidden("dead.web", later),
+            "it may be permitted by now"
+        );
+        for number in 0..2 * MAX_COMPLAINTS {
+            complaints.note(&number.to_string());
+        }
+        assert_eq!(complaints.0.len(), MAX_COMPLAINTS);
     }
 
     #[test]

@@ -487,6 +487,10 @@ impl Shared {
     }
 
     fn begin_pause(&self, key: Option<&SharedBreaker>, verdict: &Verdict, now: Time) {
+        // LIM-1: the limit of one caller keeps no other one waiting.
+        if verdict.is_without_pause || verdict.is_for_own_key && key.is_none() {
+            return;
+        }
         let settings = self.settings();
         // LIM-1: a throttle of a call with a key concerns that key: its credential, or its model.
         let key = key.filter(|_| !verdict.is_for_all_keys);

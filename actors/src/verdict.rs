@@ -33,6 +33,10 @@ pub struct Verdict {
     pub(crate) is_for_caller: bool,
     /// True if it holds for the calls of every key.
     pub(crate) is_for_all_keys: bool,
+    /// True if a throttle pauses the calls of its key at most.
+    pub(crate) is_for_own_key: bool,
+    /// True if a throttle pauses no calls.
+    pub(crate) is_without_pause: bool,
 }
 
 impl From<Class> for Verdict {
@@ -54,6 +58,8 @@ impl From<Class> for Verdict {
             by_settings: false,
             is_for_caller: false,
             is_for_all_keys: false,
+            is_for_own_key: false,
+            is_without_pause: false,
         }
     }
 }
@@ -180,6 +186,26 @@ impl Verdict {
     pub fn for_all_keys(self) -> Self {
         Self {
             is_for_all_keys: true,
+            ..self
+        }
+    }
+
+    /// Declares that a throttle speaks of this call's key alone, such as the credential of one caller:
+    /// it pauses the calls of the key, and without a key none (rule LIM-1).
+    #[must_use]
+    pub fn for_own_key(self) -> Self {
+        Self {
+            is_for_own_key: true,
+            ..self
+        }
+    }
+
+    /// Declares that a throttle speaks of this call's caller, and that no key tells its calls from
+    /// those of others: it pauses none (rule LIM-1). The call itself waits for the hint as ever.
+    #[must_use]
+    pub fn without_pause(self) -> Self {
+        Self {
+            is_without_pause: true,
             ..self
         }
     }

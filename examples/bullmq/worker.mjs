@@ -7,7 +7,7 @@
    Before it fetches, it asks the gateway whether a call could begin. So in an outage the jobs stay in
    their queue: none of them is called, and none uses up its attempts. A job ends completed, with the
    answer as its return value, or failed, when the attempts that its producer allows are used up by
-   failures of its own. Several of these workers share the work.
+   failures of its own, or at once if it can be no request. Several of these workers share the work.
 
    A job's data are {"path": …, "body": …, "headers": {…}}. It may be called twice, when a worker ends
    between the call and the answer: the service tells a repetition by "idempotency-key". */
@@ -15,10 +15,11 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { Worker } from "bullmq";
+import { UnrecoverableError, Worker } from "bullmq";
 
 const MOST_AT_ONCE = 16;
 const LONGEST_CALL = 30_000; // milliseconds, as all times here
+const WRONG_CREDENTIALS = [401, 403, 407];
 
 const { values: options } = parseArgs({
   options: {
@@ -38,21 +39,27 @@ if (!options.dependency) {
 const token = randomUUID();
 const stopping = new AbortController();
 
+/** Returns a request to the gateway. It throws if there can be none of this kind. */
+function requestOf(path, more) {
+  // Nothing goes past the gateway, least of all credentials.
+  return new Request(options.gateway.replace(/\/$/, "") + path, { ...more, redirect: "manual" });
+}
+
 /** Asks the gateway, for at most `timeout`. Returns the status, the kind of the body, and the body. */
-async function ask(path, request, timeout) {
-  const url = options.gateway.replace(/\/$/, "") + path;
-  const response = await fetch(url, { ...request, signal: AbortSignal.timeout(timeout) });
-  return {
-    status: response.status,
-    isProblem: response.headers.get("content-type") === "application/problem+json",
-    body: await response.text(),
-  };
+async function ask(request, timeout) {
+  const response = await fetch(request, { signal: AbortSignal.timeout(timeout) });
+  const isProblem = response.headers.get("content-type") === "application/problem+json";
+  try {
+    return { status: response.status, isProblem, body: await response.text() };
+  } catch {
+    return { status: 502, isProblem: false, body: "the answer was cut off" };
+  }
 }
 
 /** Returns the number of calls that could begin, and the time until another question. */
 async function ready(wait) {
   const path = `/.breakerbox/${options.dependency}/ready?wait=${wait}ms`;
-  const { status, body } = await ask(path, {}, wait + LONGEST_CALL);
+  const { status, body } = await ask(requestOf(path), wait + LONGEST_CALL);
   if (status === 404) throw new Error(body);
   const told = JSON.parse(body);
   return status === 200 ? [told.available, 0] : [0, told.retry_after_ms ?? 1000];
@@ -65,14 +72,26 @@ async function giveBack(job, pause) {
 
 /** Calls, and ends the job unless it has to wait. */
 async function end(job) {
-  const { path = "/", body = "", headers = {} } = job.data;
+  const { path = "/", body = "", headers = {} } = job.data ?? {};
   const sent = {
     "content-type": "application/octet-stream",
     ...headers,
     "idempotency-key": `${options.queue}-${job.id}`,
   };
-  const request = { method: "POST", body, headers: sent };
-  const answer = await ask(`/${options.dependency}${path}`, request, LONGEST_CALL);
+  let request;
+  try {
+    request = requestOf(`/${options.dependency}/${path.replace(/^\/+/, "")}`, {
+      method: "POST", body, headers: sent,
+    });
+  } catch (error) {
+    await job.moveToFailed(new UnrecoverableError(`malformed: ${error.message}`), token, false);
+    return;
+  }
+  const answer = await ask(request, LONGEST_CALL);
+  if (WRONG_CREDENTIALS.includes(answer.status)) {
+    console.log(`status ${answer.status}: a job waits for other credentials`);
+    return giveBack(job, LONGEST_CALL);
+  }
   if (answer.status < 500 && answer.status !== 429) {
     await job.moveToCompleted({ status: answer.status, body: answer.body }, token, false);
     return;
@@ -101,7 +120,10 @@ async function round(worker) {
     if (!job) break;
     jobs.push(job);
   }
-  await Promise.all(jobs.map(end));
+  // Each comes to its own end before an error of one is told.
+  const ended = await Promise.allSettled(jobs.map(end));
+  const failed = ended.find((one) => one.status === "rejected");
+  if (failed) throw failed.reason;
 }
 
 const [host, port] = options.redis.split(":");

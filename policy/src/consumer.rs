@@ -69,6 +69,8 @@ pub enum NotedWork {
     Begun,
     /// It is done, and its answer is published.
     Answered,
+    /// It has ended so, and its dead letter could not be written yet.
+    Dead(DeadReason, Executed),
 }
 
 /// A message as it comes from its queue.
@@ -281,6 +283,8 @@ impl MessageRules {
         // MSG-7: what may have been done is not done again.
         match arrival.notes.work {
             NotedWork::Answered => return MessageStart::Answered,
+            // MSG-6: the reason of a dead letter is that of the work's end.
+            NotedWork::Dead(reason, _) => return MessageStart::Dead(reason),
             NotedWork::Begun if is_unsafe => return MessageStart::Dead(DeadReason::Maybe),
             NotedWork::Begun | NotedWork::NotBegun => {}
         }

@@ -196,6 +196,17 @@ fn check(
             section.conflict(key, reason, "a subject that it does not consume");
         }
     }
+    let own = &consumer.subject;
+    let mut named = consumer.answer_subjects.iter();
+    if let Some(pattern) = named.find(|pattern| overlap(own, pattern)) {
+        // MSG-11: an answer that is a request again would be answered for ever.
+        let reason = format!("the consumer's own subject {own} takes answers to {pattern}");
+        section.conflict(
+            "answer_subjects",
+            reason,
+            "subjects that it does not consume",
+        );
+    }
 }
 
 /// Returns true for a dependency to which requests can be sent. One without a kind is the program's.
@@ -329,5 +340,23 @@ mod tests {
         for bad in ["", ".", "a.", ".a", "a b", "a.>.b", "a*", "$JS.API", "a\n"] {
             assert!(!is_pattern(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn msg_11_a_consumer_takes_no_answers_of_its_own() {
+        let load = |answers: &str| {
+            let text = format!(
+                "[fleet]\nservers = [\"nats://127.0.0.1:1\"]\n\
+                 [dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+                 [consumers.jobs]\ndependency = \"web\"\nstream = \"CALLS\"\n\
+                 subject = \"calls.web.>\"\nanswer_subjects = [\"answers.>\", \"{answers}\"]\n"
+            );
+            crate::config::Settings::loader().bare().toml(&text).load()
+        };
+        for answers in ["calls.web.>", "calls.web.y", "calls.>", ">", "*.web.*"] {
+            let error = load(answers).unwrap_err().to_string();
+            assert!(error.contains("takes answers to"), "{answers}: {error}");
+        }
+        assert!(load("calls.other.>").is_ok());
     }
 }

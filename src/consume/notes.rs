@@ -1,6 +1,6 @@
 //! The notes of messages as they are kept in a bucket.
 
-use breakerbox_policy::{MessageNotes, NotedWork};
+use breakerbox_policy::{DeadReason, Executed, MessageNotes, NotedWork};
 
 /// Version of the format.
 const VERSION: &str = "1";
@@ -14,9 +14,10 @@ pub(super) fn write(notes: MessageNotes, holder: &str) -> String {
     } = notes;
     // An older version takes all but 0 for work that may have been done.
     let work = match work {
-        NotedWork::NotBegun => 0,
-        NotedWork::Begun => 1,
-        NotedWork::Answered => 2,
+        NotedWork::NotBegun => "0".to_owned(),
+        NotedWork::Begun => "1".to_owned(),
+        NotedWork::Answered => "2".to_owned(),
+        NotedWork::Dead(reason, executed) => format!("3:{reason}:{executed}"),
     };
     format!("{VERSION} {returns} {failures} {work} {holder}")
 }
@@ -34,9 +35,20 @@ pub(super) fn read(text: &[u8]) -> Option<MessageNotes> {
         work: match words.next()? {
             "0" => NotedWork::NotBegun,
             "2" => NotedWork::Answered,
-            _ => NotedWork::Begun,
+            word => dead(word).unwrap_or(NotedWork::Begun),
         },
     })
+}
+
+/// Reads the end of a message without a dead letter.
+fn dead(word: &str) -> Option<NotedWork> {
+    let (reason, executed) = word.strip_prefix("3:")?.split_once(':')?;
+    let reason = DeadReason::ALL
+        .into_iter()
+        .find(|one| one.as_str() == reason)?;
+    let all = [Executed::No, Executed::Maybe, Executed::Yes];
+    let executed = all.into_iter().find(|one| one.to_string() == executed)?;
+    Some(NotedWork::Dead(reason, executed))
 }
 
 #[cfg(test)]
@@ -45,7 +57,9 @@ mod tests {
 
     #[test]
     fn msg_5_notes_are_read_as_they_were_written() {
-        for work in [NotedWork::NotBegun, NotedWork::Begun, NotedWork::Answered] {
+        let dead = DeadReason::ALL.map(|reason| NotedWork::Dead(reason, Executed::Yes));
+        let others = [NotedWork::NotBegun, NotedWork::Begun, NotedWork::Answered];
+        for work in dead.into_iter().chain(others) {
             let notes = MessageNotes {
                 returns: 7,
                 failures: 2,

@@ -119,16 +119,32 @@ pub(super) async fn provide(
 /// Names the durable consumer that a server refuses, and the cure.
 fn of_durable(error: NatsError, settings: &QueueSettings) -> NatsError {
     let QueueSettings {
-        durable, stream, ..
+        durable,
+        stream,
+        subject,
+        ..
     } = settings;
-    match error {
-        NatsError::Refused(why) => NatsError::Refused(format!(
-            "the server refuses the durable consumer {durable} of the stream {stream}: {why}; a work \
-             queue has one consumer for a subject, so set `durable` to the name of the one that is \
-             there, or remove that one"
-        )),
-        other => other,
-    }
+    let NatsError::Refused(why) = error else {
+        return error;
+    };
+    // The codes stand in the server's errors.json.
+    let cure = if why.contains("10093") {
+        format!(
+            "the stream takes other subjects, so add {subject} to them, or set another `stream`"
+        )
+    } else if why.contains("10012") {
+        format!(
+            "one of this name has settings that cannot be changed, so remove it (nats consumer rm \
+             {stream} {durable}), or set `durable` to another name"
+        )
+    } else {
+        "a work queue has one consumer for a subject, so set `durable` to the name of the one that is \
+         there, or remove that one"
+            .to_owned()
+    };
+    NatsError::Refused(format!(
+        "the server refuses the durable consumer {durable} of the stream {stream}: {why}; {cure}"
+    ))
 }
 
 /// Makes the missing partitions.

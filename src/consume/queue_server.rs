@@ -21,6 +21,7 @@ use super::dead_letters;
 use super::provision::{self, QUESTION, QueueParts};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
+use super::sorted_message::prefix_of;
 use crate::lock::LockExt as _;
 use crate::nats::{NatsConnection, NatsError};
 
@@ -158,8 +159,24 @@ impl QueueServer {
             let sent = context.publish_with_headers(subject.to_owned(), headers, payload);
             sent.await?.await
         };
+        let asked = Instant::now();
         let published = tokio::time::timeout(QUESTION, published).await;
+        let is_silent = match &published {
+            Err(_) => true,
+            Ok(Err(error)) => error.kind() == PublishErrorKind::TimedOut,
+            Ok(Ok(_)) => false,
+        };
+        // MSG-6: the server answers nothing to what an account may not say.
+        if is_silent && self.connection.is_forbidden(subject, asked) {
+            return Err(SourceError::Refused(forbidden(subject)));
+        }
         published.map_err(|_| unavailable(NatsError::TimedOut(QUESTION)))
+    }
+
+    /// Returns true for a subject of the stream that keeps the messages in their order.
+    fn is_of_order(&self, subject: &str) -> bool {
+        let of_order = self.settings.partitions.map(|_| prefix_of(&self.settings));
+        of_order.is_some_and(|prefix| subject.starts_with(&format!("{prefix}.")))
     }
 
     /// Tells a stream that will never take a message from one that cannot at present.
@@ -174,13 +191,17 @@ impl QueueServer {
                     Ok(false) => {
                         // It may be one of ours that an operator has deleted.
                         self.forget();
-                        SourceError::Refused(format!("no stream takes the subject {subject}"))
+                        let why = format!("no stream takes the subject {subject}");
+                        match self.is_of_order(subject) {
+                            // MSG-3: the stream of the order is made again.
+                            true => SourceError::Unavailable(why),
+                            false => SourceError::Refused(why),
+                        }
                     }
                     Ok(true) | Err(_) => unavailable(NatsError::of(error)),
                 }
             }
-            // The stream's own limits: its size, or that of a message.
-            PublishErrorKind::Other if says_limit(error) => {
+            PublishErrorKind::Other if is_for_ever(error) => {
                 SourceError::Refused(NatsError::of(full_text(error)).to_string())
             }
             _ => unavailable(NatsError::of(full_text(error))),
@@ -241,8 +262,13 @@ impl QueueServer {
             return sent.map_err(unavailable);
         }
         let client = self.connection.client().map_err(unavailable)?;
+        let began = Instant::now();
         let asked = client.request(message.token.clone(), word);
-        match tokio::time::timeout(QUESTION, asked).await {
+        let answered = tokio::time::timeout(QUESTION, asked).await;
+        if !matches!(answered, Ok(Ok(_))) && self.connection.is_forbidden(&message.token, began) {
+            return Err(SourceError::Unavailable(forbidden("$JS.ACK.>")));
+        }
+        match answered {
             Err(_) => Err(unavailable(NatsError::TimedOut(QUESTION))),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
@@ -255,6 +281,10 @@ impl QueueServer {
             Ok(Err(error)) => Err(unavailable(NatsError::of(error))),
         }
     }
+}
+
+fn forbidden(subject: &str) -> String {
+    format!("permissions violation: the account may not publish to {subject}")
 }
 
 /// Returns the length of headers on their way.
@@ -293,10 +323,11 @@ fn fitted(mut headers: HeaderMap, mut payload: Bytes, most: usize) -> (HeaderMap
     (headers, payload)
 }
 
-/// Returns true if the stream itself refuses the message.
-fn says_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Returns true if the stream will never take the message. A stream that is full has room again once
+/// its messages are read.
+fn is_for_ever(error: &(dyn std::error::Error + 'static)) -> bool {
     let text = full_text(error);
-    ["maximum", "exceed", "sealed"]
+    ["size exceeds", "sealed"]
         .iter()
         .any(|word| text.contains(word))
 }

@@ -166,7 +166,13 @@ async fn move_on(server: &QueueServer, message: &jetstream::Message) -> Result<(
     delivery.subject = own.subject;
     let payload = message.payload.clone();
     // MSG-9: until it stands in its partition, no later one is moved.
-    let moved = insist(|| server.put(subject.clone(), Some(sorted.clone()), payload.clone())).await;
+    let moved = insist(async || {
+        // Their stream may have been lost meanwhile.
+        server.parts().await?;
+        let (subject, sorted) = (subject.clone(), Some(sorted.clone()));
+        server.put(subject, sorted, payload.clone()).await
+    });
+    let moved = moved.await;
     if let Err(SourceError::Refused(why)) = moved {
         // One that no server takes would hold up all others.
         send_dead_letter(server, &delivery, sorted, (payload, &why)).await?;

@@ -55,11 +55,12 @@ pub(crate) trait Board: Send + Sync {
     /// Takes a word off, in the order of these calls; nothing without a connection.
     fn take_off(&self, key: String);
 
-    /// Writes a word if its key has this revision, 0 for a key without a word; `None` for any.
+    /// Writes a word if its key has this revision, 0 for a key without a word; `None` for any. A value
+    /// of `None` takes the word off.
     fn swap(
         &self,
         key: String,
-        value: Bytes,
+        value: Option<Bytes>,
         expected: Option<u64>,
     ) -> BoxFuture<'static, SwapAnswer>;
 

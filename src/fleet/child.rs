@@ -71,13 +71,17 @@ enum Answered {
     Lease(LeaseSwap, SwapAnswer),
     Order(GivenOrder, SwapAnswer),
     Rate(RateQuestion, SwapAnswer),
+    /// That of a word that may stand there by now.
+    First,
     Left(oneshot::Sender<()>),
 }
 
-/// An override that was given to the board.
+/// An override that was given to the board, or the end of one.
 struct GivenOrder {
     dependency: String,
-    order: FleetOrder,
+    order: Option<FleetOrder>,
+    /// The effects that follow once the board has it.
+    then: Vec<Effect>,
     done: oneshot::Sender<bool>,
 }
 
@@ -198,6 +202,16 @@ impl Incarnation {
                 self.count();
                 self.board.take_off(key.text());
             }
+            Effect::PutFirst(key, word) => {
+                self.count();
+                let value = Some(word::write(&word));
+                let answer = self.board.swap(key.text(), value, Some(0));
+                let answered = async move {
+                    answer.await;
+                    Answered::First
+                };
+                self.asked.push(Box::pin(answered));
+            }
             Effect::Say(said) => {
                 self.count();
                 self.board.say(word::write(&said));
@@ -206,7 +220,9 @@ impl Incarnation {
                 self.count();
                 let key = BoardKey::Lease(swap.dependency.clone());
                 let value = word::write(&swap.word);
-                let answer = self.board.swap(key.text(), value, Some(swap.expected));
+                let answer = self
+                    .board
+                    .swap(key.text(), Some(value), Some(swap.expected));
                 let answered = async move { Answered::Lease(swap, answer.await) };
                 self.asked.push(Box::pin(answered));
             }
@@ -258,7 +274,9 @@ impl Incarnation {
         };
         let key = BoardKey::Rate(name.clone());
         let value = word::write(&BoardWord::Rate(FleetRate::of(&request, me)));
-        let answer = self.board.swap(key.text(), value, Some(request.expected.0));
+        let answer = self
+            .board
+            .swap(key.text(), Some(value), Some(request.expected.0));
         let answered = async move { Answered::Rate((name, request), answer.await) };
         self.asked.push(Box::pin(answered));
     }
@@ -278,8 +296,13 @@ impl Incarnation {
                 if is_given {
                     // The operator who looks at once sees it; the board's word of it changes nothing.
                     let (name, order) = (given.dependency, given.order);
-                    self.turn(|model, now, runtime| model.ordered(now, &name, order, runtime))
-                        .await;
+                    let mut then = given.then;
+                    self.turn(|model, now, runtime| {
+                        let mut effects = model.ordered(now, &name, order, runtime);
+                        effects.append(&mut then);
+                        effects
+                    })
+                    .await;
                 }
                 let _ = given.done.send(is_given);
             }
@@ -295,6 +318,8 @@ impl Incarnation {
                     self.feed_rate(&name, answered, &runtime);
                 }
             }
+            // The board's word of it is heard as that of any replica.
+            Answered::First => {}
             Answered::Left(done) => {
                 let _ = done.send(());
             }
@@ -326,37 +351,45 @@ impl Incarnation {
                     .model
                     .acquire()
                     .operate(&dependency, &command, words, for_);
-                let Some(effects) = given else {
-                    let _ = done.send(false);
-                    return;
-                };
-                let Some(runtime) = self.state.runtime.upgrade() else {
-                    return;
-                };
-                let mut done = Some(done);
-                for effect in effects {
-                    match effect {
-                        Effect::Put(key, BoardWord::Order(order)) => {
-                            self.count();
-                            let value = word::write(&BoardWord::Order(order.clone()));
-                            let answer = self.board.swap(key.text(), value, None);
-                            if let Some(done) = done.take() {
-                                let given = GivenOrder {
-                                    dependency: dependency.clone(),
-                                    order,
-                                    done,
-                                };
-                                let answered = async move { Answered::Order(given, answer.await) };
-                                self.asked.push(Box::pin(answered));
-                            }
-                        }
-                        other => self.carry_out(other, &runtime).await,
-                    }
-                }
-                if let Some(done) = done {
-                    let _ = done.send(true);
+                match given {
+                    Some(effects) => self.give(dependency, effects, done).await,
+                    None => drop(done.send(false)),
                 }
             }
         }
+    }
+
+    /// Gives a command to the fleet: first a word to the board, if there is one.
+    async fn give(
+        &mut self,
+        dependency: String,
+        mut effects: Vec<Effect>,
+        done: oneshot::Sender<bool>,
+    ) {
+        let (key, order) = match effects.first() {
+            Some(Effect::Put(key, BoardWord::Order(order))) => (key.text(), Some(order.clone())),
+            Some(Effect::TakeOff(key)) => (key.text(), None),
+            _ => {
+                if let Some(runtime) = self.state.runtime.upgrade() {
+                    for effect in effects {
+                        self.carry_out(effect, &runtime).await;
+                    }
+                }
+                let _ = done.send(true);
+                return;
+            }
+        };
+        self.count();
+        let value = order.clone().map(BoardWord::Order);
+        // FLT-12: done only once the board has it.
+        let answer = self.board.swap(key, value.as_ref().map(word::write), None);
+        let given = GivenOrder {
+            dependency,
+            order,
+            then: effects.split_off(1),
+            done,
+        };
+        let answered = async move { Answered::Order(given, answer.await) };
+        self.asked.push(Box::pin(answered));
     }
 }

@@ -44,6 +44,10 @@ pub(crate) struct FleetModel {
     pub(crate) members: BTreeMap<String, Member>,
     pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
     pub(crate) is_connected: bool,
+    /// Newest revision that was heard.
+    newest: u64,
+    /// The same before the board was reached.
+    newest_before: u64,
     /// True while the words that the board held when it was reached are known.
     is_current: bool,
     /// The board's clock.
@@ -75,6 +79,8 @@ impl FleetModel {
             members: BTreeMap::new(),
             replicas: BTreeMap::new(),
             is_connected: false,
+            newest: 0,
+            newest_before: 0,
             is_current: false,
             clock: BoardClock::default(),
             reason: None,

@@ -127,7 +127,7 @@ impl Board for NatsBoard {
     fn swap(
         &self,
         key: String,
-        value: Bytes,
+        value: Option<Bytes>,
         expected: Option<u64>,
     ) -> BoxFuture<'static, SwapAnswer> {
         let shared = Arc::clone(&self.shared);
@@ -140,6 +140,10 @@ impl Board for NatsBoard {
                 let name = async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
                 headers.insert(name, expected.to_string());
             }
+            if value.is_none() {
+                headers.insert("KV-Operation", "DEL");
+            }
+            let value = value.unwrap_or_default();
             swap(&connection, &shared, (shared.subject(&key), headers, value)).await
         })
     }

@@ -59,6 +59,8 @@ struct BoardWords {
     watchers: BTreeMap<usize, BoardWatcher>,
     /// True while no swap is answered.
     hangs: bool,
+    /// True while no swap is taken.
+    takes_none: bool,
     /// The begin of its clock.
     begin: Option<Instant>,
 }
@@ -188,6 +190,20 @@ impl ScriptedBoard {
         self.0.acquire().hangs = holds;
     }
 
+    /// Takes no question from now on, or again.
+    #[cfg(test)]
+    pub(super) fn take_none(&self, takes_none: bool) {
+        self.0.acquire().takes_none = takes_none;
+    }
+
+    /// Loses all its words, as a server without its files does.
+    #[cfg(test)]
+    pub(super) fn lose_words(&self) {
+        let mut words = self.0.acquire();
+        words.words.clear();
+        words.revision = 0;
+    }
+
     /// Crashes the child of a replica.
     #[cfg(test)]
     pub(super) fn crash(&self, index: usize) {
@@ -231,7 +247,7 @@ impl Board for OfReplica {
     fn swap(
         &self,
         key: String,
-        value: Bytes,
+        value: Option<Bytes>,
         expected: Option<u64>,
     ) -> BoxFuture<'static, SwapAnswer> {
         let mut words = self.board.0.acquire();
@@ -239,12 +255,12 @@ impl Board for OfReplica {
             return Box::pin(std::future::pending());
         }
         let present = words.words.get(&key).map_or(0, |word| word.revision);
-        let answer = if !words.is_connected(self.index) {
+        let answer = if !words.is_connected(self.index) || words.takes_none {
             SwapAnswer::Unknown
         } else if expected.is_some_and(|expected| expected != present) {
             SwapAnswer::Lost
         } else {
-            SwapAnswer::Done(words.write(key, Some(value)))
+            SwapAnswer::Done(words.write(key, value))
         };
         Box::pin(async move { answer })
     }

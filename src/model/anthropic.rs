@@ -156,6 +156,8 @@ pub(super) fn read(data: EventData<'_>, figures: &mut AnswerFigures) -> EventFac
             EventFacts::OPENING
         }
         "message_delta" => {
+            // LLM-24: one without the cached part repeats a part of the input, and not all of it.
+            event.usage.input = event.usage.input.max(figures.usage.input);
             figures.usage.update(event.usage);
             EventFacts::OPENING
         }

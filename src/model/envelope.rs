@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use super::json_walk::{JsonStep, Leaf};
+
 /// Maximum size of a body in which an error is looked for, in bytes. Errors are short; a longer one
 /// is judged by its status.
 const MAX_ERROR: usize = 262_144;
@@ -48,10 +50,9 @@ impl ErrorEnvelope {
             Value::Array(items) => items.first()?,
             other => other,
         };
-        let error = match body.get("error") {
-            None | Some(Value::Null) => body.pointer("/response/error"),
-            found => found,
-        };
+        let error = body.get("error").filter(|error| tells_error(error));
+        let error = error.or_else(|| body.pointer("/response/error"));
+        let error = error.or_else(|| error_of_choice(body));
         match error {
             Some(Value::Object(_)) => Some(Self::of_error(error?)),
             Some(Value::String(message)) => Some(Self {
@@ -101,6 +102,31 @@ impl ErrorEnvelope {
         };
         codes.into_iter().flatten().find(is_plain).cloned()
     }
+}
+
+/// Returns true if a member `error` tells an error: an object that has members, or words.
+pub(super) fn tells_error(error: &Value) -> bool {
+    // LLM-3: some providers send an empty one with every good answer.
+    match error {
+        Value::Object(members) => !members.is_empty(),
+        Value::String(words) => !words.is_empty(),
+        _ => false,
+    }
+}
+
+/// The same by a scalar. `path`: from the member to it.
+pub(super) fn leaf_tells_error(path: &[JsonStep<'_>], leaf: Leaf<'_>) -> bool {
+    match path {
+        [] => leaf.size() > 0,
+        [step, ..] => matches!(step, JsonStep::Key(_)),
+    }
+}
+
+/// Returns the error of a choice: some routers say there that its model has failed.
+fn error_of_choice(body: &Value) -> Option<&Value> {
+    let choices = body.get("choices")?.as_array()?;
+    let mut errors = choices.iter().filter_map(|choice| choice.get("error"));
+    errors.find(|error| tells_error(error))
 }
 
 #[cfg(test)]
@@ -163,6 +189,12 @@ mod tests {
                 true,
             ),
             (r#"{"error":"model not found"}"#, None, None, false),
+            (
+                r#"{"choices":[{"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#,
+                None,
+                Some(502),
+                true,
+            ),
         ] {
             let envelope = read(body);
             let code = code.map(str::to_owned).or(envelope.kind.clone());
@@ -173,6 +205,9 @@ mod tests {
         for body in [
             r#"{"error":null,"output":[]}"#,
             r#"{"choices":[]}"#,
+            r#"{"error":{},"choices":[{"error":null}]}"#,
+            r#"{"error":""}"#,
+            r#"{"error":false}"#,
             r#"{"response":{"error":null}}"#,
             "[]",
             "<html>",

@@ -12,6 +12,8 @@ pub(super) enum EventFacts {
         /// True if the answer has ended as its shape ends.
         is_end: bool,
     },
+    /// The mark of the stream's end before the answer has ended.
+    CutOff,
     /// The provider's error.
     Failed,
 }

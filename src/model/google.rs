@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::envelope::ErrorEnvelope;
+use super::envelope::{ErrorEnvelope, leaf_tells_error};
 use super::event_facts::EventFacts;
 use super::event_splitter::EventData;
 use super::json_walk::{JsonStep, Leaf, walk};
@@ -102,7 +102,7 @@ impl ContentChunk {
     fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
         use JsonStep::{Item, Key};
         match (path, leaf) {
-            ([Key("error"), ..], leaf) => self.has_error |= leaf != Leaf::Null,
+            ([Key("error"), rest @ ..], leaf) => self.has_error |= leaf_tells_error(rest, leaf),
             ([Key("promptFeedback"), Key("blockReason")], Leaf::Text(_)) => self.is_blocked = true,
             ([Key("modelVersion")], Leaf::Text(model)) => self.model = Some(model.to_owned()),
             ([Key("usageMetadata"), Key(name)], Leaf::Count(count)) => {

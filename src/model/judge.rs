@@ -2,9 +2,11 @@
 
 use http::HeaderMap;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use super::envelope::ErrorEnvelope;
+use super::envelope::{ErrorEnvelope, tells_error};
 use super::error_verdict::ProviderError;
 use super::event_splitter::EventData;
 use super::json_walk::{JsonStep, Leaf, members, walk};
@@ -74,7 +76,14 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
     if !shape.is_generating() {
         return LateError::None;
     }
-    let names = ["error", "promptFeedback", "candidates", "type", "object"];
+    let names = [
+        "error",
+        "promptFeedback",
+        "candidates",
+        "type",
+        "object",
+        "choices",
+    ];
     let Some(found) = members(body, &names) else {
         // An array, or no JSON: errors in it are short.
         let envelope = ErrorEnvelope::read(body);
@@ -89,7 +98,12 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
             .map(|(_, raw)| raw.get())
     };
     let is_named = |name| raw(name) == Some("\"error\"");
-    let has_error = raw(0).is_some_and(|error| error != "null");
+    let error = raw(0).and_then(|error| serde_json::from_str(error).ok());
+    let has_error = error.is_some_and(|error: Value| tells_error(&error));
+    if has_failed_choice(raw(5)) {
+        let envelope = ErrorEnvelope::read(body).unwrap_or_default();
+        return LateError::Envelope(Box::new(envelope));
+    }
     let is_error = has_error || is_named(3) || is_named(4);
     if is_error && let Some(envelope) = ErrorEnvelope::read(body) {
         return LateError::Envelope(Box::new(envelope));
@@ -99,6 +113,40 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
         return LateError::Filtered;
     }
     LateError::None
+}
+
+/// The end of a choice.
+#[derive(Deserialize)]
+struct ChoiceEnd {
+    #[serde(default)]
+    finish_reason: Value,
+    #[serde(default)]
+    error: Value,
+}
+
+/// Returns true if a choice has ended with an error, as in the events of a stream.
+fn has_failed_choice(choices: Option<&str>) -> bool {
+    let choices = choices.and_then(|raw| serde_json::from_str::<Vec<ChoiceEnd>>(raw).ok());
+    let mut choices = choices.unwrap_or_default().into_iter();
+    choices.any(|one| one.finish_reason == "error" || tells_error(&one.error))
+}
+
+/// Returns true if a whole answer of a generating operation has the member in which its shape
+/// answers. An empty list of choices is none.
+#[must_use]
+pub fn has_answer(shape: ApiShape, body: &[u8]) -> bool {
+    let names: &[&str] = match shape {
+        ApiShape::Chat => &["choices"],
+        ApiShape::Responses => &["output"],
+        ApiShape::Messages => &["content"],
+        ApiShape::Content => &["candidates", "promptFeedback"],
+        // Read as a stream.
+        ApiShape::ContentArray | ApiShape::Other(_) => return true,
+    };
+    let found = members(body, names).unwrap_or_default();
+    let is_list_of_none = |raw: &str| raw.bytes().all(|byte| b"[] \t\r\n".contains(&byte));
+    let is_none = |raw: &str| raw == "null" || shape == ApiShape::Chat && is_list_of_none(raw);
+    found.iter().any(|(_, raw)| !is_none(raw.get()))
 }
 
 /// Returns true if a body is a whole answer: JSON, and not a part of it or something else.

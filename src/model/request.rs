@@ -11,7 +11,7 @@ use super::json_walk::members;
 use super::{Api, ApiShape, TokenEstimate};
 
 /// The members that are read, by their places in this list.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "model",
     "stream",
     "max_tokens",
@@ -24,7 +24,27 @@ const NAMES: [&str; 12] = [
     "generationConfig",
     "n",
     "generation_config",
+    "conversation",
 ];
+
+/// Ends of the paths of operations that compute an answer and change nothing: vectors, counts, ranks,
+/// and the judgement of texts.
+const COMPUTING: [&str; 9] = [
+    "/embeddings",
+    "/moderations",
+    "/rerank",
+    "/messages/count_tokens",
+    "/responses/input_tokens",
+    ":embedContent",
+    ":batchEmbedContents",
+    ":countTokens",
+    ":computeTokens",
+];
+
+/// Shortest run of base64 that is taken for a picture or a file, in bytes. No word is so long.
+const MIN_BASE64: usize = 1_024;
+/// Tokens that are taken for a picture or a file.
+const TOKENS_PER_FILE: u64 = 1_600;
 
 /// A request, as far as it matters for its call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +62,16 @@ pub struct ModelRequest {
     pub is_background: bool,
     /// True if the provider runs a tool itself: searches, code, MCP servers.
     pub has_provider_tools: bool,
+    /// True if the provider appends the request and its answer to a conversation that it keeps.
+    pub has_conversation: bool,
+    /// True if the operation only computes something, such as embeddings, and generates nothing.
+    pub is_computing: bool,
     /// Size of the body, in bytes.
     pub body_bytes: u64,
+    /// Bytes of the body that count as text of the prompt: base64 is none.
+    text_bytes: u64,
+    /// Number of pictures and files in the body.
+    files: u64,
 }
 
 impl ModelRequest {
@@ -79,6 +107,7 @@ impl ModelRequest {
         };
         let tools = raw("tools").and_then(|raw| serde_json::from_str(raw).ok());
         let tools = tools.is_some_and(|tools| has_provider_tools(api, &tools));
+        let (base64, files) = base64_in(body);
         let is_some = |name: &str| {
             raw(name).is_some_and(|raw| !matches!(raw.trim(), "null" | "[]" | "false"))
         };
@@ -89,7 +118,11 @@ impl ModelRequest {
             max_output,
             is_background: is_true("background"),
             has_provider_tools: tools || is_some("mcp_servers") || is_some("web_search_options"),
+            has_conversation: is_some("conversation"),
+            is_computing: is_computing(target),
             body_bytes: body.len() as u64,
+            text_bytes: body.len() as u64 - base64,
+            files,
         }
     }
 
@@ -97,15 +130,46 @@ impl ModelRequest {
     /// answer may be repeated.
     #[must_use]
     pub const fn is_repeatable(&self) -> bool {
-        // LLM-11: a provider that works on, or runs tools, may have done something.
-        self.shape.is_generating() && !self.is_background && !self.has_provider_tools
+        // LLM-11: a provider that works on, runs tools, or notes what was said may have done something.
+        let is_harmless = !self.is_background && !self.has_provider_tools && !self.has_conversation;
+        self.is_computing || self.shape.is_generating() && is_harmless
     }
 
     /// Estimates the tokens. `output_estimate`: taken if the request names no maximum.
     #[must_use]
     pub fn estimate(&self, output_estimate: u64) -> TokenEstimate {
-        TokenEstimate::new(self.body_bytes, self.max_output, output_estimate)
+        let estimate = TokenEstimate::new(self.text_bytes, self.max_output, output_estimate);
+        // LLM-19: a picture takes tokens by its size on a screen, and not by its bytes.
+        let of_files = self.files.saturating_mul(TOKENS_PER_FILE);
+        TokenEstimate {
+            input: estimate.input.saturating_add(of_files),
+            ..estimate
+        }
     }
+}
+
+/// Returns true if the path is that of an operation that only computes.
+fn is_computing(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or(target);
+    let path = path.trim_end_matches('/');
+    COMPUTING.iter().any(|end| path.ends_with(end))
+}
+
+/// Returns true if a run has letters of both cases and digits, as all of base64 that is so long.
+fn is_mixed(run: &[u8]) -> bool {
+    let has = |is: fn(&u8) -> bool| run.iter().any(is);
+    has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit)
+}
+
+/// Returns the bytes and the number of the long runs of base64 in a body.
+fn base64_in(body: &[u8]) -> (u64, u64) {
+    // JSON may escape a slash.
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte);
+    let runs = body.split(|byte| !is_base64(byte));
+    let long = runs.filter(|run| run.len() >= MIN_BASE64 && is_mixed(run));
+    long.fold((0, 0), |(bytes, files), run| {
+        (bytes + run.len() as u64, files + 1)
+    })
 }
 
 fn google_maximum(config: Option<&str>) -> Option<u64> {
@@ -344,8 +408,51 @@ mod tests {
                 "{body}"
             );
         }
-        let other = read(Api::OpenAi, "/v1/files", "{}");
-        assert!(!other.is_repeatable());
+        let appends = r#"{"model":"g","conversation":"conv_1"}"#;
+        assert!(!read(Api::OpenAi, "/v1/responses", appends).is_repeatable());
+        for (api, target, is_repeatable) in [
+            (Api::OpenAi, "/v1/files", false),
+            (Api::OpenAi, "/v1/embeddings", true),
+            (Api::OpenAi, "/v1/moderations/?a=b", true),
+            (Api::OpenAi, "/v1/rerank", true),
+            (Api::OpenAi, "/v1/responses/input_tokens", true),
+            (Api::OpenAi, "/v1/images/generations", false),
+            (Api::Anthropic, "/v1/messages/count_tokens", true),
+            (Api::Anthropic, "/v1/messages/batches", false),
+            (Api::Google, "/v1beta/models/g:countTokens", true),
+            (Api::Google, "/v1beta/models/g:embedContent", true),
+            (Api::Google, "/v1beta/cachedContents", false),
+        ] {
+            let request = read(api, target, "{}");
+            assert_eq!(request.is_repeatable(), is_repeatable, "{target}");
+        }
+    }
+
+    #[test]
+    fn llm_19_a_picture_counts_a_fixed_sum_and_not_by_its_base64() {
+        let picture = "iVBORw0KGgo/AAA+".repeat(8_192);
+        let body = format!(
+            r#"{{"model":"g","max_tokens":100,"messages":[{{"role":"user","content":[
+            {{"type":"text","text":"{}"}},
+            {{"type":"image_url","image_url":{{"url":"data:image/png;base64,{picture}"}}}},
+            {{"type":"image_url","image_url":{{"url":"data:image/png;base64,{}"}}}}]}}]}}"#,
+            "some words of a prompt ".repeat(100),
+            picture.replace('/', r"\/"),
+        );
+        let input = read(Api::OpenAi, "/v1/chat/completions", &body)
+            .estimate(0)
+            .input;
+        let text = 2_300 / 4;
+        assert!(
+            (3_200 + text..3_200 + text + 100).contains(&input),
+            "{input}"
+        );
+        // A long word of a language without spaces is text.
+        let body = format!(r#"{{"messages":[{{"content":"{}"}}]}}"#, "文".repeat(2_000));
+        let input = read(Api::OpenAi, "/v1/chat/completions", &body)
+            .estimate(0)
+            .input;
+        assert_eq!(input, (body.len() as u64).div_ceil(4));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub struct StreamWatch {
     figures: AnswerFigures,
     has_content: bool,
     is_ended: bool,
+    is_cut_off: bool,
     has_failed: bool,
     /// The hints in the head of the answer.
     hints: HeaderMap,
@@ -63,6 +64,7 @@ impl StreamWatch {
             figures: AnswerFigures::default(),
             has_content: false,
             is_ended: false,
+            is_cut_off: false,
             has_failed: false,
             hints: HeaderMap::new(),
         }
@@ -98,7 +100,7 @@ impl StreamWatch {
         splitter.finish(&mut |event| self.take(event, &mut events));
         self.splitter = splitter;
         // A stream of an unknown operation has no mark.
-        let is_ended = self.is_ended || !self.shape.is_generating();
+        let is_ended = self.is_ended && !self.is_cut_off || !self.shape.is_generating();
         let end = match (self.has_failed, is_ended) {
             (true, _) => StreamEnd::Failed,
             (false, true) => StreamEnd::Good,
@@ -115,6 +117,10 @@ impl StreamWatch {
         };
         match self.state.read(data, &mut self.figures) {
             EventFacts::Nothing => events.push(WatchEvent::Ping),
+            EventFacts::CutOff => {
+                self.is_cut_off = true;
+                events.push(WatchEvent::Opening);
+            }
             EventFacts::Failed => {
                 self.has_failed = true;
                 let error = stream_error(self.shape, data.text, &self.hints);
@@ -150,6 +156,13 @@ impl StreamWatch {
     #[must_use]
     pub const fn is_ended(&self) -> bool {
         self.is_ended
+    }
+
+    /// Returns true once the mark of the stream's end has come although the answer has not ended: a
+    /// `[DONE]` without the finish reason of each choice. A client library takes that for a good end.
+    #[must_use]
+    pub const fn is_cut_off(&self) -> bool {
+        self.is_cut_off
     }
 
     /// Returns the verdict on a stream with a blocked prompt: there will be no content.

@@ -12,7 +12,7 @@ use breakerbox_policy::{
 
 use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
 use super::source::{SourceError, SourceFuture};
-use super::state::ConsumerState;
+use super::state::{ConsumerState, WaitingForQueue};
 use super::work::{DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
 use crate::sync::LockExt as _;
 
@@ -159,13 +159,18 @@ impl MessageCarrier {
             MessageStart::Work { mark } => mark,
             MessageStart::Answered => return self.end_answered(&arrival).await,
             MessageStart::Dead(reason) => {
-                let executed = match reason {
-                    DeadReason::Maybe => Executed::Maybe,
+                let executed = match (notes.work, reason) {
+                    (NotedWork::Dead(_, executed), _) => executed,
+                    (_, DeadReason::Maybe) => Executed::Maybe,
                     // An earlier delivery may have come that far; only marks would tell.
                     _ if may_repeat && arrival.deliveries > 1 => Executed::Maybe,
                     _ => Executed::No,
                 };
-                let detail = start_detail(reason).to_owned();
+                let detail = match notes.work {
+                    NotedWork::Dead(..) => "its dead letter could not be written before",
+                    _ => start_detail(reason),
+                };
+                let detail = detail.to_owned();
                 return self
                     .send_dead_letter(&arrival, (reason, executed), detail, None)
                     .await;
@@ -314,9 +319,8 @@ impl MessageCarrier {
             state.tell_dead(&self.message.id, reason, Some(problem));
             let mut notes = arrival.notes;
             notes.returns = notes.returns.saturating_add(1);
-            if executed != Executed::No {
-                notes.work = NotedWork::Begun;
-            }
+            // MSG-6: the message keeps its reason, and is not called again.
+            notes.work = NotedWork::Dead(reason, executed);
             let delay = state.settings.rules.max_delay;
             return self.give_back(notes, ReturnReason::Failed, delay).await;
         }
@@ -357,11 +361,13 @@ impl MessageCarrier {
         &'a self,
         mut ask: impl FnMut(&'a Self) -> SourceFuture<'a, T>,
     ) -> Result<T, String> {
+        let mut waiting = None;
         loop {
             match ask(self).await {
                 Ok(done) => return Ok(done),
                 Err(SourceError::Refused(problem)) => return Err(problem),
                 Err(error @ SourceError::Unavailable(_)) => {
+                    waiting.get_or_insert_with(|| WaitingForQueue::begin(&self.state));
                     self.state.note(Some(error.to_string()));
                     tokio::time::sleep(AGAIN).await;
                 }

@@ -93,6 +93,25 @@ struct ShownState {
     /// True once the present pause was told.
     is_told: bool,
     problem: Option<String>,
+    /// Number of its messages that the queue keeps waiting.
+    waiting: u32,
+}
+
+/// A message that asks its queue again and again.
+pub(super) struct WaitingForQueue(Arc<ConsumerState>);
+
+impl WaitingForQueue {
+    pub(super) fn begin(state: &Arc<ConsumerState>) -> Self {
+        state.shown.acquire().waiting += 1;
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for WaitingForQueue {
+    fn drop(&mut self) {
+        let mut shown = self.0.shown.acquire();
+        shown.waiting = shown.waiting.saturating_sub(1);
+    }
 }
 
 impl ConsumerState {
@@ -213,7 +232,9 @@ impl ConsumerState {
     /// Notes a failure of the queue, or that it works again.
     pub(super) fn note(&self, problem: Option<String>) {
         let mut shown = self.shown.acquire();
-        if shown.problem == problem {
+        // Messages can come from a queue that does not take their answers.
+        let is_over = problem.is_some() || shown.waiting == 0;
+        if shown.problem == problem || !is_over {
             return;
         }
         match &problem {

@@ -196,6 +196,11 @@ fn msg_7_work_that_may_have_been_done_is_not_repeated_unless_that_is_allowed() {
     let mut answered = marked;
     answered.notes.work = NotedWork::Answered;
     assert_eq!(rules().begin(&answered), MessageStart::Answered);
+    // MSG-6: its reason stays until the dead letter is written.
+    let mut unburied = marked;
+    unburied.notes.work = NotedWork::Dead(DeadReason::Rejected, Executed::Yes);
+    let dead = MessageStart::Dead(DeadReason::Rejected);
+    assert_eq!(rules().begin(&unburied), dead);
     let repeats = MessageRules {
         repeats_maybe: true,
         ..rules()

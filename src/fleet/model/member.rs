@@ -23,6 +23,8 @@ pub(crate) struct MemberPart {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     Put(BoardKey, BoardWord),
+    /// A word for a key that has none.
+    PutFirst(BoardKey, BoardWord),
     TakeOff(BoardKey),
     Swap(LeaseSwap),
     Say(ReplicaMessage),

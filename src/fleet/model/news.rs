@@ -22,7 +22,7 @@ impl FleetModel {
             BoardNews::Reached => self.reached(now, runtime, &mut effects),
             BoardNews::Lost(reason) => self.lost(now, reason, runtime, &mut effects),
             BoardNews::Current => {
-                self.current(&mut effects);
+                self.current(now, &mut effects);
                 self.join_rates(runtime, &mut effects);
             }
             BoardNews::Message(message) => {
@@ -37,6 +37,7 @@ impl FleetModel {
                 written,
             } => {
                 self.heard_words += 1;
+                self.newest = self.newest.max(revision);
                 if age.is_zero() {
                     self.clock.heard(now, written);
                 }
@@ -61,6 +62,7 @@ impl FleetModel {
     fn reached(&mut self, now: Time, runtime: &Runtime, effects: &mut Vec<Effect>) {
         self.is_connected = true;
         self.reason = None;
+        self.newest_before = std::mem::take(&mut self.newest);
         let fleet = self.fleet().to_owned();
         effects.push(Effect::Tell(
             "fleet".to_owned(),
@@ -99,12 +101,24 @@ impl FleetModel {
         }
     }
 
-    /// All present words were told: an order that was not among them was taken off meanwhile.
-    fn current(&mut self, effects: &mut Vec<Effect>) {
+    /// All present words were told: an order that was not among them was taken off meanwhile, or the
+    /// board has lost its words.
+    fn current(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        // Revisions never go back while the words are kept.
+        let has_lost_words = self.newest < self.newest_before;
         for (name, member) in &mut self.members {
-            if std::mem::take(&mut member.is_order_old) {
-                member.order = None;
-                effects.push(orders::lift(name));
+            if !std::mem::take(&mut member.is_order_old) {
+                continue;
+            }
+            match member.order.clone().filter(|_| has_lost_words) {
+                // FLT-12: an override stands until its end, or until it is closed.
+                Some(order) => {
+                    effects.push(orders::say_again(now, name, order, member.order_until))
+                }
+                None => {
+                    member.order = None;
+                    effects.push(orders::lift(name));
+                }
             }
         }
     }

@@ -31,6 +31,17 @@ pub(super) fn lift(name: &str) -> Effect {
     Effect::Command(name.to_owned(), BreakerCommand::OfFleet(None))
 }
 
+/// Returns the effect of an order that a new board does not know.
+pub(super) fn say_again(now: Time, name: &str, order: FleetOrder, until: Option<Time>) -> Effect {
+    let left = until.map(|until| word::millis(until.since(now)));
+    let order = FleetOrder {
+        for_ms: left,
+        ..order
+    };
+    let key = BoardKey::Order(name.to_owned());
+    Effect::PutFirst(key, BoardWord::Order(order))
+}
+
 /// Returns the command of a word to all replicas.
 fn command_of(word: &str, reason: String) -> Option<(&'static str, BreakerCommand)> {
     match word {
@@ -74,26 +85,21 @@ impl FleetModel {
         }
         Some(match command {
             // FLT-12: an override stands until its end, or until it is closed.
-            "close" => {
-                if let Some(member) = self.members.get_mut(name) {
-                    member.order = None;
-                }
-                vec![Effect::TakeOff(key), lift(name), said(reason)]
-            }
+            "close" => vec![Effect::TakeOff(key), said(reason)],
             _ => vec![said(reason)],
         })
     }
 
-    /// Takes in an order that the board has accepted.
+    /// Takes in an order that the board has accepted, or its end.
     pub(crate) fn ordered(
         &mut self,
         now: Time,
         name: &str,
-        order: FleetOrder,
+        order: Option<FleetOrder>,
         runtime: &Runtime,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let told = (Some(order), Duration::ZERO);
+        let told = (order, Duration::ZERO);
         self.heard_order(now, name, told, runtime, &mut effects);
         effects
     }

@@ -153,8 +153,8 @@ impl FleetModel {
             tracing::warn!(
                 fleet = self.fleet(),
                 replica = replica.name,
-                "a replica has other dependencies, or other addresses of them: if it is not of this \
-                 fleet, set another fleet.name"
+                "a replica has other dependencies, other addresses of them, or other shared rates: if it \
+                 is not of this fleet, set another fleet.name"
             );
         }
     }

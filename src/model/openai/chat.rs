@@ -1,5 +1,6 @@
 //! Events of Chat Completions: chunks, and `[DONE]` behind the last one.
 
+use super::super::envelope::leaf_tells_error;
 use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
 use super::super::json_walk::{JsonStep, Leaf, walk};
@@ -21,7 +22,7 @@ impl ChatChunk {
     fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
         use JsonStep::{Item, Key};
         match (path, leaf) {
-            ([Key("error"), ..], leaf) => self.has_error |= leaf != Leaf::Null,
+            ([Key("error"), rest @ ..], leaf) => self.has_error |= leaf_tells_error(rest, leaf),
             ([Key("model")], Leaf::Text(model)) if !model.is_empty() => {
                 self.model = Some(model.to_owned());
             }
@@ -41,6 +42,7 @@ impl ChatChunk {
         match (path, leaf) {
             ([Key("index")], Leaf::Count(index)) => self.choices[at].0 = Some(index),
             ([Key("finish_reason")], Leaf::Text("error")) => self.has_error = true,
+            ([Key("error"), rest @ ..], leaf) => self.has_error |= leaf_tells_error(rest, leaf),
             ([Key("finish_reason")], Leaf::Text(reason)) if !reason.is_empty() => {
                 self.choices[at].1 = true;
             }
@@ -63,9 +65,9 @@ pub(in crate::model) fn read(
 ) -> EventFacts {
     if data.text.trim_ascii() == b"[DONE]" {
         // LLM-8: without a finish reason the answer has not ended: it was cut off.
-        return EventFacts::Part {
-            has_content: false,
-            is_end: choices.is_done(),
+        return match choices.is_done() {
+            true => EventFacts::END,
+            false => EventFacts::CutOff,
         };
     }
     if let Some(tail) = data.cut_tail {

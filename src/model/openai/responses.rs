@@ -1,5 +1,6 @@
 //! Events of Responses: each has a type and a number.
 
+use super::super::envelope::leaf_tells_error;
 use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
 use super::super::json_walk::{JsonStep, Leaf, walk};
@@ -28,7 +29,7 @@ impl ResponseEvent {
             ([Key("sequence_number")], Leaf::Count(number)) => self.sequence = Some(number),
             ([Key("delta"), ..], leaf) => self.delta += leaf.size(),
             ([Key("text" | "arguments" | "refusal" | "input")], leaf) => self.done += leaf.size(),
-            ([Key("error"), ..], leaf) => self.has_error |= leaf != Leaf::Null,
+            ([Key("error"), rest @ ..], leaf) => self.has_error |= leaf_tells_error(rest, leaf),
             ([Key("response"), Key("usage"), rest @ ..], leaf) => {
                 self.usage.take_openai(rest, leaf);
             }

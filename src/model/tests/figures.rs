@@ -71,3 +71,30 @@ fn llm_19_usage_is_read_from_whole_answers() {
     let other = figures_of(ApiShape::Other(Api::OpenAi), b"{\"model\":\"m\"}");
     assert_eq!(other, AnswerFigures::default());
 }
+
+#[test]
+fn llm_24_a_later_count_of_anthropics_input_never_takes_the_cached_part_away() {
+    for (usage, expected) in [
+        (r#"{"input_tokens":5,"output_tokens":7}"#, 100),
+        (r#"{"output_tokens":7}"#, 100),
+        (
+            r#"{"input_tokens":10,"cache_read_input_tokens":90,"cache_creation_input_tokens":5,"output_tokens":7}"#,
+            105,
+        ),
+    ] {
+        let stream = format!(
+            "data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":5,\
+             \"cache_read_input_tokens\":90,\"cache_creation_input_tokens\":5,\"output_tokens\":1}}}}}}\n\n\
+             data: {{\"type\":\"message_delta\",\"delta\":{{}},\"usage\":{usage}}}\n\n"
+        );
+        let mut watch = StreamWatch::new(ApiShape::Messages);
+        watch.feed(stream.as_bytes());
+        let read = watch.figures().usage;
+        assert_eq!(
+            (read.input, read.output),
+            (Some(expected), Some(7)),
+            "{usage}"
+        );
+        assert_eq!(read.cached_input, 90, "{usage}");
+    }
+}

@@ -436,6 +436,8 @@ pub(crate) enum ContentFailure {
     Truncated,
     /// The stream ended before any content.
     Empty,
+    /// The answer is JSON in which there is none.
+    NoAnswer,
 }
 
 impl ContentFailure {
@@ -450,6 +452,7 @@ impl ContentFailure {
             Self::Gap => "timeout.gap",
             Self::Truncated => "stream truncated",
             Self::Empty => "stream without content",
+            Self::NoAnswer => "no answer in it",
         }
     }
 }
@@ -543,6 +546,7 @@ impl fmt::Display for HttpFailure {
             Self::Content(ContentFailure::Gap) => "no further content came in time",
             Self::Content(ContentFailure::Truncated) => "its stream ended without its end",
             Self::Content(ContentFailure::Empty) => "its stream ended before any content",
+            Self::Content(ContentFailure::NoAnswer) => "there is no answer in what it sent",
             Self::NoMemory => {
                 "gateway.max_buffered is used up: there is no memory to keep the body"
             }

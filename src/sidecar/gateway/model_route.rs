@@ -25,7 +25,7 @@ pub(super) struct ModelRoute {
     names: BTreeMap<String, String>,
     repeat: bool,
     pub(super) callers_retry: bool,
-    keys_by: ModelKeys,
+    pub(super) keys_by: ModelKeys,
     pub(super) max_replay_body: u64,
     pub(super) limits: ContentLimits,
     /// Kinds of rejected prompts that a fallback may answer.
@@ -80,7 +80,7 @@ impl ModelRoute {
             shape: read.shape,
             is_stream: read.is_streamed,
             // LLM-11: generating changes nothing but the bill.
-            is_repeatable: self.repeat && read.is_repeatable(),
+            is_repeatable: self.repeat && *method == Method::POST && read.is_repeatable(),
             asked: read.model.clone(),
             read,
         }

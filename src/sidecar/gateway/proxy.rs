@@ -39,7 +39,7 @@ use super::http::cache::CacheWriter;
 use super::http::caller_body::CallerBody;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
-use super::http::model_verdict::is_event_stream;
+use super::http::model_verdict::{KeyOwner, is_event_stream};
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
@@ -446,7 +446,7 @@ impl ProxiedCall<'_> {
                 is_stream: request.model_call().is_some_and(|call| call.is_stream),
                 limits: model.limits,
                 classify: &settings.classify,
-                has_key: self.route.holds_credentials(),
+                owner: KeyOwner::of(self.route.holds_credentials(), model.keys_by),
                 budget: &self.lane.budget,
                 for_others: &model.for_others,
                 figures: &self.lane.figures,

@@ -271,6 +271,7 @@ impl HttpRouteSpec {
         Some(WorkerModel {
             api: model.api,
             has_key: model.has_key(),
+            keys_by: model.keys_by,
             provide: Box::new(move |request| model.outbound(request)),
         })
     }

@@ -112,6 +112,31 @@ fn msg_6_a_message_whose_dead_letter_is_refused_is_given_back_and_told() {
 }
 
 #[test]
+fn msg_6_a_dead_letter_that_could_not_be_written_at_first_keeps_its_reason() {
+    run_paused(async || {
+        let bed = Bed::new().await;
+        bed.queue.refuse("dead.jobs", "it is full");
+        bed.push("m1", "rejected");
+        // Its work may not be done twice.
+        let consumer = bed.start(bed.jobs(consumer()).without_answers()).await;
+        let is_given_back = || bed.queue.delays().len() == 2;
+        bed.until("it is given back again", is_given_back).await;
+        bed.queue.refuse("none", "");
+        bed.until("it has ended", || bed.queue.waiting() == 0).await;
+        let letters = bed.queue.published("dead.jobs");
+        let mut headers = letters[0].headers.iter();
+        let problem = headers.find(|(name, _)| name == "breakerbox-problem");
+        let problem = &problem.unwrap().1;
+        for part in ["\"reason\":\"rejected\"", "\"executed\":\"yes\""] {
+            assert!(problem.contains(part), "{problem}");
+        }
+        assert_eq!(bed.script.calls(), 1, "it is called once");
+        assert_eq!(consumer.status().tally.dead(DeadReason::Rejected), 1);
+        bed.runtime.finish().await;
+    });
+}
+
+#[test]
 fn msg_8_a_message_past_its_deadline_is_not_executed_and_work_reports_progress() {
     run_paused(async || {
         let mut settings = settings();

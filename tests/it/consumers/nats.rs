@@ -12,6 +12,9 @@ use crate::tools::find;
 /// Time limit for a step; far longer than any step takes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Name of the server's own configuration.
+const CONFIG: &str = "nats.conf";
+
 /// A running server with JetStream; killed on drop.
 pub(super) struct NatsServer {
     child: Child,
@@ -22,8 +25,14 @@ pub(super) struct NatsServer {
 impl NatsServer {
     /// Starts one. `None`: it is not installed, and the test passes by.
     pub(super) async fn start() -> Option<Self> {
+        Self::configured("").await
+    }
+
+    /// Starts one with this configuration.
+    pub(super) async fn configured(text: &str) -> Option<Self> {
         find(&["nats-server"])?;
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG), text).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -70,6 +79,8 @@ impl NatsServer {
 fn spawn(port: u16, folder: &TempDir) -> Child {
     let port = port.to_string();
     Command::new("nats-server")
+        .arg("-c")
+        .arg(folder.path().join(CONFIG))
         .args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"])
         .arg(folder.path())
         .stdin(Stdio::null())

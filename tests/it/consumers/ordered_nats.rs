@@ -125,3 +125,27 @@ async fn msg_9_another_number_of_partitions_keeps_the_order_of_what_is_there() {
     assert_in_order(&service, 20);
     assert_eq!(count(&context, "ANSWERS").await, 120);
 }
+
+#[tokio::test]
+async fn msg_9_a_lost_stream_of_the_order_is_made_anew_and_no_message_is_a_dead_letter() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, &format!("{OWN}partitions = 2"));
+    let context = nats.jetstream().await;
+    stream(&context, "ANSWERS", "answers.>").await;
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS_breakerbox_jobs_order").await;
+    publish_all(&context, 0..1, None).await;
+    let all = KEYS.len() as u64;
+    until_count(&context, "ANSWERS", all).await;
+    let lost = context.delete_stream("CALLS_breakerbox_jobs_order").await;
+    lost.unwrap();
+    publish_all(&context, 1..4, None).await;
+    until_count(&context, "ANSWERS", 4 * all).await;
+    assert_in_order(&service, 4);
+    assert_eq!(count(&context, "dead_web").await, 0);
+    drop(sidecar);
+}

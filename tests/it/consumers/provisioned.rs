@@ -1,10 +1,11 @@
 //! What consumers make at the servers, and what they say about what is missing there.
 
-use breakerbox::SourceError;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use breakerbox::config::FleetConfig;
 use breakerbox::consume::{NatsQueue, QueueSettings};
+use breakerbox::{OutgoingMessage, SourceError};
 
-use super::nats::{NatsServer, PATIENCE, publish, stream, until_count};
+use super::nats::{NatsServer, PATIENCE, count, publish, stream, until_count};
 use super::sidecar::{Service, configure, publish_calls, until_made};
 use super::*;
 use crate::gateway::serve::{Sidecar, command};
@@ -68,6 +69,77 @@ async fn msg_3_a_durable_consumer_that_the_server_refuses_is_named_with_the_cure
         text.contains("breakerbox_second of the stream CALLS") && text.contains("set `durable` to")
     })
     .await;
+}
+
+#[tokio::test]
+async fn msg_3_a_stream_of_other_subjects_is_named_with_the_cure() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    stream(&nats.jetstream().await, "CALLS", "other.>").await;
+    let settings = QueueSettings::new("first", "CALLS", "calls.>");
+    let fleet = FleetConfig::new(nats.url());
+    let queue = NatsQueue::connect(&fleet, settings).await.unwrap();
+    asked(&queue, |fetched| {
+        let error = fetched.as_ref().err().map(ToString::to_string);
+        error.is_some_and(|text| text.contains("add calls.> to them"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn msg_6_a_subject_that_the_account_may_not_publish_to_is_refused_by_its_name() {
+    let denied = "authorization { users: [ { user: u, password: p, permissions: { publish: \
+                  { deny: [\"dead.>\"] } } } ] }\nno_auth_user: u\n";
+    let Some(nats) = NatsServer::configured(denied).await else {
+        return;
+    };
+    let fleet = FleetConfig::new(nats.url());
+    let mut settings = QueueSettings::new("first", "CALLS", "calls.>");
+    settings.dead_letters = "dead.first".to_owned();
+    let queue = NatsQueue::connect(&fleet, settings).await.unwrap();
+    asked(&queue, Result::is_ok).await;
+    let letter = OutgoingMessage::new("dead:1", "dead.first", Vec::new(), *b"a letter");
+    let published = queue.publish(&letter).await;
+    let Err(SourceError::Refused(why)) = &published else {
+        panic!("{published:?}");
+    };
+    assert!(why.contains("may not publish to dead.first"), "{why}");
+}
+
+#[tokio::test]
+async fn msg_2_answers_wait_for_room_in_a_stream_that_is_full() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "");
+    let context = nats.jetstream().await;
+    let full = Config {
+        name: "ANSWERS".to_owned(),
+        subjects: vec!["answers.>".to_owned()],
+        max_messages: 1,
+        discard: DiscardPolicy::New,
+        ..Config::default()
+    };
+    let answers = context.create_stream(full).await.unwrap();
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS").await;
+    publish_calls(&context, 0..2, &[]).await;
+    until_count(&context, "ANSWERS", 1).await;
+    let called = async {
+        while service.calls() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, called).await.unwrap();
+    answers.purge().await.unwrap();
+    until_count(&context, "ANSWERS", 1).await;
+    until_count(&context, "CALLS", 0).await;
+    assert_eq!(count(&context, "dead_web").await, 0);
+    assert_eq!(service.calls(), 2);
+    drop(sidecar);
 }
 
 #[tokio::test]

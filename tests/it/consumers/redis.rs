@@ -90,3 +90,38 @@ async fn msg_10_a_consumer_of_redis_that_asks_first_leaves_an_outage_to_the_queu
     let letters = redis.ask(&["HVALS", "calls:dead"]);
     assert_eq!(letters.matches("/poison").count(), 2, "{letters}");
 }
+
+#[tokio::test]
+async fn msg_10_an_odd_entry_ends_no_consumer_of_redis() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let (_service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &url);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let Some(consumer) = example() else {
+        return;
+    };
+    let _consumer = Example::start(consumer, &redis, &sidecar);
+    let add = |fields: &[&str]| {
+        let words = ["XADD", "calls", "*"].iter().chain(fields);
+        redis.ask(&words.copied().collect::<Vec<_>>())
+    };
+    let spaced = add(&["path", "/find me", "body", "x"]);
+    let no_header = add(&["path", "/work", "header.x-a", "a\nb"]);
+    let other = add(&["path", "/work", "header.x-a", "\u{4e00}"]);
+    let is_answered = |id: &str| redis.ask(&["HEXISTS", "calls:answers", id]) == "1";
+    let is_dead = |id: &str| redis.ask(&["HEXISTS", "calls:dead", id]) == "1";
+    until("a path with a space is called", || is_answered(&spaced)).await;
+    until("what is no request is dead", || {
+        is_dead(&no_header) && is_dead(&other)
+    })
+    .await;
+    assert_eq!(
+        redis.ask(&["XGROUP", "DESTROY", "calls", "breakerbox"]),
+        "1"
+    );
+    let good = add(&["path", "/work", "body", "x"]);
+    until("it goes on with a new group", || is_answered(&good)).await;
+}

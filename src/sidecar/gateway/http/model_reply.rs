@@ -10,7 +10,7 @@ use http::response::Parts;
 use super::content_coding;
 use super::error::{ErrorResponse, HttpError, ModelFailure};
 use super::error_body::ErrorBody;
-use super::model_verdict::{is_event_stream, verdict_of};
+use super::model_verdict::{KeyOwner, is_event_stream, verdict_of};
 use super::target::WorkerRoute;
 use crate::model::{ApiShape, ModelVerdict, StreamEnd, StreamWatch, WatchEvent, judge};
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure, HttpRequest};
@@ -49,10 +49,11 @@ pub(super) fn error_of(
         return None;
     }
     let has_key = model.has_key || route.target.holds_credentials.load(Ordering::Relaxed);
+    let owner = KeyOwner::of(has_key, model.keys_by);
     Some(HttpError {
         failure: HttpFailure::Status(judged.status),
         retry_after: judged.retry_after,
-        model: Some(ModelFailure::new(verdict_of(&judged, has_key))),
+        model: Some(ModelFailure::new(verdict_of(&judged, owner))),
         said: Some(Box::new(ErrorResponse {
             head: head.clone(),
             body: ErrorBody::whole(body.clone(), None),

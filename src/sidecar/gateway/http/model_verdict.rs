@@ -6,28 +6,62 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use breakerbox_policy::{Class, Symptom};
 
 use crate::Verdict;
+use crate::config::ModelKeys;
 use crate::model::{ErrorScope, ModelErrorKind, ModelVerdict};
 
-/// Returns the verdict for the runtime. `has_key`: the key is ours.
-pub(super) fn verdict_of(judged: &ModelVerdict, has_key: bool) -> Verdict {
+/// The owner of the key that a provider is asked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyOwner {
+    /// The key is ours, for all callers.
+    Gateway,
+    /// Each caller has a key of its own. `has_own_pause`: its header tells its calls from those of
+    /// others (`keys_by = "header"`).
+    Caller { has_own_pause: bool },
+}
+
+impl KeyOwner {
+    /// Returns the owner. `has_key`: the key is ours.
+    pub(crate) fn of(has_key: bool, keys_by: ModelKeys) -> Self {
+        let has_own_pause = keys_by == ModelKeys::Header;
+        match has_key {
+            true => Self::Gateway,
+            false => Self::Caller { has_own_pause },
+        }
+    }
+}
+
+/// Returns the verdict for the runtime.
+pub(super) fn verdict_of(judged: &ModelVerdict, owner: KeyOwner) -> Verdict {
     let verdict = judged.verdict();
-    if speaks_of_key(judged) && !has_key {
-        // FBK-2: the caller's own key is its own affair.
+    if is_affair_of_caller(judged, owner) {
+        // FBK-2: the caller's own key and credit are its own affair.
         return Verdict::from(Class::Rejected)
             .symptom(Symptom::Status(judged.status))
             .for_caller();
     }
-    match judged.scope() {
+    match owner {
+        // LIM-1: a limit of one caller's key keeps no other caller waiting.
+        KeyOwner::Caller { has_own_pause } if has_own_pause => verdict.for_own_key(),
+        KeyOwner::Caller { .. } => verdict.without_pause(),
         // LLM-18: a used-up quota and a wrong key hold for every model.
-        ErrorScope::Dependency => verdict.for_all_keys(),
-        ErrorScope::Model => verdict,
+        KeyOwner::Gateway if judged.scope() == ErrorScope::Dependency => verdict.for_all_keys(),
+        KeyOwner::Gateway => verdict,
     }
 }
 
-/// Returns true if an error speaks of the key.
-pub(super) fn speaks_of_key(judged: &ModelVerdict) -> bool {
-    use ModelErrorKind::{NotPermitted, WrongKey};
-    matches!(judged.kind, Some(WrongKey | NotPermitted))
+/// Returns true if an error speaks of this caller's own key, or of its credit, and concerns no other
+/// call.
+pub(super) fn is_affair_of_caller(judged: &ModelVerdict, owner: KeyOwner) -> bool {
+    use ModelErrorKind::{NotPermitted, QuotaUsedUp, WrongKey};
+    let KeyOwner::Caller { has_own_pause } = owner else {
+        return false;
+    };
+    match judged.kind {
+        Some(WrongKey | NotPermitted) => true,
+        // LLM-4: where the caller's calls can be told from those of others, they pause.
+        Some(QuotaUsedUp) => !has_own_pause,
+        _ => false,
+    }
 }
 
 /// Returns true if the media type is that of server-sent events.

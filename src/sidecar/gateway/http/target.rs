@@ -9,7 +9,7 @@ use super::outbound::OutboundHeaders;
 use super::pending_bodies::PendingBodies;
 use super::upstream::UpstreamClient;
 use crate::buffer_budget::BufferBudget;
-use crate::config::{DependencyConfig, holds_credentials};
+use crate::config::{DependencyConfig, ModelKeys, holds_credentials};
 use crate::model::Api;
 use crate::sidecar::gateway::message::HttpRequest;
 use crate::sidecar::gateway::trace::AttemptTracer;
@@ -83,6 +83,7 @@ pub(crate) struct WorkerModel {
     pub(crate) api: Api,
     /// True if the key is ours.
     pub(crate) has_key: bool,
+    pub(crate) keys_by: ModelKeys,
     /// Returns a request as the provider gets it.
     pub(crate) provide: Box<dyn Fn(&HttpRequest) -> HttpRequest + Send + Sync>,
 }

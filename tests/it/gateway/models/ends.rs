@@ -160,3 +160,61 @@ async fn llm_item_29_llm_23_a_caller_that_leaves_ends_the_providers_work() {
         .await;
     bed.end().await;
 }
+
+#[tokio::test]
+async fn llm_8_a_mark_of_the_end_without_a_finish_reason_does_not_pass() {
+    let done = "data: [DONE]\n\n".to_owned();
+    let cut_in_two = vec![
+        OPENING.to_owned(),
+        format!("{}data: [DO", chunk("a")),
+        "NE]\n\n".to_owned(),
+    ];
+    for (pieces, is_alone) in [
+        (vec![OPENING.to_owned(), chunk("a"), done.clone()], true),
+        (vec![format!("{OPENING}{}{done}", chunk("a"))], true),
+        (cut_in_two, true),
+        // One of two choices has ended.
+        (
+            vec![
+                OPENING.to_owned(),
+                chunk("a"),
+                chunk("b").replace("\"index\":0", "\"index\":1"),
+                END.to_owned(),
+            ],
+            false,
+        ),
+    ] {
+        let first = Provider::of([Act::Stream(pieces.clone())]).await;
+        let bed = bed(&first, None, "").await;
+        let (body, is_whole) = read_all(bed.ask("gpt", true).await).await;
+        assert!(!is_whole, "{pieces:?}");
+        let (before, error) = error_at_end(&body);
+        if is_alone {
+            assert_eq!(before, format!("{OPENING}{}", chunk("a")), "{pieces:?}");
+        }
+        assert!(!body.contains("[DONE]"), "{body}");
+        assert_eq!(error["error"]["code"], "upstream-failed", "{error}");
+        assert_eq!(bed.failures("gpt"), 1);
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_8_a_good_end_passes_however_it_is_cut() {
+    let whole = format!("{OPENING}{}{END}", chunk("a"));
+    for length in [1, 5, 12, 13, 14, 20] {
+        let (begin, end) = whole.split_at(whole.len() - length);
+        let pieces = vec![begin.to_owned(), end.to_owned()];
+        let first = Provider::of([Act::Stream(pieces)]).await;
+        let bed = bed(&first, None, "").await;
+        check_good(bed.ask("gpt", true).await, "a", "primary").await;
+        bed.end().await;
+    }
+    // Some leave the last empty line out.
+    let first = Provider::of([Act::Stream(vec![whole.trim_end().to_owned()])]).await;
+    let bed = bed(&first, None, "").await;
+    let (body, is_whole) = read_all(bed.ask("gpt", true).await).await;
+    assert_eq!((body.as_str(), is_whole), (whole.trim_end(), true));
+    assert_eq!(bed.failures("gpt"), 0);
+    bed.end().await;
+}

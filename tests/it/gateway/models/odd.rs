@@ -275,3 +275,69 @@ async fn llm_17_a_blocked_prompt_passes_as_it_came_or_goes_to_another_model() {
     assert_eq!(ask(&gateway).await, well);
     gateway.end().await;
 }
+
+#[tokio::test]
+async fn llm_3_a_choice_that_ended_with_an_error_is_that_error() {
+    let ended = json!({"id": "c", "object": "chat.completion", "model": "m", "choices": [
+        {"index": 0, "finish_reason": "error", "error": {"code": 502, "message": "down"},
+         "message": {"role": "assistant", "content": ""}}]});
+    let mut without_words = ended.clone();
+    without_words["choices"][0]["error"] = Value::Null;
+    let mut not_ended = ended.clone();
+    not_ended["choices"][0]["finish_reason"] = Value::Null;
+    for (said, status) in [(ended, 502), (without_words, 500), (not_ended, 502)] {
+        let first = Provider::of([Act::error(200, &said)]).await;
+        let gateway = bed(&first, None, "").await;
+        assert_eq!(gateway.ask("gpt", false).await.status(), status, "{said}");
+        assert_eq!(gateway.failures("gpt"), 1, "{said}");
+        gateway.end().await;
+        let spare = Provider::good("well").await;
+        let gateway = bed(&first, Some(&spare), "").await;
+        let response = gateway.ask("gpt", false).await;
+        assert_eq!(header(&response, "breakerbox-source"), "fallback:spare");
+        gateway.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_3_an_empty_error_beside_an_answer_is_none() {
+    for error in [json!({}), json!(""), json!(false), Value::Null] {
+        let mut said: Value = serde_json::from_str(&whole("well")).unwrap();
+        said["error"] = error.clone();
+        said["choices"][0]["error"] = error.clone();
+        let mut piece = json!({"choices": [{"index": 0, "delta": {"content": "a"}}]});
+        piece["error"] = error;
+        let pieces = vec![
+            OPENING.to_owned(),
+            event(&piece.to_string()),
+            END.to_owned(),
+        ];
+        let first = Provider::of([Act::error(200, &said), Act::Stream(pieces)]).await;
+        let gateway = bed(&first, None, "").await;
+        let response = gateway.ask("gpt", false).await;
+        assert_eq!(response.status(), 200, "{said}");
+        let (_, is_whole) = read_all(gateway.ask("gpt", true).await).await;
+        assert!(is_whole, "{piece}");
+        assert_eq!(gateway.failures("gpt"), 0, "{said}");
+        gateway.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_3_json_without_an_answer_in_it_is_a_failure() {
+    for said in [
+        json!({}),
+        json!({"choices": []}),
+        json!({"choices": null}),
+        json!({"detail": "Not Found"}),
+        json!({"message": "Internal server error", "statusCode": 500}),
+    ] {
+        let first = Provider::of([Act::error(200, &said)]).await;
+        let spare = Provider::of([Act::error(200, whole("well"))]).await;
+        let gateway = bed(&first, Some(&spare), "").await;
+        let response = gateway.ask("gpt", false).await;
+        assert_eq!(header(&response, "breakerbox-source"), "fallback:spare");
+        assert_eq!(gateway.failures("gpt"), 1, "{said}");
+        gateway.end().await;
+    }
+}

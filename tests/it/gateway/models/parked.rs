@@ -49,7 +49,7 @@ async fn llm_item_12_llm_4_every_api_has_its_words_for_a_used_up_quota() {
         ("google", "/models/g:generateContent", 429, a_day, 3_590),
     ] {
         let first = Provider::of([Act::error(status, body)]).await;
-        let text = model("gpt", &first, "").replace("\"openai\"", &format!("{api:?}"));
+        let text = model("gpt", &first, "key = \"k\"").replace("\"openai\"", &format!("{api:?}"));
         let bed = Bed::of(&text.replace("/v1\"", "\"")).await;
         let ask = async || {
             let request = bed.http.post(bed.url(&format!("/gpt{path}")));
@@ -267,5 +267,65 @@ async fn llm_17_llm_item_17_another_model_answers_a_long_prompt_where_it_may() {
     assert_eq!(bed.ask("gpt", true).await.status(), 500);
     assert_eq!((first.hits(), spare.hits()), (2, 1));
     assert_eq!(bed.failures("gpt"), 1);
+    bed.end().await;
+}
+
+/// Asks as one caller, with its own credential.
+async fn ask_as(bed: &Bed, caller: &str) -> reqwest::Response {
+    let request = bed.http.post(bed.url("/gpt/v1/chat/completions"));
+    let request = request
+        .header("content-type", "application/json")
+        .header("authorization", format!("Bearer sk-{caller}"))
+        .header("breakerbox-key", caller);
+    request.body(asked("m", true)).send().await.unwrap()
+}
+
+/// A model without a key of ours: its providers' limits are those of each caller.
+async fn of_callers(first: &Provider, more: &str) -> Bed {
+    let more = format!("retry.max_attempts = 1\n{more}");
+    Bed::of(&model("gpt", first, &more)).await
+}
+
+#[tokio::test]
+async fn lim_1_the_limit_of_one_callers_own_key_keeps_no_other_caller_waiting() {
+    let credit = || error("insufficient_quota", "insufficient_quota");
+    let limited = || error("rate_limit_exceeded", "requests");
+    let wait = || vec![("retry-after", "3600")];
+    for act in [
+        Act::error(429, credit()),
+        Act::error(402, credit()),
+        Act::Say(429, wait(), limited()),
+        Act::Stream(vec![OPENING.to_owned(), event(&credit())]),
+    ] {
+        let first = Provider::of([act.clone(), Act::good("well")]).await;
+        let bed = of_callers(&first, "").await;
+        let told = ask_as(&bed, "poor").await;
+        assert!([402, 429].contains(&told.status().as_u16()), "{act:?}");
+        check_good(ask_as(&bed, "rich").await, "well", "primary").await;
+        assert_eq!(bed.of_name("gpt").paused, None, "{act:?}");
+        bed.end().await;
+        // Where a header tells the callers apart, the one that was told waits.
+        let first = Provider::of([act.clone(), Act::good("well")]).await;
+        let bed = of_callers(&first, "keys_by = \"header\"").await;
+        ask_as(&bed, "poor").await;
+        let refused = ask_as(&bed, "poor").await;
+        assert_eq!(header(&refused, "breakerbox-source"), "gateway", "{act:?}");
+        check_good(ask_as(&bed, "rich").await, "well", "primary").await;
+        // A call without such a header is of no known caller.
+        check_good(bed.ask("gpt", true).await, "well", "primary").await;
+        assert_eq!((first.hits(), bed.of_name("gpt").paused), (3, None));
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn fbk_2_the_credit_of_a_caller_is_its_own_affair() {
+    let credit = error("insufficient_quota", "insufficient_quota");
+    let first = Provider::of([Act::error(429, credit)]).await;
+    let spare = Provider::good("well").await;
+    let text = model("gpt", &first, "") + FALLBACK + &model("spare", &spare, "key = \"k\"");
+    let bed = Bed::of(&text).await;
+    assert_eq!(ask_as(&bed, "poor").await.status(), 429);
+    assert_eq!((first.hits(), spare.hits()), (1, 0));
     bed.end().await;
 }

@@ -179,3 +179,23 @@ async fn llm_item_14_llm_12_callers_may_retry_where_the_configuration_says_so() 
     }
     bed.end().await;
 }
+
+#[tokio::test]
+async fn llm_11_operations_that_only_compute_are_answered_by_others() {
+    let vectors = || json!({"object": "list", "data": [{"embedding": [0.5]}]});
+    let first = Provider::of([Act::error(500, OVERLOADED)]).await;
+    let spare = Provider::of([Act::error(200, vectors())]).await;
+    let bed = bed(&first, Some(&spare), "").await;
+    for (path, source) in [
+        ("embeddings", "fallback:spare"),
+        ("moderations", "fallback:spare"),
+        ("files", "primary"),
+    ] {
+        let request = bed.http.post(bed.url(&format!("/gpt/v1/{path}")));
+        let request = request.header("content-type", "application/json");
+        let body = json!({"model": "m", "input": "x"}).to_string();
+        let response = request.body(body).send().await.unwrap();
+        assert_eq!(header(&response, "breakerbox-source"), source, "{path}");
+    }
+    bed.end().await;
+}

@@ -26,12 +26,14 @@ use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::config::ContentLimits;
 use crate::model::{
     AnswerFigures, ApiShape, ModelErrorKind, ModelVerdict, StreamEnd, StreamError, StreamWatch,
-    WatchEvent, figures_of, is_whole, judge,
+    WatchEvent, figures_of, has_answer, is_whole, judge,
 };
 use crate::sidecar::gateway::http::content_coding::{self, PieceDecoder};
 use crate::sidecar::gateway::http::error::{ErrorResponse, HttpError, ModelFailure};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
-use crate::sidecar::gateway::http::model_verdict::{is_event_stream, speaks_of_key, verdict_of};
+use crate::sidecar::gateway::http::model_verdict::{
+    KeyOwner, is_affair_of_caller, is_event_stream, verdict_of,
+};
 use crate::sidecar::gateway::http::pool::PooledBody;
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
 use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
@@ -52,8 +54,7 @@ pub(crate) struct ModelReading<'a> {
     pub(crate) is_stream: bool,
     pub(crate) limits: ContentLimits,
     pub(crate) classify: &'a ClassifySettings,
-    /// True if the key is ours, and not the caller's.
-    pub(crate) has_key: bool,
+    pub(crate) owner: KeyOwner,
     pub(crate) budget: &'a BufferBudget,
     /// Kinds of rejected prompts that another model may answer.
     pub(crate) for_others: &'a [ModelErrorKind],
@@ -196,8 +197,11 @@ impl ModelBody {
     /// Returns the number of the next event, and true if no part of an event has been passed on;
     /// `None` for a stream with a coding, to which no event can be added.
     pub(super) fn place(&self) -> Option<(u64, bool)> {
-        let watch = &self.watch.as_ref()?.watch;
-        let place = (watch.watch.next_sequence(), watch.watch.unfinished() == 0);
+        let content = self.watch.as_ref()?;
+        let watch = &content.watch;
+        let kept = content.kept.as_ref().map_or(0, Bytes::len);
+        let is_whole = watch.watch.unfinished() <= kept as u64;
+        let place = (watch.watch.next_sequence(), is_whole);
         watch.is_plain().then_some(place)
     }
 
@@ -210,6 +214,10 @@ impl ModelBody {
         if let Some(piece) = self.ahead.pop_front() {
             self.ahead_length -= piece.len() as u64;
             return Poll::Ready(Some(Ok(piece)));
+        }
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.is_cut_off()) {
+            self.end = Some(BodyEnd::Whole);
+            return Poll::Ready(watch.at_end(false).map(Err));
         }
         loop {
             let ended = match self.end {
@@ -245,7 +253,9 @@ impl ModelBody {
                 ended => {
                     self.end = Some(BodyEnd::Whole);
                     let is_broken = ended.is_some();
-                    return Poll::Ready(watch.at_end(is_broken).map(Err));
+                    let failure = watch.at_end(is_broken);
+                    let rest = watch.kept.take().filter(|_| failure.is_none());
+                    return Poll::Ready(rest.map(Ok).or(failure.map(Err)));
                 }
             }
         }
@@ -255,7 +265,7 @@ impl ModelBody {
 /// Returns the failure, with its verdict before any content was passed on.
 fn failure_of(judged: &ModelVerdict, reading: &ModelReading<'_>) -> Box<ModelFailure> {
     let Some(kind) = reading.rejected_for_others(judged) else {
-        return ModelFailure::new(verdict_of(judged, reading.has_key));
+        return ModelFailure::new(verdict_of(judged, reading.owner));
     };
     // LLM-17: no failure of the provider, and no reason to ask it again; another model may answer.
     let verdict = Verdict::from(Class::Cancelled)
@@ -275,7 +285,7 @@ fn is_failed(judged: &ModelVerdict, reading: &ModelReading<'_>) -> bool {
         Some(Overloaded | Failure) if judged.status >= 500 => {
             reading.classify.class_of(Symptom::Status(judged.status))
         }
-        _ if speaks_of_key(judged) && !reading.has_key => Class::Rejected,
+        _ if is_affair_of_caller(judged, reading.owner) => Class::Rejected,
         _ if reading.rejected_for_others(judged).is_some() => return true,
         _ => judged.class(),
     };
@@ -332,7 +342,10 @@ async fn read_stream(
             .for_each(|hold| hold.settle(figures));
         return Err(said_so(head, &judged, (ahead, body), reading));
     }
-    let watch = ContentWatch::new(watch, reading);
+    let mut watch = ContentWatch::new(watch, reading);
+    if let Some(last) = ahead.pieces.pop_back() {
+        ahead.pieces.push_back(watch.passable(last));
+    }
     // An event of ours may follow.
     head.headers.remove(CONTENT_LENGTH);
     let verdict = Verdict::from(Class::Success);
@@ -368,6 +381,10 @@ async fn read_whole(
                     false => ContentFailure::Truncated,
                 })
                 .into());
+            }
+            // LLM-3: nor is the error of a server that speaks no API of models.
+            if head.status.is_success() && !is_bounded && !has_answer(reading.shape, &plain) {
+                return Err(HttpFailure::Content(ContentFailure::NoAnswer).into());
             }
             let read = figures_of(reading.shape, &plain);
             reading.figures.count(reading.dependency, &read, None);

@@ -15,10 +15,15 @@ use crate::Verdict;
 use crate::model::{ApiShape, StreamEnd, StreamWatch, WatchEvent};
 use crate::sidecar::gateway::http::content_coding::PieceDecoder;
 use crate::sidecar::gateway::http::error::{HttpError, ModelFailure};
-use crate::sidecar::gateway::http::model_verdict::verdict_of;
+use crate::sidecar::gateway::http::model_verdict::{KeyOwner, verdict_of};
 use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
 use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
 use crate::sidecar::gateway::token_limits::TokenHold;
+
+/// Maximum length of the mark of the end, with the ends of its lines.
+const MAX_MARK: u64 = 16;
+/// Its forms.
+const MARKS: [&[u8]; 2] = [b"data: [DONE]", b"data:[DONE]"];
 
 /// An error event, and the bytes behind it.
 struct FailedStream {
@@ -74,7 +79,7 @@ impl DecodedWatch {
 /// The watch of a stream, and the clock of its content.
 pub(super) struct ContentWatch {
     pub(super) watch: DecodedWatch,
-    has_key: bool,
+    owner: KeyOwner,
     gap: Option<Duration>,
     /// Time that the provider has taken since the last content, before the present wait.
     waited: Duration,
@@ -84,6 +89,10 @@ pub(super) struct ContentWatch {
     /// Times of the first and the last content.
     pub(super) content: Option<(Instant, Instant)>,
     failed: Option<FailedStream>,
+    /// True if the mark of the end must not pass before the answer has ended.
+    checks_mark: bool,
+    /// The beginning of an event that may be the mark of the end.
+    pub(super) kept: Option<Bytes>,
     /// End of the wait for what follows an end or an error.
     rest_until: Option<Instant>,
     figures: ModelFigureTable,
@@ -115,14 +124,15 @@ impl ContentWatch {
     pub(super) fn new(watch: DecodedWatch, reading: &ModelReading<'_>) -> Self {
         let now = Instant::now();
         Self {
-            watch,
-            has_key: reading.has_key,
+            owner: reading.owner,
             gap: reading.limits.gap,
             waited: Duration::ZERO,
             asked: None,
             alarm: None,
             content: Some((now, now)),
             failed: None,
+            checks_mark: watch.is_plain() && reading.shape == ApiShape::Chat,
+            kept: None,
             rest_until: None,
             first_token: Some(now - reading.began),
             longest_gap: Duration::ZERO,
@@ -130,7 +140,28 @@ impl ContentWatch {
             held: reading.held.take(),
             figures: reading.figures.clone(),
             dependency: Arc::clone(reading.dependency),
+            watch,
         }
+    }
+
+    /// Returns true once the mark of the end has come although the answer has not ended.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.checks_mark && self.watch.watch.is_cut_off()
+    }
+
+    /// Returns the part of a piece that was read and can be passed on.
+    pub(super) fn passable(&mut self, mut piece: Bytes) -> Bytes {
+        let unfinished = self.watch.watch.unfinished();
+        if self.is_cut_off() {
+            // LLM-8: a client library takes the mark for a good end; our event comes in its place.
+            piece.truncate(place_of_mark(&piece));
+        } else if self.checks_mark && (1..=MAX_MARK).contains(&unfinished) {
+            let begin = (piece.len() as u64).saturating_sub(unfinished) as usize;
+            if may_be_mark(&piece[begin..]) {
+                self.kept = Some(piece.split_off(begin));
+            }
+        }
+        piece
     }
 
     /// Takes a piece. Returns it if it can be passed on.
@@ -143,7 +174,12 @@ impl ContentWatch {
             failed.passed.extend_from_slice(&piece);
             return None;
         }
-        for event in self.watch.feed(&piece) {
+        let events = self.watch.feed(&piece);
+        let piece = match self.kept.take() {
+            Some(kept) => Bytes::from([kept, piece].concat()),
+            None => piece,
+        };
+        for event in events {
             match event {
                 WatchEvent::Content => {
                     // LLM-9: pings and comments are none.
@@ -155,7 +191,7 @@ impl ContentWatch {
                 WatchEvent::Error(error) if self.failed.is_none() => {
                     self.end = ContentEnd::ErrorEvent;
                     self.failed = Some(FailedStream {
-                        verdict: verdict_of(&error.verdict, self.has_key),
+                        verdict: verdict_of(&error.verdict, self.owner),
                         status: error.verdict.status,
                         passed: BytesMut::from(&piece[..]),
                     });
@@ -164,7 +200,10 @@ impl ContentWatch {
             }
         }
         // LLM-8: an error is counted before the caller sees it.
-        self.failed.is_none().then_some(piece)
+        if self.failed.is_some() {
+            return None;
+        }
+        Some(self.passable(piece)).filter(|piece| !piece.is_empty())
     }
 
     /// Checks the limits while the provider sends nothing: ready with a failure, or with `None` where
@@ -224,19 +263,38 @@ impl ContentWatch {
             (StreamEnd::Truncated, _) => {
                 Some(HttpFailure::Content(ContentFailure::Truncated).into())
             }
-            // Its bytes have been passed on.
+            // Most of its bytes have been passed on.
             (StreamEnd::Failed, events) => {
                 let error = events.into_iter().find_map(|event| match event {
                     WatchEvent::Error(error) => Some(error.verdict),
                     _ => None,
                 })?;
                 let failed = FailedStream {
-                    verdict: verdict_of(&error, self.has_key),
+                    verdict: verdict_of(&error, self.owner),
                     status: error.status,
-                    passed: BytesMut::new(),
+                    passed: BytesMut::from(&self.kept.take().unwrap_or_default()[..]),
                 };
                 Some(failed.into_error(!is_broken))
             }
         }
     }
+}
+
+/// Returns true if an event that begins so may be the mark.
+fn may_be_mark(begin: &[u8]) -> bool {
+    let is_either = |mark: &&[u8]| mark.starts_with(begin) || begin.starts_with(mark);
+    MARKS.iter().any(is_either)
+}
+
+/// Returns the place of the line that marks the end of a stream; the end if there is none.
+fn place_of_mark(piece: &[u8]) -> usize {
+    let mut place = 0;
+    for line in piece.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        let value = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii);
+        if value == Some(b"[DONE]") {
+            return place;
+        }
+        place += line.len();
+    }
+    piece.len()
 }

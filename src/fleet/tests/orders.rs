@@ -1,0 +1,108 @@
+//! Operators' commands for the whole fleet, on a board that does not take them, or has lost them.
+
+use breakerbox_policy::fleet::TripSharing;
+
+use super::*;
+
+fn overrides(fleet: &TestFleet) -> Vec<Option<OverrideMode>> {
+    let each = fleet.replicas.iter();
+    each.map(|one| one.client.status().overridden.map(|set| set.mode))
+        .collect()
+}
+
+#[test]
+fn flt_12_a_close_that_the_board_did_not_take_is_no_success() {
+    run_paused(async || {
+        let fleet = TestFleet::start(2).await;
+        let order = ("a release", "ann");
+        let operate = |command| fleet.replicas[0].fleet.operate(DEP, command, order, None);
+        operate("open").await.unwrap();
+        fleet.pass(10 * MS).await;
+        fleet.board.take_none(true);
+        assert_eq!(operate("close").await, Err(BoardUnreached));
+        fleet.pass(10 * MS).await;
+        assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
+        fleet.board.take_none(false);
+        operate("close").await.unwrap();
+        fleet.pass(10 * MS).await;
+        assert_eq!(overrides(&fleet), [None, None]);
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn flt_12_an_override_outlives_the_words_of_its_board() {
+    run_paused(async || {
+        let mut fleet = TestFleet::start(2).await;
+        let order = ("a release", "ann");
+        let for_ = Some(Duration::from_secs(60));
+        let given = fleet.replicas[0].fleet.operate(DEP, "open", order, for_);
+        given.await.unwrap();
+        fleet.pass(10 * MS).await;
+        for index in 0..2 {
+            fleet.board.cut_off(index);
+        }
+        fleet.board.lose_words();
+        fleet.pass(Duration::from_secs(20)).await;
+        for index in 0..2 {
+            fleet.board.bring_back(index);
+        }
+        fleet.pass(10 * MS).await;
+        assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
+        let later = TestReplica::start(&fleet.board, 2, TripSharing::Confirm).await;
+        fleet.replicas.push(later);
+        fleet.pass(10 * MS).await;
+        assert_eq!(overrides(&fleet)[2], Some(OverrideMode::ForcedOpen));
+        // FLT-10: its span goes on, and does not begin again.
+        fleet.pass(Duration::from_secs(40)).await;
+        assert_eq!(overrides(&fleet), [None; 3]);
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn flt_12_an_override_that_was_taken_off_meanwhile_is_not_said_again() {
+    run_paused(async || {
+        let fleet = TestFleet::start(2).await;
+        let order = ("a release", "ann");
+        let operate = |command| fleet.replicas[0].fleet.operate(DEP, command, order, None);
+        operate("open").await.unwrap();
+        fleet.pass(10 * MS).await;
+        fleet.board.cut_off(1);
+        operate("close").await.unwrap();
+        fleet.board.bring_back(1);
+        fleet.pass(10 * MS).await;
+        assert_eq!(overrides(&fleet), [None, None]);
+        fleet.finish().await;
+    });
+}
+
+fn of_toml(text: &str) -> FleetParts {
+    let text = format!("[fleet]\nservers = [\"nats://127.0.0.1:1\"]\n[dependencies.dep]\n{text}");
+    FleetParts::of(&Settings::loader().bare().toml(&text).load().unwrap())
+}
+
+#[test]
+fn flt_11_the_key_of_a_model_is_part_of_its_account() {
+    let model = "kind = \"model\"\napi = \"openai\"\nurl = \"http://127.0.0.1:1/v1\"\n";
+    let part = |more: &str| of_toml(&format!("{model}{more}")).dependencies[DEP].clone();
+    let (one, two) = (part("key = \"sk-one\""), part("key = \"sk-two\""));
+    assert_ne!(one.account, two.account);
+    assert_eq!(one.account, part("key = \"sk-one\"").account);
+    assert!(!one.account.contains("sk-"), "{}", one.account);
+    // The limits of the callers' own keys are no affair of other replicas.
+    let none = part("");
+    assert_eq!(none.fleet.pauses, PauseSharing::Off);
+    assert_ne!(one.fleet.pauses, PauseSharing::Off);
+}
+
+#[test]
+fn flt_13_replicas_with_other_shared_rates_are_told_apart() {
+    let rate = |rate: u32, shared: bool| {
+        let text = format!("rate_limit = {{ rate = {rate}, shared = {shared} }}");
+        of_toml(&text).fingerprint
+    };
+    assert_ne!(rate(10, true), rate(100, true));
+    assert_eq!(rate(10, true), rate(10, true));
+    assert_eq!(rate(10, false), rate(100, false), "each has its own");
+}
