@@ -123,12 +123,7 @@ impl McpEndpoint {
         if spec == applied.spec {
             return Ok(true);
         }
-        let fixed = |spec: &McpEndpointSpec| {
-            let mut settings = spec.settings.clone();
-            settings.idempotent.clear();
-            (settings, spec.fallback_only)
-        };
-        if spec.fallback_only || fixed(&spec) != fixed(&applied.spec) {
+        if spec.needs_start_after(&applied.spec) {
             return Ok(false);
         }
         if spec.fallbacks != applied.spec.fallbacks {
@@ -139,6 +134,13 @@ impl McpEndpoint {
         self.client.set_idempotent(&spec.settings.idempotent);
         applied.spec = spec;
         Ok(true)
+    }
+
+    /// Returns true if it cannot follow a configuration while it runs.
+    #[cfg(feature = "cli")]
+    pub(crate) fn needs_start(&self, (config, settings): (&DependencyConfig, McpSettings)) -> bool {
+        let spec = McpEndpointSpec::of(config, settings);
+        spec.needs_start_after(&self.applied.acquire().spec)
     }
 
     /// Returns the time that a caller may wait for a server that was never reached.
@@ -180,6 +182,16 @@ impl McpEndpointSpec {
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
         }
+    }
+
+    /// Returns true if an endpoint that was made of the former one cannot follow while it runs.
+    fn needs_start_after(&self, former: &Self) -> bool {
+        let fixed = |spec: &Self| {
+            let mut settings = spec.settings.clone();
+            settings.idempotent.clear();
+            (settings, spec.fallback_only)
+        };
+        *self != *former && (self.fallback_only || fixed(self) != fixed(former))
     }
 }
 
