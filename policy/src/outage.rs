@@ -53,6 +53,8 @@ pub enum OutageEnding {
     Recovery,
     /// No further call has come, and some of the calls before had got its answers.
     Silence,
+    /// An operator has closed its breaker: that says nothing of the dependency.
+    Order,
 }
 
 /// An outage of a dependency.
