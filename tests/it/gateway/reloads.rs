@@ -384,7 +384,11 @@ async fn edge_6_a_replacement_that_does_not_start_leaves_the_running_one_as_it_w
     let told = running
         .reload(&Reloaded::whole(stdio), "reload_applied")
         .await;
-    assert_eq!(told["failed"], serde_json::json!(["a"]), "{told}");
+    assert_eq!(
+        told["details"]["failed"],
+        serde_json::json!(["a"]),
+        "{told}"
+    );
     let after = running.json("/api/dependencies/a").await;
     assert_eq!(
         (&after["kind"], &after["limits"]),
@@ -412,11 +416,11 @@ async fn cfg_2_changes_that_wait_for_a_restart_are_told_by_their_keys() {
     let told = running.reload(&Reloaded::whole(&new), "reloaded").await;
     let text = |list: &Value| list[0].as_str().unwrap().to_owned();
     assert!(
-        text(&told["changed"]).starts_with("gateway.max_body: "),
+        text(&told["details"]["changed"]).starts_with("gateway.max_body: "),
         "{told}"
     );
     assert!(
-        text(&told["waits"]).starts_with("gateway.threads: "),
+        text(&told["details"]["waits"]).starts_with("gateway.threads: "),
         "{told}"
     );
     let waits = running.json("/readyz").await["waits"].clone();
