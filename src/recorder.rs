@@ -113,6 +113,9 @@ impl Recorder {
     /// Starts a trace and its writer thread. An existing trace is renamed to `<path>.1`; any other
     /// file, folder or link there is left alone. On Unix only its owner may read the new file.
     ///
+    /// Without room on its disk the recorder starts too: it logs an error, and begins the trace once
+    /// there is room.
+    ///
     /// # Errors  The file or the thread cannot be created, or something else has its name.
     pub fn create(path: impl AsRef<Path>, options: RecorderOptions) -> io::Result<Self> {
         let books = Arc::new(RecorderState::default());

@@ -553,7 +553,9 @@ impl fmt::Display for EventKind {
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;
                 if !waits.is_empty() {
-                    write!(out, "; only after a new start: {}", waits.join(", "))?;
+                    let separator = if changed.is_empty() { "" } else { "; " };
+                    let waits = waits.join(", ");
+                    write!(out, "{separator}only after a new start: {waits}")?;
                 }
                 Ok(())
             }

@@ -54,6 +54,8 @@ pub enum OutageEnding {
     /// Some of its calls failed and some did not, and none has come since: whether it is well is not
     /// known.
     Silence,
+    /// An operator has closed its breaker: that says nothing of the dependency.
+    Order,
 }
 
 /// An outage of a dependency.

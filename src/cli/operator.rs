@@ -151,13 +151,22 @@ pub(crate) fn status(
     })
 }
 
-/// Tells that the files of the configuration are refused at present, if they are.
+/// Tells that the files of the configuration do not hold at present, as a whole or in part.
 async fn tell_of_refused_files(remote: &RemoteAdmin, err: &mut dyn Write) -> io::Result<()> {
     // A process that starts or ends is not ready, and has no such note.
     let ready = remote.get(&["readyz"]).await.unwrap_or(Value::Null);
-    match ready["configuration"].as_str() {
-        Some(note) => writeln!(err, "breakerbox: {}", table::plain(note)),
-        None => Ok(()),
+    if let Some(note) = ready["configuration"].as_str() {
+        writeln!(err, "breakerbox: {}", table::plain(note))?;
+    }
+    let waits = ready["waits"].as_array().into_iter().flatten();
+    let waits: Vec<String> = waits.filter_map(Value::as_str).map(table::plain).collect();
+    match waits.is_empty() {
+        true => Ok(()),
+        false => writeln!(
+            err,
+            "breakerbox: it waits for a restart: {}",
+            waits.join(", ")
+        ),
     }
 }
 

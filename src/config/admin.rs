@@ -39,7 +39,14 @@ impl Default for AdminConfig {
 /// Reads `admin`, which cannot share the gateway's address.
 pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminConfig {
     let default = AdminConfig::default();
-    let token = secret_text("a text of at least 16 letters", |token| token.len() >= 16);
+    // Programs and browsers send a header in ASCII only.
+    let is_token = |token: &str| {
+        token.len() >= 16
+            && token
+                .chars()
+                .all(|one| one.is_ascii_graphic() || one == ' ')
+    };
+    let token = secret_text("a text of at least 16 ASCII letters", is_token);
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)

@@ -6,9 +6,10 @@ use std::time::Duration;
 use breakerbox_policy::judgement::{FACTOR, SHARE};
 use breakerbox_policy::{
     BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
-    OpenTime, WindowKind,
+    OpenTime, TimeoutSettings, WindowKind,
 };
 
+use super::kind::DependencyKind;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, count, duration, integer, number, one_of, rate};
 
@@ -31,8 +32,12 @@ enum ProbeRuleChoice {
     AutoClose,
 }
 
-/// Reads the section. `attempt`: the attempt timeout, which must fit into the probe lease.
-pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> BreakerSettings {
+/// Reads the section. The limits of time of a probe must fit into its lease.
+pub(super) fn read(
+    mut section: Section<'_>,
+    timeout: &TimeoutSettings,
+    kind: Option<DependencyKind>,
+) -> BreakerSettings {
     let default = BreakerSettings::default();
     let settings = BreakerSettings {
         window: read_window(section.kind_table("window")),
@@ -59,7 +64,7 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Break
             default.minimum_calls,
         ),
         open: read_open_time(&mut section),
-        half_open: read_half_open(&mut section, attempt),
+        half_open: read_half_open(&mut section, longest_silence(timeout, kind)),
         cancelled: read_cancelled(section.kind_table("cancelled")),
     };
     check(&section, &settings);
@@ -142,13 +147,31 @@ fn read_open_time(section: &mut Section<'_>) -> OpenTime {
     open
 }
 
-fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfOpenSettings {
+/// Returns the longest time for which a probe may be silent, after the key that limits it.
+fn longest_silence(
+    timeout: &TimeoutSettings,
+    kind: Option<DependencyKind>,
+) -> Option<(&'static str, Duration)> {
+    let is_http = kind.is_some_and(DependencyKind::is_http);
+    let head = timeout.first_byte.filter(|_| is_http);
+    let named = |key, limit: Option<Duration>| Some((key, limit?));
+    named("attempt", timeout.attempt)
+        .or_else(|| named("first_byte", head))
+        .or_else(|| named("total", timeout.total))
+}
+
+fn read_half_open(
+    section: &mut Section<'_>,
+    silence: Option<(&str, Duration)>,
+) -> HalfOpenSettings {
     const LOST: &[(&str, LostProbe)] = &[
         ("fails", LostProbe::Fails),
         ("frees_its_slot", LostProbe::FreesItsSlot),
     ];
     let default = HalfOpenSettings::default();
-    let long_enough = default.probe_lease.max(attempt.unwrap_or_default());
+    // BRK-5: a dependency that answers within its limits of time loses no probe.
+    let longest = silence.map_or(Duration::ZERO, |(_, longest)| longest);
+    let long_enough = default.probe_lease.max(longest);
     let settings = HalfOpenSettings {
         max_calls: section.get_or("half_open_max_calls", &count(10_000), default.max_calls),
         max_admitted: section.get_or(
@@ -169,14 +192,7 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
             .and_then(read_limit),
         lease: default.lease,
     };
-    if let Some(attempt) = attempt.filter(|attempt| *attempt > settings.probe_lease) {
-        let attempt = humantime::format_duration(attempt);
-        section.conflict(
-            "probe_lease",
-            format!("a probe may take longer, timeout.attempt is {attempt}"),
-            &format!("a duration of at least {attempt}"),
-        );
-    }
+    check_lease(section, settings.probe_lease, silence);
     let needed = match settings.rule {
         HalfOpenRule::Successes(needed) | HalfOpenRule::KOfN { needed, .. } => Some(needed),
         HalfOpenRule::Rate { results } => Some(results),
@@ -192,6 +208,29 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         );
     }
     settings
+}
+
+/// Reports a lease that ends before a probe has to.
+fn check_lease(section: &Section<'_>, lease: Duration, silence: Option<(&str, Duration)>) {
+    const KEY: &str = "probe_lease";
+    let Some((limit, longest)) = silence else {
+        if !section.has(KEY) {
+            let lease = humantime::format_duration(lease);
+            let text = format!("a probe that takes longer than {lease} fails: no timeout ends it");
+            section.warn(KEY, text);
+        }
+        return;
+    };
+    if longest <= lease {
+        return;
+    }
+    let longest = humantime::format_duration(longest);
+    let text = format!("a probe may take longer, timeout.{limit} is {longest}");
+    if limit == "attempt" {
+        section.conflict(KEY, text, &format!("a duration of at least {longest}"));
+    } else {
+        section.warn(KEY, format!("{text}, and one that does fails"));
+    }
 }
 
 fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {

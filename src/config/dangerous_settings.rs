@@ -51,7 +51,7 @@ fn check_open_gateway(settings: &Settings, root: &Section<'_>) {
         .tls
         .as_ref()
         .is_some_and(|tls| tls.client_ca.is_some());
-    if !gateway.bind.ip().to_canonical().is_unspecified() || asks_certificates {
+    if gateway.bind.ip().to_canonical().is_loopback() || asks_certificates {
         return;
     }
     let is_open = |config: &DependencyConfig| match config.auth {
@@ -94,9 +94,11 @@ fn check_shared_token(settings: &Settings, root: &Section<'_>) {
 fn has_key(config: &DependencyConfig) -> bool {
     let of_model = config.model.as_ref().and_then(|model| model.key.as_ref());
     let headers = config.mcp.as_ref().map(|mcp| &mcp.headers);
+    let variables = config.mcp.as_ref().map(|mcp| &mcp.env);
     let has_header = |name: &String| super::credential_names::is_credential_name(name);
     of_model.is_some_and(|key: &Secret| !key.expose().is_empty())
         || headers.is_some_and(|headers| headers.keys().any(has_header))
+        || variables.is_some_and(|all| all.keys().any(|name| is_sensitive(name)))
         || holds_credentials(config.url.as_deref(), &config.outbound, config.tls.as_ref())
 }
 

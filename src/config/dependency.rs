@@ -247,7 +247,7 @@ fn read_settings(
     let rate_limit = rate_limit.and_then(rate_limit::read);
     let chaos = section.section_if_given("chaos");
     let settings = DependencySettings {
-        breaker: breaker::read(breaker, timeout.attempt),
+        breaker: breaker::read(breaker, &timeout, kind),
         timeout,
         retry: retry::read(section.section("retry"), is_model.then_some(MODEL_ATTEMPTS)),
         hedge: hedge.and_then(|hedge| hedge::read(hedge, timeout.attempt)),

@@ -103,40 +103,62 @@ fn foreign(_: &Metadata) -> Option<String> {
 /// Reads our lines; all others are dropped.
 pub(super) fn parse(text: &str, place: &str) -> DotEnvContent {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut ours = String::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
+    let mut content = DotEnvContent::default();
+    let mut lines = text.lines().zip(1..);
+    while let Some((line, number)) = lines.next() {
         if !is_ours(line) {
             continue;
         }
-        let begin = ours.len();
-        ours.push_str(line);
+        let mut entry = line.to_owned();
         // A value in quotes may continue over several lines.
-        while is_open(&ours[begin..]) {
-            let Some(next) = lines.next() else { break };
-            ours.push('\n');
-            ours.push_str(next);
+        while is_open(&entry) {
+            let Some((next, _)) = lines.next() else { break };
+            entry.push('\n');
+            entry.push_str(next);
         }
-        ours.push('\n');
-    }
-    let mut content = DotEnvContent::default();
-    for line in dotenvy::from_read_iter(ours.as_bytes()) {
-        match line {
-            Ok(variable) => content.variables.push(variable),
-            Err(error) => {
-                content.problems.push(bad_line(&error, text, place));
-                break;
+        // EDGE-7: nothing is put in for a `$`: it is a letter of a secret.
+        let entry = without_substitution(&entry);
+        for variable in dotenvy::from_read_iter(entry.as_bytes()) {
+            match variable {
+                Ok(variable) => content.variables.push(variable),
+                Err(_) => content
+                    .problems
+                    .push(bad_line(&format!("{place}:{number}"))),
             }
         }
     }
     content
 }
 
+/// Returns an entry in which each `$` stands for itself.
+fn without_substitution(entry: &str) -> String {
+    let mut literal = String::with_capacity(entry.len());
+    let (mut quote, mut is_escaped) = (None, false);
+    for letter in entry.chars() {
+        if letter == '$' && !is_escaped && quote != Some('\'') {
+            literal.push('\\');
+        }
+        literal.push(letter);
+        match quote {
+            _ if is_escaped => is_escaped = false,
+            None | Some('"') if letter == '\\' => is_escaped = true,
+            None if letter == '"' || letter == '\'' => quote = Some(letter),
+            Some(open) if letter == open => quote = None,
+            _ => {}
+        }
+    }
+    literal
+}
+
 fn is_ours(line: &str) -> bool {
     let line = line.trim_start();
     let exported = line.strip_prefix("export").unwrap_or_default();
-    line.starts_with(OURS)
-        || exported.starts_with(char::is_whitespace) && exported.trim_start().starts_with(OURS)
+    // In small letters it is a mistake that is told.
+    let begins = |text: &str| {
+        let begin = text.get(..OURS.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(OURS))
+    };
+    begins(line) || exported.starts_with(char::is_whitespace) && begins(exported.trim_start())
 }
 
 /// Returns true if a quote of this text is not closed.
@@ -157,16 +179,45 @@ fn is_open(text: &str) -> bool {
 }
 
 /// Describes an invalid line of `.env`. The line is not shown: it may contain a secret.
-fn bad_line(error: &dotenvy::Error, text: &str, file: &str) -> Problem {
-    let allowed = "lines such as NAME=value";
-    let dotenvy::Error::LineParse(line, column) = error else {
-        return Problem::of_layer("a line cannot be read", allowed, file);
-    };
-    let reason = format!("a line cannot be read at column {column}");
-    // A value may continue over several lines; its first line is reported.
-    let begin = line.lines().next().unwrap_or_default();
-    match text.lines().position(|line| line == begin) {
-        Some(before) => Problem::of_layer(reason, allowed, &format!("{file}:{}", before + 1)),
-        None => Problem::of_layer(reason, allowed, file),
+fn bad_line(place: &str) -> Problem {
+    let allowed = "lines such as NAME=value, and NAME='a value' with quotes around blanks";
+    Problem::of_layer("a line cannot be read", allowed, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_7_a_value_of_dotenv_is_taken_as_it_is() {
+        for (given, value) in [
+            ("correct$horse-battery", "correct$horse-battery"),
+            ("${HOME}/x", "${HOME}/x"),
+            ("\"a $b ${c}\"", "a $b ${c}"),
+            ("'a $b \\'", "a $b \\"),
+            ("a\\$b", "a$b"),
+        ] {
+            let content = parse(&format!("BREAKERBOX__ADMIN__TOKEN={given}\n"), ".env");
+            let found: Vec<_> = content.variables.iter().map(|(_, value)| value).collect();
+            assert_eq!(found, [value], "{given}");
+        }
+    }
+
+    #[test]
+    fn edge_7_a_line_of_dotenv_that_cannot_be_read_is_told_with_its_number() {
+        let text = "# ours\nOTHER=a b c\nBREAKERBOX__A=Bearer sk-live\nbreakerbox__b=1\n";
+        let content = parse(text, ".env");
+        let told: Vec<_> = content.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains(".env:3") && told[0].contains("quotes"),
+            "{told:?}"
+        );
+        assert!(!told[0].contains("sk-live"), "{told:?}");
+        // Another part warns of its letters.
+        assert_eq!(
+            content.variables,
+            [("breakerbox__b".to_owned(), "1".to_owned())]
+        );
     }
 }

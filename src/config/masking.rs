@@ -82,6 +82,8 @@ pub(super) fn show(value: &Value) -> String {
         ValueKind::Nil => "nothing".to_owned(),
         // Its figures written out would fill the screen.
         ValueKind::Float(number) if number.abs() >= 1e17 => format!("{number:e}"),
+        // It is no whole number where one is asked for.
+        ValueKind::Float(number) if number.fract() == 0.0 => format!("{number:.1}"),
         _ => value.to_string(),
     }
 }

@@ -196,7 +196,9 @@ mod tests {
         let dots = warnings("{ path = \"/a/../healthz\" }");
         assert_eq!(dots.len(), 1, "{dots:?}");
         assert!(dots[0].contains("probe.path: it has a part .."), "{dots:?}");
-        let slow = warnings("{ path = \"/healthz\", timeout = \"20s\" }");
+        let lease = "breaker.probe_lease = \"10s\"\ntimeout.first_byte = \"10s\"";
+        let slow = format!("{{ path = \"/healthz\", timeout = \"20s\" }}\n{lease}");
+        let slow = warnings(&slow);
         assert_eq!(slow.len(), 2, "{slow:?}");
         let of_timeout = "dependencies.web.probe.timeout: it is ";
         assert_eq!(

@@ -48,7 +48,7 @@ pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> Ti
 
 /// Time limit of a tool call where the configuration sets none.
 const TOOL: Duration = Duration::from_secs(60);
-/// Time from a complete request to the head of its response, where the configuration sets none.
+/// Time from a complete request to the head of its response, where the configuration sets no limit.
 const HEAD: Duration = Duration::from_secs(60);
 
 /// Reads `timeout` of an HTTP dependency. By default its limits bound silence, and not what flows:
@@ -64,7 +64,8 @@ fn read_http(mut section: Section<'_>) -> TimeoutSettings {
     let total = section.get_or("total", &limit, default.total);
     let attempt = section.get_or("attempt", &limit, default.attempt);
     check_total(&mut section, attempt, total);
-    let head = [Some(HEAD), attempt, total].into_iter().flatten().min();
+    // A longer limit that was set for all of it holds for its head too.
+    let head = attempt.or(total).or(Some(HEAD));
     let settings = TimeoutSettings {
         connect: section.get_or("connect", &limit, default.connect),
         attempt,

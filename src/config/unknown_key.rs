@@ -47,7 +47,7 @@ pub(super) fn advice(
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));
     }
-    let is_foreign = !path.is_empty() && foreign_names::meant(key, true).is_some();
+    let is_foreign = path.starts_with("dependencies.") && foreign_names::meant(key, true).is_some();
     let in_number = |own: &&&str| !is_foreign && (is_plural(own, key) || is_plural(key, own));
     if let Some(own) = known.iter().find(in_number) {
         let mut advice = KeyAdvice::here(own, "");
@@ -66,6 +66,9 @@ pub(super) fn advice(
             " with a unit in its value, such as \"250ms\"",
         ));
     }
+    if let Some(advice) = quoted_key(path, key) {
+        return Some(advice);
+    }
     if let Some(advice) = dotted_name(path, key, value) {
         return Some(advice);
     }
@@ -78,6 +81,9 @@ pub(super) fn advice(
     if let Some(meant) = in_section(path, key) {
         return Some(place.renamed(meant));
     }
+    if path.is_empty() && is_section_of_dependency(&all, key, value) {
+        return Some(place.renamed(&format!("dependencies.NAME.{key}")));
+    }
     if let Some(found) = place.named(&all, key, is_in_dependency) {
         return Some(found);
     }
@@ -85,7 +91,13 @@ pub(super) fn advice(
         return Some(place.renamed(meant));
     }
     if let Some(meant) = foreign_names::meant(key, is_in_dependency) {
-        return Some(place.renamed(meant));
+        // CFG-1: the section's own key of this meaning is nearer than that of another one.
+        let own = known.iter().find(|own| **own == last_of(meant));
+        let own = own.filter(|_| !is_in_dependency && !path.is_empty());
+        return Some(match own {
+            Some(own) => place.renamed(&format!("{path}.{own}")),
+            None => place.renamed(meant),
+        });
     }
     if let Some(own) = nearest_word(key, known.iter().copied()) {
         return Some(KeyAdvice::here(own, ""));
@@ -118,10 +130,42 @@ fn switch(path: &str, key: &str) -> Option<&'static str> {
 
 /// Returns the key that a name stands for in one section only, relative to the dependency.
 fn in_section(path: &str, key: &str) -> Option<&'static str> {
-    match (path.split('.').nth(2)?, folded(key).as_str()) {
+    if path == "gateway" && folded(key) == "timeout" {
+        return Some("dependencies.NAME.timeout");
+    }
+    let section = path.split('.').nth(2)?.split('[').next()?;
+    match (section, folded(key).as_str()) {
+        ("auth", "token") => Some("auth.tokens"),
+        ("fallback", "ttl" | "maxttl" | "age" | "expiry") => Some("fallback.max_age"),
+        ("fallback", "url" | "address" | "upstream") => {
+            Some("kind = \"dependency\" with the name of a dependency that has this url")
+        }
         ("hedge", "after" | "wait" | "timeout" | "threshold") => Some("hedge.delay"),
+        ("probe", "interval" | "period" | "frequency") => Some("probe.every"),
+        ("rate_limit", "window" | "period" | "interval") => Some("rate_limit.per"),
+        ("retry", "initial" | "initialdelay" | "initialinterval" | "min" | "delay") => {
+            Some("retry.backoff.base")
+        }
         _ => None,
     }
+}
+
+/// Returns true for a table at the top that is a section of every dependency.
+fn is_section_of_dependency(all: &KnownKeys, key: &str, value: &Value) -> bool {
+    let begins = |known: &str| known.split(['.', '[']).next() == Some(key);
+    matches!(value.kind, ValueKind::Table(_)) && all.of_dependency().any(begins)
+}
+
+/// Recognizes a path in quotes, which make a single name of it.
+fn quoted_key(path: &str, key: &str) -> Option<KeyAdvice> {
+    key.contains('.').then(|| {
+        let full = match path.is_empty() {
+            true => key.to_owned(),
+            false => format!("{path}.{key}"),
+        };
+        let text = format!("the quotes make one name of it, did you mean {key} without them?");
+        KeyAdvice::elsewhere(text, &[full])
+    })
 }
 
 /// Returns true if the second name is the plural of the first.

@@ -45,7 +45,8 @@ pub(super) struct Writer {
     max_bytes: u64,
     started: String,
     books: Arc<RecorderState>,
-    file: File,
+    /// `None` while there is no room to create it.
+    file: Option<File>,
     /// Bytes in the file, in complete lines only.
     written: u64,
     /// True if the file or the buffer has an outcome.
@@ -61,7 +62,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Creates the file with its header.
+    /// Creates the file with its header. Without room for them, they are written once there is some.
     pub(super) fn create(
         path: &Path,
         max_bytes: u64,
@@ -73,7 +74,7 @@ impl Writer {
             max_bytes,
             started,
             books,
-            file: begin(path)?,
+            file: None,
             written: 0,
             used: false,
             buffer: Vec::with_capacity(2 * CHUNK),
@@ -82,8 +83,11 @@ impl Writer {
             broken: false,
             reported: false,
         };
-        writer.head();
-        writer.try_write_out()?;
+        // EDGE-1: our own lack of room keeps no sidecar from its start.
+        match writer.begin_file().and_then(|()| writer.try_write_out()) {
+            Err(error) if is_lack_of_room(&error) => writer.report(&error),
+            begun => begun?,
+        }
         Ok(writer)
     }
 
@@ -104,8 +108,22 @@ impl Writer {
         self.write_out();
     }
 
+    /// Creates the file if there is none, and begins one without a line with its header.
+    fn begin_file(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(begin(&self.path)?);
+        }
+        if self.written == 0 && self.buffer.is_empty() {
+            self.head();
+        }
+        Ok(())
+    }
+
     fn take(&mut self, entry: WriterEntry) {
         self.books.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = self.begin_file() {
+            self.report(&error);
+        }
         self.fetch_settings();
         match entry {
             WriterEntry::Outcome {
@@ -160,7 +178,7 @@ impl Writer {
     fn turn_over(&mut self) {
         match begin(&self.path) {
             Ok(file) => {
-                self.file = file;
+                self.file = Some(file);
                 self.written = 0;
                 self.used = false;
                 self.head();
@@ -210,21 +228,21 @@ impl Writer {
 
     fn try_write_out(&mut self) -> io::Result<()> {
         let lines = std::mem::take(&mut self.lines);
-        let result = if self.broken {
-            self.lose(lines);
-            Ok(())
-        } else {
-            let result = self.file.write_all(&self.buffer);
-            match result {
-                Ok(()) => self.written += self.buffer.len() as u64,
-                Err(_) => {
-                    self.lose(lines);
-                    // A partial line in the middle would make the whole trace unreadable.
-                    self.broken = self.file.set_len(self.written).is_err();
-                }
+        let file = self.file.as_mut().filter(|_| !self.broken);
+        let result = file.map(|file| {
+            file.write_all(&self.buffer).inspect_err(|_| {
+                // A partial line in the middle would make the whole trace unreadable.
+                self.broken = file.set_len(self.written).is_err();
+            })
+        });
+        match result {
+            Some(Ok(())) => {
+                self.written += self.buffer.len() as u64;
+                self.reported = false;
             }
-            result
-        };
+            Some(Err(_)) | None => self.lose(lines),
+        }
+        let result = result.unwrap_or(Ok(()));
         self.buffer.clear();
         result
     }
@@ -239,6 +257,16 @@ impl Writer {
             tracing::error!(%path, %error, "outcomes cannot be recorded; further errors are only counted");
         }
     }
+}
+
+/// Returns true for an error of a file system that cannot take more at present.
+fn is_lack_of_room(error: &io::Error) -> bool {
+    /// `EIO` of every Unix; the standard library has no kind for it.
+    const BROKEN: i32 = 5;
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) || (cfg!(unix) && error.raw_os_error() == Some(BROKEN))
 }
 
 #[cfg(test)]
@@ -267,7 +295,7 @@ mod tests {
         let (path, mut writer) = writer("failing");
         let whole = std::fs::read_to_string(&path).unwrap();
         // The file is read-only: writing and truncating it fail.
-        writer.file = File::open(&path).unwrap();
+        writer.file = Some(File::open(&path).unwrap());
         for _ in 0..2 {
             writer.take(outcome());
             writer.take(outcome());
@@ -276,6 +304,32 @@ mod tests {
         assert_eq!(writer.books.failed.load(Ordering::Relaxed), 4);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
         assert!(writer.reported && writer.buffer.is_empty());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn edge_1_a_full_disk_keeps_nothing_from_its_start_and_the_trace_begins_later() {
+        let (path, mut writer) = writer("full");
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let full = || std::fs::OpenOptions::new().append(true).open("/dev/full");
+        let error = full().unwrap().write_all(b"x").unwrap_err();
+        assert!(is_lack_of_room(&error), "{error}");
+        // As after a start on a full disk: not even the header was written.
+        writer.file = Some(full().unwrap());
+        writer.written = 0;
+        writer.take(outcome());
+        writer.write_out();
+        assert!(writer.reported && writer.buffer.is_empty());
+        writer.file = None;
+        writer.broken = false;
+        writer.take(outcome());
+        writer.write_out();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        assert!(lines.starts_with(&whole), "{lines}");
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+        assert!(!writer.reported);
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -144,7 +144,7 @@ struct AdminState {
     #[cfg(feature = "fleet")]
     fleet: OnceLock<crate::fleet::Fleet>,
     /// The time since when the files of the configuration are refused, and their problems.
-    refused_files: Mutex<Option<(breakerbox_policy::Time, String)>>,
+    files: Mutex<probes::FilesNote>,
     phase: AtomicU8,
     orders: OnceLock<OrderFile>,
     alerts: Arc<Mutex<AlertLog>>,
@@ -204,7 +204,7 @@ impl Admin {
                 groups: OnceLock::new(),
                 #[cfg(feature = "fleet")]
                 fleet: OnceLock::new(),
-                refused_files: Mutex::default(),
+                files: Mutex::default(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 orders: OnceLock::new(),
                 alerts: AlertLog::watch(&runtime),

@@ -93,6 +93,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+#[cfg(feature = "cli")]
+use breakerbox_policy::DependencySettings;
 use tokio::sync::{Semaphore, watch};
 
 pub use self::http::dependency::HttpDependency;
@@ -329,6 +331,19 @@ impl Gateway {
         let put = async move |own: RouteDirectory| own.put(&name, &config, &url, &by).await;
         let put = self.directory.change_by(put).await;
         put.unwrap_or_else(|| Err(StartError::ShuttingDown.into()))
+    }
+
+    /// Returns the present settings of the dependencies that this configuration replaces as a whole.
+    #[cfg(feature = "cli")]
+    pub(crate) fn settings_until_swap(
+        &self,
+        wanted: &[(&str, &DependencyConfig, &str)],
+    ) -> Vec<(String, DependencySettings)> {
+        let replaced = wanted.iter().filter_map(|(name, config, _)| {
+            let settings = self.directory.settings_until_swap(name, config)?;
+            Some(((*name).to_owned(), settings))
+        });
+        replaced.collect()
     }
 
     /// Removes a dependency. Callers cannot reach it after that; calls in flight may end within its

@@ -3,6 +3,8 @@
 
 mod banner;
 
+mod changed_settings;
+
 mod dependencies;
 
 mod notify;
@@ -121,6 +123,8 @@ const AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
 struct Sidecar {
     source: ConfigSource,
     settings: Settings,
+    /// The configuration of its start: some keys hold until the next one.
+    started_with: Settings,
     plan: ServicePlan,
     runtime: Runtime,
     gateway: Gateway,
@@ -240,6 +244,7 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
     signals.watch(&settings);
     let sidecar = Sidecar {
         source,
+        started_with: settings.clone(),
         settings,
         plan,
         runtime,

@@ -175,6 +175,39 @@ fn cfg_1_a_default_gives_way_to_what_was_given() {
 }
 
 #[test]
+fn brk_5_a_probe_may_be_silent_for_as_long_as_a_call() {
+    let http = "kind = \"http\"\nurl = \"http://127.0.0.1:9\"\n";
+    for (kind, text, seconds) in [
+        (http, "", 60),
+        (http, "timeout.first_byte = \"2m\"", 120),
+        (http, "timeout.attempt = \"5m\"", 300),
+        (http, "timeout.total = \"5m\"", 300),
+        (http, "timeout.attempt = \"2s\"", 10),
+        ("", "timeout.attempt = \"off\"", 15),
+        ("", "", 10),
+    ] {
+        let breaker = dependency(&format!("{kind}{text}")).settings.breaker;
+        let lease = breaker.half_open.probe_lease;
+        assert_eq!(lease, Duration::from_secs(seconds), "{kind}{text}");
+    }
+}
+
+#[test]
+fn edge_4_a_limit_of_the_whole_call_holds_for_its_head() {
+    for (text, seconds) in [
+        ("", 60),
+        ("timeout.attempt = \"5m\"", 300),
+        ("timeout.total = \"5m\"", 300),
+        ("timeout = { attempt = \"2m\", total = \"5m\" }", 120),
+        ("timeout = { attempt = \"5m\", first_byte = \"9s\" }", 9),
+    ] {
+        let text = format!("kind = \"http\"\nurl = \"http://127.0.0.1:9\"\n{text}");
+        let head = dependency(&text).settings.timeout.first_byte;
+        assert_eq!(head, Some(Duration::from_secs(seconds)), "{text}");
+    }
+}
+
+#[test]
 fn sec_1_the_token_is_never_shown() {
     let token = "a-long-and-secret-token";
     let settings = of_text(&format!("[admin]\ntoken = \"{token}\""))

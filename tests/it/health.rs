@@ -6,7 +6,7 @@ mod silence;
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{Event, EventKind, FallbackRule, Fixed, Health, StaleCache};
-use breakerbox_policy::{Class, OutageEnding, Rate};
+use breakerbox_policy::{BreakerCommand, Class, OutageEnding, Rate};
 
 use crate::scripted::{Bench, Dep, Do, ms, opens_after, pass};
 
@@ -137,6 +137,23 @@ fn hlt_1_silence_after_errors_alone_is_no_recovery() {
         assert_eq!((status.health, status.outage), (Health::Ok, None));
         let ended = bench.runtime.outages().remove(0).outage;
         assert_eq!(ended.ended_by, Some(OutageEnding::Recovery));
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn hlt_2_an_order_ends_an_outage_as_an_order() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        for _ in 0..5 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        assert!(bench.status().outage.is_some());
+        let reason = "try it".to_owned();
+        let close = BreakerCommand::Close { reason };
+        bench.client.operate(close).await.unwrap();
+        let ended = bench.runtime.outages().remove(0).outage;
+        assert_eq!(ended.ended_by, Some(OutageEnding::Order));
         bench.finish().await;
     });
 }

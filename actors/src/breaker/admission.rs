@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Pause, Permit, PermitKind, Symptom, Time};
+use breakerbox_policy::{Class, Executed, Outcome, Pause, Permit, PermitKind, Symptom, Time};
 
 use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
@@ -150,10 +150,11 @@ impl PermitGuard {
             Class::Success => !key.is_slow(elapsed),
             _ => false,
         });
+        let outcome = self.outcome(shared, verdict, elapsed);
         Box::new(Report {
             key: self.key.filter(|_| !self.is_for_all),
             permit: Some(self.permit),
-            outcome: shared.outcome(verdict, elapsed),
+            outcome,
             counts_for_all,
             asked: verdict.retry_after,
             then: None,
@@ -253,7 +254,7 @@ impl PermitGuard {
             let ended = AttemptRecord {
                 dependency: &shared.name,
                 at: now,
-                outcome: shared.outcome(verdict, elapsed),
+                outcome: self.outcome(shared, verdict, elapsed),
                 permit: kind,
             };
             record_attempt(&**recorder, ended);
@@ -286,6 +287,19 @@ impl PermitGuard {
             }
         }
         is_quiet
+    }
+
+    /// Returns the outcome that the breaker counts.
+    #[inline]
+    fn outcome(&self, shared: &Shared, verdict: &Verdict, elapsed: Duration) -> Outcome {
+        let mut outcome = shared.outcome(verdict, elapsed);
+        let is_answer = verdict.class == Class::Rejected && verdict.executed == Executed::Yes;
+        if is_answer && self.is_probe() {
+            // BRK-5: a dependency that answers its probes is not kept half-open by their callers'
+            // mistakes.
+            outcome.class = Class::Success;
+        }
+        outcome
     }
 
     #[inline(always)]

@@ -63,6 +63,14 @@ impl Runtime {
         self.inner.around.events.emit(&Arc::from("runtime"), kind);
     }
 
+    /// Emits the event of changed settings of the program itself, beside those of its dependencies.
+    /// Each is a line `key: old -> new`; those in `waits` hold only after a new start of the program.
+    pub fn note_changes(&self, by: &str, changed: Vec<String>, waits: Vec<String>) {
+        let by = by.to_owned();
+        let kind = EventKind::Reloaded { by, changed, waits };
+        self.inner.around.events.emit(&Arc::from("runtime"), kind);
+    }
+
     /// Returns true once a shutdown has begun.
     pub(crate) fn is_shut_down(&self) -> bool {
         self.inner.is_shut_down.load(Ordering::Acquire)

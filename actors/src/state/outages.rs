@@ -120,7 +120,12 @@ impl Shared {
                     }),
                     State::HalfOpen => {}
                     State::Closed => {
-                        self.end_condition(OutageCondition::BreakerOpen, now);
+                        // HLT-2: an order is no recovery.
+                        let by = match cause {
+                            BreakerCause::Commanded(_) => OutageEnding::Order,
+                            _ => OutageEnding::Recovery,
+                        };
+                        self.end_condition_by(OutageCondition::BreakerOpen, now, by);
                         // What failed before says nothing of the dependency that is well again.
                         self.totals.judge_from(now);
                         if matches!(
@@ -416,8 +421,11 @@ impl Shared {
     }
 
     fn end_condition(&self, condition: OutageCondition, now: Time) {
+        self.end_condition_by(condition, now, OutageEnding::Recovery);
+    }
+
+    fn end_condition_by(&self, condition: OutageCondition, now: Time, by: OutageEnding) {
         let answers = self.totals.answers();
-        let by = OutageEnding::Recovery;
         self.outages.log.acquire().end(now, condition, by, answers);
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::Symptom;
+use breakerbox_policy::{Class, Symptom};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
@@ -59,6 +59,22 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
 
 fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
     let retry = &config.settings.retry;
+    let classes = &config.settings.classify;
+    let is_final = |symptom: &Symptom| {
+        matches!(
+            classes.class_of(*symptom),
+            Class::Rejected | Class::Misconfigured
+        )
+    };
+    if retry
+        .on
+        .as_ref()
+        .is_some_and(|on| on.0.iter().any(is_final))
+    {
+        let text = "an answer that classify takes for the caller's mistake or ours is never \
+                    retried: take it out of classify.rejected, or out of this list";
+        section.warn("retry.on", text.to_owned());
+    }
     let is_single = retry.max_attempts.get() == 1;
     if is_single
         && retry.on_open

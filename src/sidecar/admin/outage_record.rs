@@ -33,6 +33,8 @@ pub(super) enum OutageEnd {
     Recovery,
     /// No further call came; some of the calls before had got its answers.
     Silence,
+    /// An operator has closed its breaker.
+    Order,
     /// The dependency was removed meanwhile.
     Removal,
     /// The process has ended meanwhile; a further outage may have followed.
@@ -91,6 +93,7 @@ impl OutageRecord {
             ended: outage.ended.map(stamp),
             ended_by: outage.ended_by.map(|by| match by {
                 OutageEnding::Silence => OutageEnd::Silence,
+                OutageEnding::Order => OutageEnd::Order,
                 _ => OutageEnd::Recovery,
             }),
             cause: CauseRecord {

@@ -9,7 +9,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use breakerbox_policy::{
-    CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, RoundedDuration, State as Breaker,
+    CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, OverrideMode, RoundedDuration,
+    State as Breaker,
 };
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +201,13 @@ fn three_places(number: f64) -> f64 {
 }
 
 fn next_probe(status: &DependencyStatus) -> Option<Duration> {
-    status.retry_after.filter(|_| status.state == Breaker::Open)
+    // BRK-13: no probe is made of a breaker that an order has taken out.
+    let is_out = status
+        .overridden
+        .as_ref()
+        .is_some_and(|set| matches!(set.mode, OverrideMode::Disabled | OverrideMode::Shadow));
+    let is_open = status.state == Breaker::Open && !is_out;
+    status.retry_after.filter(|_| is_open)
 }
 
 /// Returns a sentence on a dependency that is not well: its health, for how long, the cause, what

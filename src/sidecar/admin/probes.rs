@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use breakerbox_policy::Time;
 use serde::Serialize;
 
 use super::{Admin, Phase};
@@ -29,9 +30,12 @@ pub(super) struct ReadinessView {
     reasons: Vec<&'static str>,
     /// Dependencies that do not answer by themselves.
     dependencies: Vec<SickDependency>,
-    /// Reason for which the files of the configuration are refused, since a time.
+    /// Reason for which the files of the configuration do not hold, since a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
+    /// Changed keys that hold only after a new start of the process.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits: Vec<String>,
     /// Reason for which the board of the fleet is not reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     fleet: Option<String>,
@@ -57,7 +61,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         .filter_map(sick)
         .collect();
     let fleet = super::fleet::missing(&admin).map(|reason| redact(&reason).into_owned());
-    let configuration = refused_files(&admin);
+    let (configuration, waits) = admin.inner.files.acquire().view();
     let is_well = dependencies.is_empty() && fleet.is_none() && configuration.is_none();
     let (code, status) = match (reasons.is_empty(), is_well) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
@@ -69,9 +73,28 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         reasons,
         dependencies,
         configuration,
+        waits,
         fleet,
     };
     (code, Json(readiness))
+}
+
+/// Notes about the files of the configuration, while they hold.
+#[derive(Debug, Default)]
+pub(super) struct FilesNote {
+    refused: Option<(Time, String)>,
+    not_started: Option<(Time, String)>,
+    waits: Vec<String>,
+}
+
+impl FilesNote {
+    /// Returns the reason for which the files do not hold, and the keys that wait.
+    fn view(&self) -> (Option<String>, Vec<String>) {
+        let texts = [&self.refused, &self.not_started].into_iter().flatten();
+        let texts: Vec<&str> = texts.map(|(_, text)| text.as_str()).collect();
+        let reason = (!texts.is_empty()).then(|| texts.join("; "));
+        (reason, self.waits.clone())
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -79,32 +102,55 @@ impl Admin {
     /// Notes that the files of the configuration are refused, for these problems. It stands until
     /// they are good again.
     pub(crate) fn refuse_files(&self, problems: &str) {
-        let now = self.inner.stamps.now();
-        let mut refused = self.inner.refused_files.acquire();
-        let since = refused.as_ref().map_or(now, |(since, _)| *since);
         let lines = problems
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty());
         let text = lines.collect::<Vec<_>>().join("; ");
-        *refused = Some((since, redact(&text).into_owned()));
+        let mut note = self.inner.files.acquire();
+        // CFG-2: the process goes on, and does not start again with these files.
+        note.refused = Some(self.files_text(note.refused.take(), |since| {
+            format!(
+                "the files of the configuration are refused since {since}, the former settings hold: {text}"
+            )
+        }));
     }
 
     /// Notes that the files are good. Returns true if they had been refused.
     pub(crate) fn accept_files(&self) -> bool {
-        self.inner.refused_files.acquire().take().is_some()
+        self.inner.files.acquire().refused.take().is_some()
     }
-}
 
-/// Returns the reason for which the files are refused, with the time since when they are.
-fn refused_files(admin: &Admin) -> Option<String> {
-    let refused = admin.inner.refused_files.acquire().clone();
-    let (since, problems) = refused?;
-    let since = admin.inner.stamps.of(since);
-    // CFG-2: the process goes on, and does not start again with these files.
-    Some(format!(
-        "the files of the configuration are refused since {since}, the former settings hold: {problems}"
-    ))
+    /// Notes the dependencies of which the configured version could not be started, with the reasons.
+    /// It stands until the next reload.
+    pub(crate) fn note_not_started(&self, problems: &[String]) {
+        let mut note = self.inner.files.acquire();
+        let former = note.not_started.take();
+        if !problems.is_empty() {
+            let problems = problems.join("; ");
+            note.not_started = Some(self.files_text(former, |since| {
+                format!(
+                    "since {since} a new version did not start, a former one goes on: {problems}"
+                )
+            }));
+        }
+    }
+
+    /// Notes the changed keys that hold only after a new start.
+    pub(crate) fn note_waits(&self, waits: &[String]) {
+        self.inner.files.acquire().waits = waits.to_vec();
+    }
+
+    /// Returns a text with the time since when it holds.
+    fn files_text(
+        &self,
+        former: Option<(Time, String)>,
+        text: impl FnOnce(String) -> String,
+    ) -> (Time, String) {
+        let since = former.map_or_else(|| self.inner.stamps.now(), |(since, _)| since);
+        let text = text(self.inner.stamps.of(since).to_string());
+        (since, redact(&text).into_owned())
+    }
 }
 
 fn sick(one: DependencyStatus) -> Option<SickDependency> {

@@ -147,17 +147,22 @@ impl RouteDirectory {
         url: &str,
         by: &str,
     ) -> Result<AddOutcome, AddError> {
-        // MCP-6: a dependency is never reachable without the check that it is to have.
-        self.auth.rcu(|table| table.with(name, config));
-        if let Some(front) = self.fronts.acquire().get(name) {
-            front.follow(config);
-        }
+        let follow_checks = || {
+            self.auth.rcu(|table| table.with(name, config));
+            if let Some(front) = self.fronts.acquire().get(name) {
+                front.follow(config);
+            }
+        };
         let former = self.routes.load().get(name).cloned();
         if let Some(former) = &former {
             let gateway = self.shared();
             match former.follow(&self.runtime, (config, url), gateway)? {
-                FollowOutcome::Same => return Ok(AddOutcome::Kept),
+                FollowOutcome::Same => {
+                    follow_checks();
+                    return Ok(AddOutcome::Kept);
+                }
                 FollowOutcome::Changed(route) => {
+                    follow_checks();
                     self.set(name, route);
                     return Ok(AddOutcome::Kept);
                 }
@@ -167,6 +172,9 @@ impl RouteDirectory {
         let former_server = former.as_ref().filter(|route| route.is_of_runtime());
         let replaces = former_server.is_some();
         let route = self.start(name, (config, url), former.as_ref()).await?;
+        // MCP-6: a dependency is never reachable without the check that it is to have, and goes on
+        // with its own while a new version does not start.
+        follow_checks();
         // EDGE-6: the name always leads to one of them.
         let group = match &route {
             RouteKind::Group(group) => Some(Arc::clone(group)),
@@ -239,6 +247,29 @@ impl RouteDirectory {
                 RouteKind::Http(Arc::new(route.await?))
             }
         })
+    }
+
+    /// Returns the present settings of a dependency that this configuration replaces as a whole.
+    #[cfg(feature = "cli")]
+    pub(super) fn settings_until_swap(
+        &self,
+        name: &str,
+        config: &DependencyConfig,
+    ) -> Option<breakerbox_policy::DependencySettings> {
+        let routes = self.routes.load();
+        let is_virtual = config.members.is_some() || config.pool.is_some();
+        let present = match (routes.get(name)?, McpSettings::of_config(config)) {
+            (RouteKind::Group(_) | RouteKind::Pool(_), _) => return None,
+            (RouteKind::Http(_), None) if !is_virtual => return None,
+            (RouteKind::Http(route), _) => route.client.settings(),
+            (RouteKind::Mcp(endpoint), new) => {
+                if new.is_some_and(|new| !endpoint.needs_start((config, new))) {
+                    return None;
+                }
+                endpoint.client.client().settings()
+            }
+        };
+        Some(present.as_ref().clone())
     }
 
     /// Removes a dependency; false if there is none.

@@ -235,7 +235,7 @@ impl MetricsReader {
     }
 }
 
-fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
+fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 5] {
     let mut state = SeriesFamily::gauge(
         "breakerbox_breaker_state",
         "1 for the breaker's own state, 0 for the others.",
@@ -247,6 +247,10 @@ fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
     let mut health = SeriesFamily::gauge(
         "breakerbox_dependency_health",
         "1 for the health of the dependency, 0 for the others.",
+    );
+    let mut outage = SeriesFamily::gauge(
+        "breakerbox_outage",
+        "1 while an outage of the dependency stands.",
     );
     let mut trips = SeriesFamily::counter(
         "breakerbox_breaker_trips_total",
@@ -277,9 +281,10 @@ fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
         for (word, is) in is {
             health.add(&[name, ("health", word)], truth(is));
         }
+        outage.add(&[name], truth(one.outage.is_some()));
         trips.add(&[name], one.totals.trips);
     }
-    [state, over, health, trips]
+    [state, over, health, outage, trips]
 }
 
 fn of_calls(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 
 use super::Sidecar;
+use super::changed_settings::ChangedSettings;
 use crate::config::{DependencyConfig, FallbackKind, Settings};
 use crate::sidecar::gateway::{AddError, AddOutcome, Gateway};
-use crate::{AppliedReload, StartError};
+use crate::{AppliedReload, RuntimeSettings, StartError};
 
 /// A dependency to run: its name, its configuration and its address.
 type WantedDependency<'a> = (&'a str, &'a DependencyConfig, &'a str);
@@ -48,11 +49,16 @@ impl Sidecar {
             return self.refuse(by, &problem.to_string());
         }
         self.admin.accept_files();
-        self.warn_of_fixed(&settings);
+        self.tell_of_own(&settings, by);
         self.gateway.configure(&settings.gateway);
-        self.runtime.reload(settings.clone(), by).await;
         let wanted = self.plan.wanted(&settings);
-        let mut report = apply(&self.gateway, &self.settings, wanted, by).await;
+        let mut given = RuntimeSettings::from(settings.clone());
+        // EDGE-6: one whose new version may fail to start goes on as it is until the swap.
+        let replaced = self.gateway.settings_until_swap(&wanted);
+        given.dependencies.extend(replaced);
+        self.runtime.reload(given, by).await;
+        let (mut report, problems) = apply(&self.gateway, &self.settings, wanted, by).await;
+        self.admin.note_not_started(&problems);
         #[cfg(feature = "fleet")]
         let has_consumers = {
             let followed = self
@@ -110,58 +116,53 @@ impl Sidecar {
         ))
     }
 
-    fn warn_of_fixed(&self, new: &Settings) {
-        let old = &self.settings;
-        let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
-        if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
-            || old.gateway.max_connections != new.gateway.max_connections
-            || old.gateway.access_log != new.gateway.access_log
-            || (&old.recorder, &old.otel, &old.fleet) != (&new.recorder, &new.otel, &new.fleet)
-        {
-            tracing::warn!(
-                "gateway.bind, gateway.threads, gateway.max_connections, gateway.access_log, admin, \
-                 recorder, otel and fleet apply only after a restart"
-            );
+    /// Tells the changes of the settings of the process itself.
+    fn tell_of_own(&self, new: &Settings, by: &str) {
+        let waits = ChangedSettings::between(&self.started_with, new).waits;
+        self.admin.note_waits(&waits);
+        let changed = ChangedSettings::between(&self.settings, new);
+        if changed != ChangedSettings::default() {
+            self.runtime.note_changes(by, changed.at_once, waits);
         }
     }
 }
 
-/// Adds and changes dependencies.
+/// Adds and changes dependencies. Returns the problems of those that could not be started, too.
 async fn apply(
     gateway: &Gateway,
     old: &Settings,
     mut wanted: Vec<WantedDependency<'_>>,
     by: &str,
-) -> AppliedReload {
+) -> (AppliedReload, Vec<String>) {
     // New ones first: others may fall back on them from now on. Then those that fall back on others
     // before these others: in this order no circle of fallbacks arises on the way.
     let order = callers_first(old);
     wanted.sort_by_key(|(name, ..)| order.get(name).map_or(0, |place| place + 1));
-    let mut report = AppliedReload::default();
+    let mut results = (AppliedReload::default(), Vec::new());
     let mut again = Vec::new();
     // Servers that take their time to start do not hold up the others.
     let (slow, quick): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|one| one.1.mcp.is_some());
     for one in quick {
         let put = gateway.put(one.0, one.1, one.2, by).await;
-        note(&mut report, one, put, by, Some(&mut again));
+        note(&mut results, one, put, by, Some(&mut again));
     }
     let starting = slow.into_iter().map(async |one| {
         let put = gateway.put(one.0, one.1, one.2, by).await;
         (one, put)
     });
     for (one, put) in join_all(starting).await {
-        note(&mut report, one, put, by, Some(&mut again));
+        note(&mut results, one, put, by, Some(&mut again));
     }
     for one in again {
         let put = gateway.put(one.0, one.1, one.2, by).await;
-        note(&mut report, one, put, by, None);
+        note(&mut results, one, put, by, None);
     }
-    report
+    results
 }
 
 /// Notes a result. A circle of fallbacks that includes former ones is tried `again`.
 fn note<'a>(
-    report: &mut AppliedReload,
+    (report, problems): &mut (AppliedReload, Vec<String>),
     one: WantedDependency<'a>,
     put: Result<AddOutcome, AddError>,
     by: &str,
@@ -175,6 +176,7 @@ fn note<'a>(
         (Err(AddError::Start(StartError::FallbackCycle { .. })), Some(again)) => again.push(one),
         (Err(error), _) => {
             tracing::error!(dependency = name, by, %error, "it cannot be started");
+            problems.push(format!("{name}: {error}"));
             report.failed.push(name);
         }
     }

@@ -79,6 +79,27 @@ const REFUSED: &[(&str, Words)] = &[
     ),
     ("breaker.window = \"counts\"", &["did you mean \"count\"?"]),
     (
+        "probe = { path = \"/h\", interval = \"10s\" }",
+        &["did you mean probe.every?"],
+    ),
+    (
+        "retry = { max_attempts = 3, backoff = { initial = \"1s\" } }",
+        &["did you mean retry.backoff.base?"],
+    ),
+    (
+        "rate_limit = { rate = 20, window = \"1m\" }",
+        &["did you mean rate_limit.per?"],
+    ),
+    (
+        "[[dependencies.weather.fallback]]\nkind = \"stale_cache\"\nttl = \"1h\"",
+        &["did you mean fallback.max_age?"],
+    ),
+    (
+        "\"timeout.attempt\" = \"5s\"",
+        &["the quotes make one name of it, did you mean timeout.attempt"],
+    ),
+    ("breaker.failure_threshold = 5.0", &["given 5.0"]),
+    (
         "breaker.failure_threshold = false",
         &["did you mean \"off\"?"],
     ),
@@ -141,6 +162,23 @@ const FILES: &[(&str, Words)] = &[
         &["did you mean \"mcp_stdio\"?"],
     ),
     ("gateway = \"0.0.0.0:80\"\n", &["gateway = { bind = "]),
+    ("[admin]\nport = 9000\n", &["did you mean admin.bind?"]),
+    (
+        "[timeout]\nattempt = \"5s\"\n",
+        &["did you mean dependencies.NAME.timeout?"],
+    ),
+    (
+        "[gateway]\ntimeout = \"30s\"\n",
+        &["did you mean dependencies.NAME.timeout?"],
+    ),
+    (
+        "[gateway]\nauth = { token = \"a-token-of-sixteen-letters\" }\n",
+        &["did you mean tokens?"],
+    ),
+    (
+        "[admin]\ntoken = \"größer-als-sechzehn\"\n",
+        &["admin.token", "ASCII"],
+    ),
     (
         "[gateways]\nbind = \"127.0.0.1:1\"\n",
         &["did you mean gateway?", "allowed: [gateway]"],

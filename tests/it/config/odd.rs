@@ -65,6 +65,34 @@ const EFFECTS: &[Mistake] = &[
         &["half_open_limit.after", "ends before a probe can"],
     ),
     warned(
+        "retries of an answer that is never retried",
+        with!("retry = { max_attempts = 3, on = [404] }"),
+        &["retry.on", "never retried"],
+    ),
+    warned(
+        "an open gateway on an address of the network",
+        concat!(
+            "[gateway]\nbind = \"192.168.1.5:7070\"\n",
+            with!("headers = { authorization = \"Bearer abcdefghijklmnop\" }")
+        ),
+        &["gateway.bind", "a key of ours"],
+    ),
+    warned(
+        "an open gateway before a process with a secret",
+        "[gateway]\nbind = \"0.0.0.0:7070\"\n[dependencies.m]\nkind = \"mcp_stdio\"\ncommand = \"sh\"\nenv = { GITHUB_TOKEN = \"ghp_abcdefghijklmnop\" }\n",
+        &["gateway.bind", "a key of ours"],
+    ),
+    warned(
+        "a lease shorter than a probe",
+        with!("breaker = { probe_lease = \"10s\" }"),
+        &["breaker.probe_lease", "timeout.first_byte is 1m"],
+    ),
+    warned(
+        "a probe that nothing ends",
+        with!("timeout = { first_byte = \"off\" }"),
+        &["breaker.probe_lease", "longer than 10s"],
+    ),
+    warned(
         "two caches",
         with!("fallback = [{ kind = \"stale_cache\" }, { kind = \"stale_cache\" }]"),
         &["fallback[1].kind", "same answers"],

@@ -49,6 +49,34 @@ async fn edge_1_e1a_a_limit_of_the_settings_counts_as_before() {
 }
 
 #[tokio::test]
+async fn brk_5_a_dependency_that_answers_its_probes_with_404_is_well_again() {
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let flag = Arc::clone(&is_down);
+    let upstream = Upstream::of(move |_: Request| {
+        let status = match flag.load(Ordering::SeqCst) {
+            true => axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            false => axum::http::StatusCode::NOT_FOUND,
+        };
+        async move { (status, "no") }
+    })
+    .await;
+    let settings = "breaker = { failure_threshold = 1, recovery_timeout = \"10ms\" }";
+    let bed = Bed::new(&upstream.url(), settings).await;
+    assert_eq!(bed.get("/web/a").await.status(), 500);
+    is_down.store(false, Ordering::SeqCst);
+    while bed.get("/web/a").await.status() != 404 {}
+    let status = bed.status();
+    assert_eq!(
+        (status.state, status.tally.successes),
+        (breakerbox::policy::State::Closed, 1)
+    );
+    // A closed breaker takes it for what it is: nothing.
+    assert_eq!(bed.get("/web/a").await.status(), 404);
+    assert_eq!(bed.status().tally.successes, 1);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_1_e1a_a_probe_that_its_caller_cuts_short_gives_its_slot_back() {
     let hangs = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let flag = Arc::clone(&hangs);

@@ -375,6 +375,61 @@ fn edge_6_e4c_check_warns_of_a_configuration_that_serves_nothing() {
 }
 
 #[tokio::test]
+async fn edge_6_a_replacement_that_does_not_start_leaves_the_running_one_as_it_was() {
+    let upstream = Upstream::of(async |_: Request| "ok").await;
+    let text = table("a", &upstream.url(), "timeout.first_byte = \"7s\"");
+    let mut running = Reloaded::start(&text, 1);
+    let before = running.json("/api/dependencies/a").await["limits"].clone();
+    let stdio = "[dependencies.a]\nkind = \"mcp_stdio\"\ncommand = \"no-such-program\"\n";
+    let told = running
+        .reload(&Reloaded::whole(stdio), "reload_applied")
+        .await;
+    assert_eq!(
+        told["details"]["failed"],
+        serde_json::json!(["a"]),
+        "{told}"
+    );
+    let after = running.json("/api/dependencies/a").await;
+    assert_eq!(
+        (&after["kind"], &after["limits"]),
+        (&"http".into(), &before)
+    );
+    assert_eq!(running.get("/a/x").await, (200, "ok".to_owned()));
+    let ready = running.json("/readyz").await;
+    let note = ready["configuration"].as_str().unwrap();
+    assert!(
+        note.contains("did not start") && note.contains("a: "),
+        "{note}"
+    );
+    running
+        .reload(&Reloaded::whole(&text), "reload_applied")
+        .await;
+    assert_eq!(running.json("/readyz").await["configuration"], Value::Null);
+}
+
+#[tokio::test]
+async fn cfg_2_changes_that_wait_for_a_restart_are_told_by_their_keys() {
+    let upstream = Upstream::of(async |_: Request| "ok").await;
+    let a = table("a", &upstream.url(), "");
+    let mut running = Reloaded::start(&a, 1);
+    let new = format!("[gateway]\nmax_body = \"1MB\"\nthreads = 3\n{a}");
+    let told = running.reload(&Reloaded::whole(&new), "reloaded").await;
+    let text = |list: &Value| list[0].as_str().unwrap().to_owned();
+    assert!(
+        text(&told["details"]["changed"]).starts_with("gateway.max_body: "),
+        "{told}"
+    );
+    assert!(
+        text(&told["details"]["waits"]).starts_with("gateway.threads: "),
+        "{told}"
+    );
+    let waits = running.json("/readyz").await["waits"].clone();
+    assert!(text(&waits).starts_with("gateway.threads: "), "{waits}");
+    running.reload(&Reloaded::whole(&a), "reloaded").await;
+    assert_eq!(running.json("/readyz").await["waits"], Value::Null);
+}
+
+#[tokio::test]
 async fn cfg_2_refused_files_are_told_until_they_are_good_again() {
     let upstream = Upstream::of(async |_: Request| "ok").await;
     let good = Reloaded::whole(&table("a", &upstream.url(), ""));

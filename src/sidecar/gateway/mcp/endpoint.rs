@@ -122,21 +122,17 @@ impl McpEndpoint {
         runtime: &Runtime,
         (config, settings): (&DependencyConfig, McpSettings),
     ) -> Result<bool, AddError> {
+        let spec = McpEndpointSpec::of(config, settings);
+        if spec.needs_start_after(&self.applied.acquire().spec) {
+            // EDGE-6: until there is a new one, this one goes on as it is.
+            return Ok(false);
+        }
         if self.audience.sessions.set_limits(SessionLimits::of(config)) {
             self.audience.wish();
         }
-        let spec = McpEndpointSpec::of(config, settings);
         let mut applied = self.applied.acquire();
         if spec == applied.spec {
             return Ok(true);
-        }
-        let fixed = |spec: &McpEndpointSpec| {
-            let mut settings = spec.settings.clone();
-            settings.idempotent.clear();
-            (settings, spec.fallback_only)
-        };
-        if spec.fallback_only || fixed(&spec) != fixed(&applied.spec) {
-            return Ok(false);
         }
         if spec.fallbacks != applied.spec.fallbacks {
             let (rules, kept) = rules(runtime, &spec.fallbacks, Some(&applied.kept));
@@ -146,6 +142,13 @@ impl McpEndpoint {
         self.client.set_idempotent(&spec.settings.idempotent);
         applied.spec = spec;
         Ok(true)
+    }
+
+    /// Returns true if it cannot follow a configuration while it runs.
+    #[cfg(feature = "cli")]
+    pub(crate) fn needs_start(&self, (config, settings): (&DependencyConfig, McpSettings)) -> bool {
+        let spec = McpEndpointSpec::of(config, settings);
+        spec.needs_start_after(&self.applied.acquire().spec)
     }
 
     /// Returns true if its server is never started, since its fallbacks answer instead of it.
@@ -201,6 +204,16 @@ impl McpEndpointSpec {
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
         }
+    }
+
+    /// Returns true if an endpoint that was made of the former one cannot follow while it runs.
+    fn needs_start_after(&self, former: &Self) -> bool {
+        let fixed = |spec: &Self| {
+            let mut settings = spec.settings.clone();
+            settings.idempotent.clear();
+            (settings, spec.fallback_only)
+        };
+        *self != *former && (self.fallback_only || fixed(self) != fixed(former))
     }
 }
 
