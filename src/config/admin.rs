@@ -46,7 +46,7 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
                 .chars()
                 .all(|one| one.is_ascii_graphic() || one == ' ')
     };
-    let token = secret_text("a text of at least 16 ASCII letters", is_token);
+    let token = secret_text("a text of at least 16 letters, all of ASCII", is_token);
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)

@@ -213,17 +213,10 @@ fn read_half_open(
 /// Reports a lease that ends before a probe has to.
 fn check_lease(section: &Section<'_>, lease: Duration, silence: Option<(&str, Duration)>) {
     const KEY: &str = "probe_lease";
-    let Some((limit, longest)) = silence else {
-        if !section.has(KEY) {
-            let lease = humantime::format_duration(lease);
-            let text = format!("a probe that takes longer than {lease} fails: no timeout ends it");
-            section.warn(KEY, text);
-        }
+    // Where no limit ends a call, that is warned of already.
+    let Some((limit, longest)) = silence.filter(|(_, longest)| *longest > lease) else {
         return;
     };
-    if longest <= lease {
-        return;
-    }
     let longest = humantime::format_duration(longest);
     let text = format!("a probe may take longer, timeout.{limit} is {longest}");
     if limit == "attempt" {

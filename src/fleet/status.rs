@@ -145,6 +145,7 @@ impl FleetModel {
             order: member
                 .order
                 .as_ref()
+                .filter(|_| member.order_until.is_none_or(|until| now < until))
                 .map(|order| order.command.as_str().to_owned()),
         }
     }

@@ -170,6 +170,17 @@ impl AdminState {
     }
 }
 
+/// Replaces what is known by name, except for these names.
+fn keep<V>(known: &Mutex<BTreeMap<String, V>>, mut new: BTreeMap<String, V>, names: &[String]) {
+    let mut known = known.acquire();
+    for name in names {
+        if let Some(value) = known.remove(name) {
+            new.insert(name.clone(), value);
+        }
+    }
+    *known = new;
+}
+
 fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
     let all = settings.dependencies.iter();
     all.filter_map(|(name, one)| Some((name.clone(), one.kind?)))
@@ -222,8 +233,13 @@ impl Admin {
     /// Applies the dependency kinds, addresses and links after a reload. The token and this host's
     /// names stay as they were.
     pub fn follow(&self, settings: &Settings) {
-        *self.inner.kinds.acquire() = kinds(settings);
-        *self.inner.profiles.acquire() = profile::profiles(settings);
+        self.follow_started(settings, &[]);
+    }
+
+    /// The same, but for those that go on as they were: their new versions did not start.
+    pub(crate) fn follow_started(&self, settings: &Settings, failed: &[String]) {
+        keep(&self.inner.kinds, kinds(settings), failed);
+        keep(&self.inner.profiles, profile::profiles(settings), failed);
     }
 
     /// Writes the orders and notes of operators, the outages and the last day into this file from now on,

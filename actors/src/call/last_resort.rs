@@ -78,7 +78,7 @@ async fn attempt<D: Dependency>(
     {
         shares.into_iter().for_each(MeteredShare::give_back);
     }
-    // LLM-19: otherwise all of them count as used, for nobody tells the amount.
+    // LLM-19: otherwise all of them count as used, for the amount is not known.
     attempted
 }
 

@@ -91,7 +91,7 @@ impl MeteredLimit {
             JoinedQueue::Reserved(reservation) => return Ok(self.share(reservation)),
             JoinedQueue::Waiting(place) => place,
         };
-        // CALL-9: it waits no longer than its own time, whoever waits before it.
+        // CALL-9: it waits no longer than its own time, however long the one before it does.
         let _turn = tokio::select! {
             biased;
             // The semaphore is never closed.

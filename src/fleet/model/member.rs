@@ -93,7 +93,7 @@ pub(crate) struct Member {
     /// When the evidence of each replica was written, by this replica's clock.
     pub(crate) evidence: BTreeMap<ReplicaId, Time>,
     pub(crate) order: Option<FleetOrder>,
-    pub(super) order_until: Option<Time>,
+    pub(crate) order_until: Option<Time>,
     /// True while the order was not told since the board was reached.
     pub(super) is_order_old: bool,
     /// The number of its shared rate on the board.

@@ -71,7 +71,7 @@ impl FleetModel {
         for member in self.members.values_mut() {
             member.is_order_old = member.order.is_some();
         }
-        // FLT-3: nobody was silent while nothing could be heard.
+        // FLT-3: no replica was silent while nothing could be heard.
         for replica in self.replicas.values_mut() {
             replica.seen = now;
         }

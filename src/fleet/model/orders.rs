@@ -10,6 +10,9 @@ use super::super::board_word::{
 use super::{Effect, FleetModel};
 use crate::{EventKind, Runtime};
 
+/// Difference between two ends of a span that are one.
+const NEAR: Duration = Duration::from_secs(1);
+
 /// Returns the effect of an order: the fleet's override of a breaker.
 pub(super) fn set(name: &str, order: &FleetOrder, until: Option<Time>) -> Effect {
     let mode = match order.command {
@@ -29,6 +32,14 @@ pub(super) fn set(name: &str, order: &FleetOrder, until: Option<Time>) -> Effect
 /// Returns the effect of an order that was taken off.
 pub(super) fn lift(name: &str) -> Effect {
     Effect::Command(name.to_owned(), BreakerCommand::OfFleet(None))
+}
+
+/// Returns true if both ends are one, as far as clocks and ways tell.
+fn is_about(one: Option<Time>, other: Option<Time>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.since(other).max(other.since(one)) < NEAR,
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 /// Returns the effect of an order that a new board does not know.
@@ -124,15 +135,17 @@ impl FleetModel {
         });
         let has_ended = left.flatten().is_some_and(|left| left.is_zero());
         let order = order.filter(|_| !has_ended);
-        if member.order == order {
+        let until = left.flatten().filter(|_| !has_ended);
+        let until = until.map(|left| now.after(left));
+        // FLT-12: the same words, given again, begin a new span.
+        if member.order == order && is_about(member.order_until, until) {
             return;
         }
         member.order.clone_from(&order);
-        member.order_until = left.flatten().map(|left| now.after(left));
+        member.order_until = until;
         match order {
             None => effects.push(lift(name)),
             Some(order) => {
-                let until = left.flatten().map(|left| now.after(left));
                 effects.push(set(name, &order, until));
                 let kind = EventKind::Operated {
                     command: order.command.as_str(),

@@ -31,6 +31,31 @@ fn flt_12_a_close_that_the_board_did_not_take_is_no_success() {
 }
 
 #[test]
+fn flt_12_the_same_override_given_again_begins_a_new_span() {
+    run_paused(async || {
+        let fleet = TestFleet::start(2).await;
+        let give = async || {
+            let (order, for_) = (("a release", "ann"), Some(10 * Duration::from_secs(1)));
+            let given = fleet.replicas[0].fleet.operate(DEP, "open", order, for_);
+            given.await.unwrap();
+            fleet.pass(10 * MS).await;
+        };
+        give().await;
+        fleet.pass(Duration::from_secs(9)).await;
+        give().await;
+        fleet.pass(Duration::from_secs(9)).await;
+        assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
+        fleet.pass(Duration::from_secs(2)).await;
+        assert_eq!(overrides(&fleet), [None, None]);
+        let status = fleet.replicas[1].fleet.status();
+        assert_eq!(status.dependencies[DEP].order, None, "it has ended");
+        give().await;
+        assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
+        fleet.finish().await;
+    });
+}
+
+#[test]
 fn flt_12_an_override_outlives_the_words_of_its_board() {
     run_paused(async || {
         let mut fleet = TestFleet::start(2).await;

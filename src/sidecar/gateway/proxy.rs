@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -479,7 +479,7 @@ impl ProxiedCall<'_> {
         request: &HttpRequest,
         attempts: u32,
     ) -> Result<Response<ReplyBody>, CallError<HttpError>> {
-        let mut head = match next(&mut stream).await {
+        let mut head = match stream.next().await {
             Some(Ok(ResponsePiece::Head(head))) => head,
             Some(Err(error)) => return Err(error),
             // A response stream begins with its head.
@@ -586,10 +586,6 @@ async fn or_blame(
             sending.await
         }
     }
-}
-
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    stream.next().await
 }
 
 /// Returns the dependency's unsuccessful response, if that made the call fail.

@@ -53,7 +53,7 @@ impl Sidecar {
         self.gateway.configure(&settings.gateway);
         let wanted = self.plan.wanted(&settings);
         let mut given = RuntimeSettings::from(settings.clone());
-        // EDGE-6: one whose new version may fail to start goes on as it is until the swap.
+        // EDGE-6: one with a new version that may fail to start goes on as it is until the swap.
         let replaced = self.gateway.settings_until_swap(&wanted);
         given.dependencies.extend(replaced);
         self.runtime.reload(given, by).await;
@@ -78,9 +78,9 @@ impl Sidecar {
             }
         }
         self.is_incomplete = !report.failed.is_empty() || !has_consumers;
+        self.admin.follow_started(&settings, &report.failed);
         self.runtime.note_reload(by, report);
         self.plan.forget_others(&self.settings, &settings);
-        self.admin.follow(&settings);
         #[cfg(feature = "fleet")]
         if let Some(fleet) = &self.fleet {
             fleet.follow(&settings);

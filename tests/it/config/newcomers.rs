@@ -165,11 +165,11 @@ const FILES: &[(&str, Words)] = &[
     ("[admin]\nport = 9000\n", &["did you mean admin.bind?"]),
     (
         "[timeout]\nattempt = \"5s\"\n",
-        &["did you mean dependencies.NAME.timeout?"],
+        &["did you mean dependencies.name.timeout?"],
     ),
     (
         "[gateway]\ntimeout = \"30s\"\n",
-        &["did you mean dependencies.NAME.timeout?"],
+        &["did you mean dependencies.name.timeout?"],
     ),
     (
         "[gateway]\nauth = { token = \"a-token-of-sixteen-letters\" }\n",

@@ -35,7 +35,7 @@ name = "webb"
         of_text(text).env_vars([(threshold, "none"), ("BREAKERBOX__ADMIN__TOKEN", "short")]);
     let duration = "a duration such as \"250ms\", or a number of seconds, from 1ms to 1year";
     let expected = [
-        "admin.token: given ***, allowed: a text of at least 16 ASCII letters (environment variable BREAKERBOX__ADMIN__TOKEN)".to_owned(),
+        "admin.token: given ***, allowed: a text of at least 16 letters, all of ASCII (environment variable BREAKERBOX__ADMIN__TOKEN)".to_owned(),
         "dependencies.web.breaker.failure_rate: given 1.5, allowed: a number from 0 to 1, or \"off\" (the given text:9)".to_owned(),
         "dependencies.web.breaker.failure_threshold: given 0, allowed: a whole number from 1 to 1000000, or \"off\" (the given text:8)".to_owned(),
         "dependencies.web.breaker.failure_treshold: given 3, unknown key, did you mean failure_threshold?, allowed: ".to_owned() + BREAKER_KEYS + " (the given text:7)",

@@ -412,6 +412,31 @@ async fn edge_5_e7f_headers_of_one_dependency_go_to_no_other() {
 }
 
 #[tokio::test]
+async fn edge_5_no_way_shows_the_credentials_of_ours_by_trace() {
+    let keyed = Upstream::of(async |_| "shown").await;
+    let text = format!(
+        "fallback = [{{ kind = \"dependency\", name = \"keyed\" }}]\n\
+         [dependencies.keyed]\nkind = \"http\"\nurl = \"{}\"\n\
+         headers = {{ authorization = \"Bearer ours\" }}\n\
+         [dependencies.many]\nkind = \"pool\"\nmembers = [\"keyed\"]\n",
+        keyed.url()
+    );
+    let bed = Bed::new("http://127.0.0.1:1", &text).await;
+    let answer = raw(&bed, "GET /web/x HTTP/1.1\r\nhost: localhost\r\n").await;
+    assert!(answer.ends_with("shown"), "{answer}");
+    for (path, status) in [("/keyed/x", "405"), ("/many/x", "405"), ("/web/x", "502")] {
+        let head = format!("TRACE {path} HTTP/1.1\r\nhost: localhost\r\n");
+        let answer = raw(&bed, &head).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    assert_eq!(keyed.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_5_e7f_a_change_of_headers_keeps_the_dependency() {
     let upstream = echo().await;
     let url = upstream.url();

@@ -218,7 +218,7 @@ impl RateShare {
                 biased;
                 // The semaphore is never closed.
                 turn = self.turn.acquire() => Some(turn),
-                // CALL-9: it waits no longer than its own time, whoever waits before it.
+                // CALL-9: it waits no longer than its own time, however long the one before it does.
                 () = self.clock.sleep_until(place.latest()) => {
                     return Err(TooFast::NotBefore(Duration::ZERO));
                 }

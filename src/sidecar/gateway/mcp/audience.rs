@@ -206,7 +206,7 @@ impl McpAudience {
         }
         self.wish();
         let stream = SubscriptionStream {
-            audience: Arc::clone(self),
+            audience: Arc::downgrade(self),
             number,
             messages,
         };
@@ -291,18 +291,22 @@ impl Drop for LevelGuard {
 
 /// Later messages of a subscription. Dropping it ends the subscription.
 pub(super) struct SubscriptionStream {
-    audience: Arc<McpAudience>,
+    /// Not kept by it: it ends with the server.
+    audience: Weak<McpAudience>,
     number: u64,
     pub(super) messages: mpsc::Receiver<CallerMessage>,
 }
 
 impl Drop for SubscriptionStream {
     fn drop(&mut self) {
+        let Some(audience) = self.audience.upgrade() else {
+            return;
+        };
         let number = self.number;
-        let mut subscriptions = self.audience.subscriptions.acquire();
+        let mut subscriptions = audience.subscriptions.acquire();
         subscriptions.retain(|one| one.number != number);
         drop(subscriptions);
-        self.audience.wish();
+        audience.wish();
     }
 }
 

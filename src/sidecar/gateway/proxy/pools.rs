@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Method, Response};
 use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::ProxiedCall;
 use super::prepared::{CallerRequest, PreparedCall};
 use super::replies::own;
+use crate::sidecar::gateway::head_rules::refuse_trace;
 use crate::sidecar::gateway::headers::SOURCE;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::error::HttpError;
@@ -26,7 +27,6 @@ use crate::{CallError, CallOptions};
 /// A call of a pool.
 struct PoolCall<'a> {
     lane: &'a ThreadContext,
-    started: Instant,
     span: Option<&'a RequestSpan>,
     prepared: &'a PreparedCall,
     attempts: Cell<u32>,
@@ -55,6 +55,10 @@ pub(super) async fn answer(
     if let Some(span) = span {
         span.concerns(&pool.name);
     }
+    let is_trace = request.head.method == Method::TRACE;
+    if is_trace && members.iter().any(|member| member.holds_credentials()) {
+        return (own(refuse_trace(), 0), is_empty);
+    }
     let first = ProxiedCall {
         lane,
         route: lead,
@@ -76,7 +80,6 @@ pub(super) async fn answer(
     };
     let call = PoolCall {
         lane,
-        started,
         span,
         prepared: &prepared,
         attempts: Cell::new(0),
@@ -128,15 +131,17 @@ impl PoolCall<'_> {
                 return own(problem.into_response(), 0);
             }
         };
-        let ended = (self.attempts.get(), self.prepared.until);
-        self.signed(&member, self.of(&member).fail(error, ended))
+        let call = self.of(&member);
+        let ended = (self.attempts.get(), call.ends(self.prepared.own_time));
+        self.signed(&member, call.fail(error, ended))
     }
 
     fn of<'b>(&'b self, member: &'b Arc<HttpRoute>) -> ProxiedCall<'b> {
         ProxiedCall {
             lane: self.lane,
             route: member,
-            started: self.started,
+            // LLM-21: the limits of a member are its own, and begin with its call.
+            started: Instant::now(),
             span: self.span,
         }
     }
@@ -178,7 +183,7 @@ impl PoolCall<'_> {
             write: Some(request.is_write()),
             ..self.prepared.options.clone()
         };
-        let until = self.prepared.until;
+        let until = call.ends(self.prepared.own_time);
         let open = || call.attempt(request, &self.attempts, until, tokens.as_ref());
         let client = &member.client;
         let calling = client.run_stream_with(options, response_stream::verdict, open);

@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::header::AGE;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Method, Response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -132,6 +132,11 @@ impl ProxiedCall<'_> {
             let Some(RouteKind::Http(route)) = other else {
                 return Err(SubstituteResult::Unknown);
             };
+            if *request.method() == Method::TRACE && route.holds_credentials() {
+                // EDGE-5: its answer would show them.
+                let refused = "it is not asked by TRACE".to_owned();
+                return Err(SubstituteResult::Failed(refused));
+            }
             let call = ProxiedCall {
                 lane: self.lane,
                 route: &route,
