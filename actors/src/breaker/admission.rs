@@ -38,6 +38,17 @@ pub(crate) struct PermitGuard {
     member: HedgeMember,
 }
 
+/// Returns true for a rejection that the dependency itself has told by a status, such as 404. A refused
+/// credential says nothing: it may be the caller's (EDGE-1).
+fn is_own_answer(verdict: &Verdict) -> bool {
+    let status = match verdict.symptom {
+        Some(Symptom::Status(status)) => status,
+        _ => return false,
+    };
+    let is_told = verdict.class == Class::Rejected && verdict.executed == Executed::Yes;
+    is_told && !matches!(status, 401 | 403 | 407)
+}
+
 impl PermitGuard {
     #[inline(always)]
     pub(crate) fn new(
@@ -293,8 +304,7 @@ impl PermitGuard {
     #[inline]
     fn outcome(&self, shared: &Shared, verdict: &Verdict, elapsed: Duration) -> Outcome {
         let mut outcome = shared.outcome(verdict, elapsed);
-        let is_answer = verdict.class == Class::Rejected && verdict.executed == Executed::Yes;
-        if is_answer && self.is_probe() {
+        if self.is_probe() && is_own_answer(verdict) {
             // BRK-5: a dependency that answers its probes is not kept half-open by their callers'
             // mistakes.
             outcome.class = Class::Success;

@@ -13,8 +13,7 @@ use breakerbox_actors::{
     Answer, AnswerSource, CallContext, CallError, CallOptions, Client, Dependency, Fixed, Verdict,
 };
 use breakerbox_policy::{
-    BackoffSettings, Class, DependencySettings, Executed, Intensity, OverrideMode, RetryJitter,
-    State, Time,
+    BackoffSettings, Class, DependencySettings, Intensity, OverrideMode, RetryJitter, State, Time,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -209,13 +208,7 @@ impl Dependency for Actor {
     }
 
     fn classify(result: Result<&String, &Said>) -> Verdict {
-        let class = result.map_or_else(|said| said.class, |_| Class::Success);
-        let verdict = Verdict::from(class);
-        match class {
-            // Other libraries ignore errors of any origin; an answer is a good probe here (BRK-5).
-            Class::Rejected => verdict.executed(Executed::No),
-            _ => verdict,
-        }
+        Verdict::from(result.map_or_else(|said| said.class, |_| Class::Success))
     }
 }
 

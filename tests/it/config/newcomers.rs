@@ -177,7 +177,7 @@ const FILES: &[(&str, Words)] = &[
     ),
     (
         "[admin]\ntoken = \"größer-als-sechzehn\"\n",
-        &["admin.token", "ASCII"],
+        &["admin.token", "ascii"],
     ),
     (
         "[gateways]\nbind = \"127.0.0.1:1\"\n",

@@ -88,11 +88,6 @@ const EFFECTS: &[Mistake] = &[
         &["breaker.probe_lease", "timeout.first_byte is 1m"],
     ),
     warned(
-        "a probe that nothing ends",
-        with!("timeout = { first_byte = \"off\" }"),
-        &["breaker.probe_lease", "longer than 10s"],
-    ),
-    warned(
         "two caches",
         with!("fallback = [{ kind = \"stale_cache\" }, { kind = \"stale_cache\" }]"),
         &["fallback[1].kind", "same answers"],
