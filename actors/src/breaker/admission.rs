@@ -38,15 +38,15 @@ pub(crate) struct PermitGuard {
     member: HedgeMember,
 }
 
-/// Returns true for a rejection that the dependency itself has told by a status, such as 404. A refused
-/// credential says nothing: it may be the caller's (EDGE-1).
+/// Returns true for a rejection that the dependency itself has told by a status, such as 404. What
+/// speaks of the caller, such as a refused credential, says nothing (EDGE-1).
 fn is_own_answer(verdict: &Verdict) -> bool {
     let status = match verdict.symptom {
         Some(Symptom::Status(status)) => status,
         _ => return false,
     };
     let is_told = verdict.class == Class::Rejected && verdict.executed == Executed::Yes;
-    is_told && !matches!(status, 401 | 403 | 407)
+    is_told && !verdict.is_for_caller && !matches!(status, 401 | 403 | 407)
 }
 
 impl PermitGuard {

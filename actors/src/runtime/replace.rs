@@ -228,6 +228,8 @@ impl Runtime {
         }
         client.core.is_current.store(true, Ordering::Release);
         drop(registry);
+        // SUP-4: the former one may have been parked, and the workers of this one run already.
+        client.core.unpark();
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::breaker::message::OperateBreaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
 use crate::redact::redact;
-use crate::state::Route;
+use crate::state::{Route, Shared};
 use crate::supervisor::{ChildHooks, Condition};
 
 /// The effects of a worker's start and end on its dependency.
@@ -24,16 +24,6 @@ pub(super) struct WorkerHooks<D: Dependency> {
 impl<D: Dependency> WorkerHooks<D> {
     fn close_for_good(&self) {
         self.core.workers[self.index].close_for_good();
-    }
-
-    fn operate(&self, command: BreakerCommand) {
-        // The supervisor's commands depend on no state.
-        let _ = operate(&self.core.shared, OperateBreaker::all(command));
-    }
-
-    fn is_any_running(&self) -> bool {
-        let runs = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
-        self.core.workers.iter().any(runs)
     }
 
     /// Takes this worker out, and refuses all calls if no other one is left: one that runs, or that
@@ -87,7 +77,7 @@ impl<D: Dependency> WorkerHooks<D> {
         if !is_told || shared.worker_route() != Route::Parked {
             shared.set_route(Route::Parked);
             shared.note_no_worker(&cause, &reason);
-            self.operate(BreakerCommand::Park { reason });
+            operate_as_supervisor(shared, BreakerCommand::Park { reason });
         }
     }
 
@@ -99,13 +89,21 @@ impl<D: Dependency> WorkerHooks<D> {
         let cause = redact(&cause.to_string()).into_owned();
         self.core.shared.worker_failure.store(Some(Arc::new(cause)));
     }
+}
 
-    /// Brings the dependency back after all its workers were parked.
-    fn unpark(&self) {
-        if !self.core.is_current.load(Ordering::Acquire) {
+impl<D: Dependency> DependencyCore<D> {
+    fn is_any_running(&self) -> bool {
+        let runs = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
+        self.workers.iter().any(runs)
+    }
+
+    /// Brings the dependency back after all its workers were parked, if these are the parts that speak
+    /// for it and one of them runs. It is asked when either has changed.
+    pub(super) fn unpark(&self) {
+        if !self.is_current.load(Ordering::Acquire) || !self.is_any_running() {
             return;
         }
-        let shared = &self.core.shared;
+        let shared = &self.shared;
         if shared.worker_failure.load().is_some() {
             shared.worker_failure.store(None);
         }
@@ -113,9 +111,14 @@ impl<D: Dependency> WorkerHooks<D> {
             shared.set_route(Route::Workers);
             shared.note_worker();
             // SUP-4: the breaker stays forced open only while no worker is left.
-            self.operate(BreakerCommand::Unpark);
+            operate_as_supervisor(shared, BreakerCommand::Unpark);
         }
     }
+}
+
+fn operate_as_supervisor(shared: &Arc<Shared>, command: BreakerCommand) {
+    // The supervisor's commands depend on no state.
+    let _ = operate(shared, OperateBreaker::all(command));
 }
 
 impl<D: Dependency> ChildHooks for WorkerHooks<D> {
@@ -125,7 +128,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
             totals.restarts.fetch_add(1, Ordering::Relaxed);
         }
         self.core.workers[self.index].set_parked(None);
-        self.unpark();
+        self.core.unpark();
     }
 
     fn waits(&self, until: Time) {
@@ -142,14 +145,14 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
             // An operator's order has not brought it back.
             return self.parked(cause);
         }
-        if !self.is_any_running() {
+        if !self.core.is_any_running() {
             self.note_cause(cause);
         }
     }
 
     fn exhausted(&self, cause: &StopCause) {
         // MCP-1: the others serve on; without one, callers learn why at once, and health is down.
-        if !self.is_any_running() {
+        if !self.core.is_any_running() {
             self.park(
                 self.index,
                 "does not run and is started again after each backoff",

@@ -125,6 +125,28 @@ fn sup_4_l6_the_last_parked_worker_opens_the_breaker_and_names_the_limit() {
 }
 
 #[test]
+fn sup_4_a_replacement_of_a_parked_dependency_serves() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let broken = [
+            Arc::new(AtomicBool::new(true)),
+            Arc::new(AtomicBool::new(true)),
+        ];
+        let former = pair(&runtime, broken).await;
+        wear_out(&former).await;
+        assert!(former.status().parked);
+        let next = runtime.dependency(former.name()).workers(|| Fragile {
+            is_broken: Arc::default(),
+        });
+        let next = next.replacing().start().await.unwrap();
+        next.ask(()).await.unwrap();
+        let status = next.status();
+        assert!(!status.parked && status.overridden.is_none(), "{status:?}");
+        runtime.finish().await;
+    });
+}
+
+#[test]
 fn sup_2_l8_the_intensity_is_the_one_limit_on_restarts() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
