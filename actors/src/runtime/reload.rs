@@ -107,12 +107,14 @@ async fn take_over<D: Dependency>(
         changed,
         waits,
     };
-    let kind = EventKind::Reloaded {
-        by: by.to_owned(),
-        changed: report.changed.clone(),
-        waits: report.waits.clone(),
-    };
-    shared.events.emit(&shared.name, kind);
+    if !(report.changed.is_empty() && report.waits.is_empty()) {
+        let kind = EventKind::Reloaded {
+            by: by.to_owned(),
+            changed: report.changed.clone(),
+            waits: report.waits.clone(),
+        };
+        shared.events.emit(&shared.name, kind);
+    }
     Some(report)
 }
 

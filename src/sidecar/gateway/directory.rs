@@ -15,7 +15,7 @@ use super::mcp::group::{GroupSessions, McpGroup};
 use super::model_figures::ModelFigureTable;
 use super::pool_route::PoolRoute;
 use super::prober::Prober;
-use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
+use super::route::{HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
 use crate::Runtime;
@@ -154,20 +154,17 @@ impl RouteDirectory {
             }
         };
         let former = self.routes.load().get(name).cloned();
-        if let Some(former) = &former {
-            let gateway = self.shared();
-            match former.follow(&self.runtime, (config, url), gateway)? {
-                FollowOutcome::Same => {
-                    follow_checks();
-                    return Ok(AddOutcome::Kept);
-                }
-                FollowOutcome::Changed(route) => {
-                    follow_checks();
-                    self.set(name, route);
-                    return Ok(AddOutcome::Kept);
-                }
-                FollowOutcome::NeedsStart => {}
+        if let Some(former) = former
+            .as_ref()
+            .filter(|route| !route.is_replaced_by(config))
+        {
+            // MCP-6: before it has credentials of ours that callers may not use.
+            follow_checks();
+            let changed = former.follow(&self.runtime, (config, url), self.shared())?;
+            if let Some(route) = changed {
+                self.set(name, route);
             }
+            return Ok(AddOutcome::Kept);
         }
         let former_server = former.as_ref().filter(|route| route.is_of_runtime());
         let replaces = former_server.is_some();
@@ -257,19 +254,15 @@ impl RouteDirectory {
         config: &DependencyConfig,
     ) -> Option<breakerbox_policy::DependencySettings> {
         let routes = self.routes.load();
-        let is_virtual = config.members.is_some() || config.pool.is_some();
-        let present = match (routes.get(name)?, McpSettings::of_config(config)) {
-            (RouteKind::Group(_) | RouteKind::Pool(_), _) => return None,
-            (RouteKind::Http(_), None) if !is_virtual => return None,
-            (RouteKind::Http(route), _) => route.client.settings(),
-            (RouteKind::Mcp(endpoint), new) => {
-                if new.is_some_and(|new| !endpoint.needs_start((config, new))) {
-                    return None;
-                }
-                endpoint.client.client().settings()
-            }
+        let route = routes.get(name)?;
+        let settings = match route {
+            RouteKind::Http(route) => route.client.settings(),
+            RouteKind::Mcp(endpoint) => endpoint.client.client().settings(),
+            RouteKind::Group(_) | RouteKind::Pool(_) => return None,
         };
-        Some(present.as_ref().clone())
+        route
+            .is_replaced_by(config)
+            .then(|| settings.as_ref().clone())
     }
 
     /// Removes a dependency; false if there is none.

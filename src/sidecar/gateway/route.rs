@@ -59,16 +59,6 @@ pub(super) enum RouteKind {
     Pool(Arc<PoolRoute>),
 }
 
-/// Result of giving a running dependency another configuration.
-pub(super) enum FollowOutcome {
-    /// Its route can stay.
-    Same,
-    /// It goes on behind another route.
-    Changed(RouteKind),
-    /// It needs a new start.
-    NeedsStart,
-}
-
 impl RouteKind {
     /// Returns true for an endpoint of MCP servers.
     pub(super) fn is_mcp(&self) -> bool {
@@ -80,40 +70,39 @@ impl RouteKind {
         matches!(self, Self::Http(_) | Self::Mcp(_))
     }
 
-    /// Applies a configuration while the dependency runs, if that is possible.
+    /// Returns true if a configuration needs another route in place of this one: it cannot be followed
+    /// while the dependency runs.
+    pub(super) fn is_replaced_by(&self, config: &DependencyConfig) -> bool {
+        let (members, pool) = (&config.members, &config.pool);
+        match (self, McpSettings::of_config(config)) {
+            (Self::Group(group), _) => !members.as_ref().is_some_and(|own| group.is_of(own)),
+            (Self::Pool(own), _) => !pool.as_ref().is_some_and(|pool| own.is_of(pool)),
+            _ if members.is_some() || pool.is_some() => true,
+            (Self::Http(_), settings) => settings.is_some(),
+            (Self::Mcp(endpoint), settings) => {
+                settings.is_none_or(|settings| endpoint.needs_start((config, settings)))
+            }
+        }
+    }
+
+    /// Applies a configuration by which it is not [replaced](Self::is_replaced_by), while the dependency
+    /// runs. Returns the route as it is changed, if callers need another one.
     pub(super) fn follow(
         &self,
         runtime: &Runtime,
         (config, url): (&DependencyConfig, &str),
         gateway: RouteShared<'_>,
-    ) -> Result<FollowOutcome, AddError> {
-        if let (Self::Group(group), Some(members)) = (self, &config.members)
-            && group.is_of(members)
-        {
-            return Ok(FollowOutcome::Same);
-        }
-        if let (Self::Pool(pool), Some(config)) = (self, &config.pool)
-            && pool.is_of(config)
-        {
-            return Ok(FollowOutcome::Same);
-        }
-        if config.members.is_some() || config.pool.is_some() {
-            return Ok(FollowOutcome::NeedsStart);
-        }
+    ) -> Result<Option<Self>, AddError> {
         match (self, McpSettings::of_config(config)) {
-            (Self::Http(route), None) => {
+            (Self::Http(route), _) => {
                 let followed = route.follow(runtime, (config, url), gateway)?;
-                Ok(followed.map_or(FollowOutcome::Same, |route| {
-                    FollowOutcome::Changed(Self::Http(Arc::new(route)))
-                }))
+                Ok(followed.map(|route| Self::Http(Arc::new(route))))
             }
             (Self::Mcp(endpoint), Some(settings)) => {
-                Ok(match endpoint.follow(runtime, (config, settings))? {
-                    true => FollowOutcome::Same,
-                    false => FollowOutcome::NeedsStart,
-                })
+                endpoint.follow(runtime, (config, settings))?;
+                Ok(None)
             }
-            _ => Ok(FollowOutcome::NeedsStart),
+            _ => Ok(None),
         }
     }
 

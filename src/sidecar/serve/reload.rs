@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use breakerbox_policy::DependencySettings;
 use futures_util::future::join_all;
 
 use super::Sidecar;
@@ -52,12 +53,14 @@ impl Sidecar {
         self.tell_of_own(&settings, by);
         self.gateway.configure(&settings.gateway);
         let wanted = self.plan.wanted(&settings);
-        let mut given = RuntimeSettings::from(settings.clone());
         // EDGE-6: one with a new version that may fail to start goes on as it is until the swap.
         let replaced = self.gateway.settings_until_swap(&wanted);
-        given.dependencies.extend(replaced);
-        self.runtime.reload(given, by).await;
+        self.reload_runtime(&settings, &replaced, by).await;
         let (mut report, problems) = apply(&self.gateway, &self.settings, wanted, by).await;
+        let is_failed = |(name, _): &(String, _)| report.failed.contains(name);
+        let (failed, started): (Vec<_>, Vec<_>) = replaced.into_iter().partition(is_failed);
+        self.reload_runtime(&settings, &failed, by).await;
+        self.tell_of_swaps(&settings, &started, by);
         self.admin.note_not_started(&problems);
         #[cfg(feature = "fleet")]
         let has_consumers = {
@@ -86,6 +89,34 @@ impl Sidecar {
             fleet.follow(&settings);
         }
         self.settings = settings;
+    }
+
+    /// Gives the runtime the settings of the dependencies: in place of its own, each of `kept` has the
+    /// settings that stand there.
+    async fn reload_runtime(
+        &self,
+        settings: &Settings,
+        kept: &[(String, DependencySettings)],
+        by: &str,
+    ) {
+        let mut given = RuntimeSettings::from(settings.clone());
+        given.dependencies.extend(kept.iter().cloned());
+        self.runtime.reload(given, by).await;
+    }
+
+    /// Tells the changes of the settings of dependencies that have taken the place of others. `former`:
+    /// the settings of those.
+    fn tell_of_swaps(&self, new: &Settings, former: &[(String, DependencySettings)], by: &str) {
+        let changed = former.iter().flat_map(|(name, former)| {
+            let new = new.dependencies.get(name).map(|config| &config.settings);
+            let lines = new.map_or_else(Vec::new, |new| former.changes(new));
+            let named = move |line| format!("dependencies.{name}.{line}");
+            lines.into_iter().map(named)
+        });
+        let changed: Vec<String> = changed.collect();
+        if !changed.is_empty() {
+            self.runtime.note_changes(by, changed, Vec::new());
+        }
     }
 
     /// Goes on with the former configuration. The note stands until the files are good again.
@@ -121,7 +152,7 @@ impl Sidecar {
         let waits = ChangedSettings::between(&self.started_with, new).waits;
         self.admin.note_waits(&waits);
         let changed = ChangedSettings::between(&self.settings, new);
-        if changed != ChangedSettings::default() {
+        if !changed.at_once.is_empty() || !waits.is_empty() && !changed.waits.is_empty() {
             self.runtime.note_changes(by, changed.at_once, waits);
         }
     }

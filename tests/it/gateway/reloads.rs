@@ -408,6 +408,24 @@ async fn edge_6_a_replacement_that_does_not_start_leaves_the_running_one_as_it_w
 }
 
 #[tokio::test]
+async fn cfg_2_what_has_taken_the_place_of_another_follows_the_next_reloads() {
+    let upstream = Upstream::of(async |_: Request| "ok").await;
+    // It is parked, or on its way there.
+    let stdio = "[dependencies.a]\nkind = \"mcp_stdio\"\ncommand = \"false\"\n";
+    let mut running = Reloaded::start(stdio, 1);
+    for seconds in [10, 20, 25] {
+        let own = format!("timeout.attempt = \"{seconds}s\"");
+        let text = Reloaded::whole(&table("a", &upstream.url(), &own));
+        let told = running.reload(&text, "reloaded").await;
+        let told = told["details"]["changed"].to_string();
+        assert!(told.contains(&format!("-> {seconds}s")), "{told}");
+        let limits = running.json("/api/dependencies/a").await["limits"].clone();
+        assert_eq!(limits["attempt_timeout_ms"], seconds * 1000);
+        assert_eq!(running.get("/a/x").await, (200, "ok".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn cfg_2_changes_that_wait_for_a_restart_are_told_by_their_keys() {
     let upstream = Upstream::of(async |_: Request| "ok").await;
     let a = table("a", &upstream.url(), "");

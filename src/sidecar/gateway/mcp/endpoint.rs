@@ -115,24 +115,19 @@ impl McpEndpoint {
         })
     }
 
-    /// Applies a configuration while the server runs. Returns false if it needs a new start: only
-    /// the names of its tools and its fallbacks can change without one.
+    /// Applies a configuration while the server runs, unless it [needs a start](Self::needs_start).
     pub(crate) fn follow(
         &self,
         runtime: &Runtime,
         (config, settings): (&DependencyConfig, McpSettings),
-    ) -> Result<bool, AddError> {
+    ) -> Result<(), AddError> {
         let spec = McpEndpointSpec::of(config, settings);
-        if spec.needs_start_after(&self.applied.acquire().spec) {
-            // EDGE-6: until there is a new one, this one goes on as it is.
-            return Ok(false);
-        }
         if self.audience.sessions.set_limits(SessionLimits::of(config)) {
             self.audience.wish();
         }
         let mut applied = self.applied.acquire();
         if spec == applied.spec {
-            return Ok(true);
+            return Ok(());
         }
         if spec.fallbacks != applied.spec.fallbacks {
             let (rules, kept) = rules(runtime, &spec.fallbacks, Some(&applied.kept));
@@ -141,11 +136,11 @@ impl McpEndpoint {
         }
         self.client.set_idempotent(&spec.settings.idempotent);
         applied.spec = spec;
-        Ok(true)
+        Ok(())
     }
 
-    /// Returns true if it cannot follow a configuration while it runs.
-    #[cfg(feature = "cli")]
+    /// Returns true if it cannot follow a configuration while it runs: only the names of its tools and
+    /// its fallbacks can change then.
     pub(crate) fn needs_start(&self, (config, settings): (&DependencyConfig, McpSettings)) -> bool {
         let spec = McpEndpointSpec::of(config, settings);
         spec.needs_start_after(&self.applied.acquire().spec)
