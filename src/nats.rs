@@ -87,12 +87,18 @@ const MAX_COMPLAINTS: usize = 64;
 struct ServerComplaints(BTreeMap<String, Instant>);
 
 impl ServerComplaints {
-    /// Notes a complaint. Returns true for a new one.
+    /// Notes a complaint. Returns true for a new one that is to be told: not while they are many.
     fn note(&mut self, text: &str) -> bool {
-        if self.0.len() >= MAX_COMPLAINTS && !self.0.contains_key(text) {
-            return false;
+        let is_new = self.0.insert(text.to_owned(), Instant::now()).is_none();
+        if self.0.len() <= MAX_COMPLAINTS {
+            return is_new;
         }
-        self.0.insert(text.to_owned(), Instant::now()).is_none()
+        // Their words name subjects, and each message may have one of its own.
+        let oldest = self.0.iter().min_by_key(|(_, at)| **at);
+        if let Some(oldest) = oldest.map(|(text, _)| text.clone()) {
+            self.0.remove(&oldest);
+        }
+        false
     }
 
     /// Returns true if the servers have refused a publication to this subject since then.
@@ -349,7 +355,9 @@ mod tests {
         for number in 0..2 * MAX_COMPLAINTS {
             complaints.note(&number.to_string());
         }
+        assert!(!complaints.note(text), "they are too many to be told");
         assert_eq!(complaints.0.len(), MAX_COMPLAINTS);
+        assert!(complaints.has_forbidden("dead.web", began));
     }
 
     #[test]

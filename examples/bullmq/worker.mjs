@@ -73,13 +73,11 @@ async function giveBack(job, pause) {
 /** Calls, and ends the job unless it has to wait. */
 async function end(job) {
   const { path = "/", body = "", headers = {} } = job.data ?? {};
-  const sent = {
-    "content-type": "application/octet-stream",
-    ...headers,
-    "idempotency-key": `${options.queue}-${job.id}`,
-  };
   let request;
   try {
+    const sent = new Headers({ "content-type": "application/octet-stream" });
+    for (const [name, value] of Object.entries(headers)) sent.set(name, value);
+    sent.set("idempotency-key", `${options.queue}-${job.id}`);
     request = requestOf(`/${options.dependency}/${path.replace(/^\/+/, "")}`, {
       method: "POST", body, headers: sent,
     });

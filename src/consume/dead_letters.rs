@@ -10,7 +10,7 @@ use breakerbox_actors::{ORIGIN, OutgoingMessage};
 use serde_json::Value;
 
 use super::provision::QUESTION;
-use super::queue_settings::ID;
+use super::queue_server::headers_of;
 use crate::config::FleetConfig;
 use crate::nats::{NatsConnection, NatsError};
 
@@ -240,21 +240,4 @@ impl fmt::Debug for DeadLetters {
             .field("subject", &self.subject)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the headers of a publication. `None`: one of them cannot be sent.
-pub(super) fn headers_of(message: &OutgoingMessage) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &message.headers {
-        // Headers of this name are orders to the server.
-        if name.to_ascii_lowercase().starts_with("nats-") {
-            continue;
-        }
-        let name: async_nats::HeaderName = name.parse().ok()?;
-        let value: async_nats::HeaderValue = value.parse().ok()?;
-        headers.append(name, value);
-    }
-    let id: async_nats::HeaderValue = message.id.parse().ok()?;
-    headers.insert(ID, id);
-    Some(headers)
 }

@@ -82,8 +82,9 @@ impl WaitingNotes {
     fn take_due(&self, now: Instant) -> Vec<(Instant, String)> {
         let mut subjects = self.subjects.acquire();
         let excess = subjects.len().saturating_sub(MOST);
-        let due = subjects.iter().take_while(|(due, _)| *due <= now).count();
-        let taken = excess.max(due).min(AT_ONCE);
+        let first = subjects.iter().take(AT_ONCE);
+        let due = first.take_while(|(due, _)| *due <= now).count();
+        let taken = excess.min(AT_ONCE).max(due);
         subjects.drain(..taken).collect()
     }
 
@@ -163,6 +164,7 @@ impl WaitingNotes {
             }
             Some(_) => 0,
         };
+        let mut left = Vec::new();
         for (subject, _) in listed.into_iter().take(MOST) {
             let Some(place) = subject.strip_prefix(&prefix) else {
                 continue;
@@ -171,9 +173,11 @@ impl WaitingNotes {
                 continue;
             };
             if sequence <= floor || server.stored(&parts.1.messages, sequence).await?.is_none() {
-                self.add(Instant::now() + DUPLICATES, subject);
+                left.push(subject);
             }
         }
+        let due = Instant::now() + DUPLICATES;
+        left.into_iter().for_each(|subject| self.add(due, subject));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use breakerbox_actors::OutgoingMessage;
 
-use super::{dead_letters, notes};
+use super::{notes, queue_server};
 
 /// Reads notes, and makes the headers of a publication.
 pub(crate) fn notes_and_headers(data: &[u8], headers: &[(String, String)]) {
@@ -11,7 +11,7 @@ pub(crate) fn notes_and_headers(data: &[u8], headers: &[(String, String)]) {
     }
     let id = String::from_utf8_lossy(data).into_owned();
     let message = OutgoingMessage::new(id, "answers.a", headers.to_vec(), data);
-    if let Some(made) = dead_letters::headers_of(&message) {
+    if let Some(made) = queue_server::headers_of(&message) {
         for (name, _) in made.iter() {
             let name = name.to_string().to_ascii_lowercase();
             let is_order = name.starts_with("nats-") && name != "nats-msg-id";

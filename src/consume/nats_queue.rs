@@ -22,11 +22,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use super::dead_letters::headers_of;
 use super::ended_notes::EndedNotes;
 use super::notes;
 use super::provision::{QUESTION, QueueParts};
-use super::queue_server::{QueueServer, unavailable};
+use super::queue_server::{QueueServer, headers_of, unavailable};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
 use super::sorted_message::SortedMessage;

@@ -13,7 +13,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, RequestErrorKind};
-use breakerbox_actors::{ORIGIN, QueueMessage, SourceError};
+use breakerbox_actors::{ORIGIN, OutgoingMessage, QueueMessage, SourceError};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -201,8 +201,14 @@ impl QueueServer {
                     Ok(true) | Err(_) => unavailable(NatsError::of(error)),
                 }
             }
-            PublishErrorKind::Other if is_for_ever(error) => {
-                SourceError::Refused(NatsError::of(full_text(error)).to_string())
+            PublishErrorKind::Other => {
+                let text = full_text(error);
+                // MSG-6: dead letters wait for an operator, so their stream stays full.
+                let is_of_dead = subject == self.settings.dead_letters;
+                match is_for_ever(&text) || is_of_dead && text.contains("exceeded") {
+                    true => SourceError::Refused(NatsError::of(text).to_string()),
+                    false => unavailable(NatsError::of(text)),
+                }
             }
             _ => unavailable(NatsError::of(full_text(error))),
         }
@@ -325,8 +331,7 @@ fn fitted(mut headers: HeaderMap, mut payload: Bytes, most: usize) -> (HeaderMap
 
 /// Returns true if the stream will never take the message. A stream that is full has room again once
 /// its messages are read.
-fn is_for_ever(error: &(dyn std::error::Error + 'static)) -> bool {
-    let text = full_text(error);
+fn is_for_ever(text: &str) -> bool {
     ["size exceeds", "sealed"]
         .iter()
         .any(|word| text.contains(word))
@@ -345,6 +350,23 @@ fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
         source = next.source();
     }
     text
+}
+
+/// Returns the headers of a publication. `None`: one of them cannot be sent.
+pub(super) fn headers_of(message: &OutgoingMessage) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &message.headers {
+        // Headers of this name are orders to the server.
+        if name.to_ascii_lowercase().starts_with("nats-") {
+            continue;
+        }
+        let name: async_nats::HeaderName = name.parse().ok()?;
+        let value: async_nats::HeaderValue = value.parse().ok()?;
+        headers.append(name, value);
+    }
+    let id: async_nats::HeaderValue = message.id.parse().ok()?;
+    headers.insert(ID, id);
+    Some(headers)
 }
 
 pub(super) fn unavailable(error: NatsError) -> SourceError {

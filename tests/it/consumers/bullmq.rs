@@ -6,7 +6,6 @@ use std::process::Command;
 
 use super::redis_server::{Example, PATIENCE, Redis, configure, until};
 use super::sidecar::Service;
-use super::*;
 use crate::gateway::serve::{Sidecar, command};
 use crate::mcp::install::install_with_npm;
 
@@ -79,9 +78,10 @@ async fn msg_10_workers_of_bullmq_that_ask_first_leave_an_outage_to_the_queue() 
     until("some are answered", || size("completed") > 20).await;
     service.set_down(true);
     produce(workshop.path(), &redis, 100, 200).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The fifth opened the breaker, and the others are its probes.
+    until("it is tried", || service.calls_while_down() >= 7).await;
     drop(first);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("it is tried again", || service.calls_while_down() >= 10).await;
     let while_down = service.calls_while_down();
     let ended = size("completed") + size("failed");
     assert!(ended < 150, "{ended} of 200 have ended in the outage");

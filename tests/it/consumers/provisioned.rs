@@ -6,7 +6,7 @@ use breakerbox::consume::{NatsQueue, QueueSettings};
 use breakerbox::{OutgoingMessage, SourceError};
 
 use super::nats::{NatsServer, PATIENCE, count, publish, stream, until_count};
-use super::sidecar::{Service, configure, publish_calls, until_made};
+use super::sidecar::{Service, configure, publish_calls, until_books, until_made};
 use super::*;
 use crate::gateway::serve::{Sidecar, command};
 
@@ -139,6 +139,39 @@ async fn msg_2_answers_wait_for_room_in_a_stream_that_is_full() {
     until_count(&context, "CALLS", 0).await;
     assert_eq!(count(&context, "dead_web").await, 0);
     assert_eq!(service.calls(), 2);
+    drop(sidecar);
+}
+
+#[tokio::test]
+async fn msg_6_a_full_stream_of_dead_letters_holds_no_message_in_flight() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let (_service, url) = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &nats, &url, "");
+    let context = nats.jetstream().await;
+    let full = Config {
+        name: "dead_web".to_owned(),
+        subjects: vec!["dead.web".to_owned()],
+        max_messages: 1,
+        discard: DiscardPolicy::New,
+        ..Config::default()
+    };
+    context.create_stream(full).await.unwrap();
+    stream(&context, "ANSWERS", "answers.>").await;
+    let sidecar = Sidecar::start(command(folder.path()), 2);
+    until_made(&context, "CALLS").await;
+    // Their paths lead out of the dependency's address.
+    publish_calls(&context, 0..3, &[("breakerbox-path", "/../x")]).await;
+    until_count(&context, "dead_web", 1).await;
+    until_books(&sidecar, |books| {
+        // `returned` has a number for each reason.
+        let returned = books["returned"].as_object().unwrap().values();
+        let returned: u64 = returned.filter_map(serde_json::Value::as_u64).sum();
+        books["in_flight"] == 0 && returned >= 2
+    })
+    .await;
     drop(sidecar);
 }
 

@@ -58,9 +58,10 @@ async fn msg_10_a_consumer_of_redis_that_asks_first_leaves_an_outage_to_the_queu
     until("some are answered", || service.calls() > 20).await;
     service.set_down(true);
     added.extend((100..200).map(|number| add(&redis, number)));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The fifth opened the breaker, and the others are its probes.
+    until("it is tried", || service.calls_while_down() >= 7).await;
     drop(first);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("it is tried again", || service.calls_while_down() >= 10).await;
     let while_down = service.calls_while_down();
     assert!(redis.ask(&["XLEN", "calls"]).parse::<u32>().unwrap() > 50);
     service.set_down(false);
