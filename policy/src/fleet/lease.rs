@@ -200,7 +200,8 @@ impl FleetDependency {
                 self.lease.own = OwnLease::None;
                 outputs.push(hold_for_a_moment());
             }
-            (OwnLease::Renewing(..), Err(_)) => {
+            // FLT-8: a verdict that comes too late is not heard.
+            (OwnLease::Renewing(..) | OwnLease::Ending(..), Err(_)) => {
                 self.lease.own = OwnLease::None;
                 if let Some((by, _)) = self.lease.holder {
                     outputs.push(FleetOutput::Fenced { by });
@@ -212,7 +213,6 @@ impl FleetDependency {
                 self.lease.revision = self.lease.revision.max(expected);
                 outputs.push(FleetOutput::PutVerdict { expected, verdict });
             }
-            (OwnLease::Ending(..), Err(_)) => self.lease.own = OwnLease::None,
             // The question was given up meanwhile: the lease ends by itself.
             (OwnLease::None | OwnLease::Held(..), Ok(revision)) => {
                 self.lease.revision = self.lease.revision.max(revision);

@@ -62,7 +62,8 @@ impl FleetModel {
     fn reached(&mut self, now: Time, runtime: &Runtime, effects: &mut Vec<Effect>) {
         self.is_connected = true;
         self.reason = None;
-        self.newest_before = std::mem::take(&mut self.newest);
+        // A connection may end before all of its words are told.
+        self.newest_before = self.newest_before.max(std::mem::take(&mut self.newest));
         let fleet = self.fleet().to_owned();
         effects.push(Effect::Tell(
             "fleet".to_owned(),
@@ -105,7 +106,7 @@ impl FleetModel {
     /// board has lost its words.
     fn current(&mut self, now: Time, effects: &mut Vec<Effect>) {
         // Revisions never go back while the words are kept.
-        let has_lost_words = self.newest < self.newest_before;
+        let has_lost_words = self.newest < std::mem::take(&mut self.newest_before);
         for (name, member) in &mut self.members {
             if !std::mem::take(&mut member.is_order_old) {
                 continue;

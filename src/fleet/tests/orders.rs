@@ -4,6 +4,20 @@ use breakerbox_policy::fleet::TripSharing;
 
 use super::*;
 
+/// Gives a command for the whole fleet at its first replica.
+async fn operate(
+    fleet: &TestFleet,
+    command: &str,
+    for_: Option<Duration>,
+) -> Result<(), BoardUnreached> {
+    let first = &fleet.replicas[0].fleet;
+    let given = first
+        .operate(DEP, command, ("a release", "ann"), for_)
+        .await;
+    fleet.pass(10 * MS).await;
+    given
+}
+
 fn overrides(fleet: &TestFleet) -> Vec<Option<OverrideMode>> {
     let each = fleet.replicas.iter();
     each.map(|one| one.client.status().overridden.map(|set| set.mode))
@@ -14,17 +28,12 @@ fn overrides(fleet: &TestFleet) -> Vec<Option<OverrideMode>> {
 fn flt_12_a_close_that_the_board_did_not_take_is_no_success() {
     run_paused(async || {
         let fleet = TestFleet::start(2).await;
-        let order = ("a release", "ann");
-        let operate = |command| fleet.replicas[0].fleet.operate(DEP, command, order, None);
-        operate("open").await.unwrap();
-        fleet.pass(10 * MS).await;
+        operate(&fleet, "open", None).await.unwrap();
         fleet.board.take_none(true);
-        assert_eq!(operate("close").await, Err(BoardUnreached));
-        fleet.pass(10 * MS).await;
+        assert_eq!(operate(&fleet, "close", None).await, Err(BoardUnreached));
         assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
         fleet.board.take_none(false);
-        operate("close").await.unwrap();
-        fleet.pass(10 * MS).await;
+        operate(&fleet, "close", None).await.unwrap();
         assert_eq!(overrides(&fleet), [None, None]);
         fleet.finish().await;
     });
@@ -34,12 +43,8 @@ fn flt_12_a_close_that_the_board_did_not_take_is_no_success() {
 fn flt_12_the_same_override_given_again_begins_a_new_span() {
     run_paused(async || {
         let fleet = TestFleet::start(2).await;
-        let give = async || {
-            let (order, for_) = (("a release", "ann"), Some(10 * Duration::from_secs(1)));
-            let given = fleet.replicas[0].fleet.operate(DEP, "open", order, for_);
-            given.await.unwrap();
-            fleet.pass(10 * MS).await;
-        };
+        let span = Some(Duration::from_secs(10));
+        let give = async || operate(&fleet, "open", span).await.unwrap();
         give().await;
         fleet.pass(Duration::from_secs(9)).await;
         give().await;
@@ -59,11 +64,8 @@ fn flt_12_the_same_override_given_again_begins_a_new_span() {
 fn flt_12_an_override_outlives_the_words_of_its_board() {
     run_paused(async || {
         let mut fleet = TestFleet::start(2).await;
-        let order = ("a release", "ann");
-        let for_ = Some(Duration::from_secs(60));
-        let given = fleet.replicas[0].fleet.operate(DEP, "open", order, for_);
-        given.await.unwrap();
-        fleet.pass(10 * MS).await;
+        let span = Some(Duration::from_secs(60));
+        operate(&fleet, "open", span).await.unwrap();
         for index in 0..2 {
             fleet.board.cut_off(index);
         }
@@ -86,15 +88,29 @@ fn flt_12_an_override_outlives_the_words_of_its_board() {
 }
 
 #[test]
+fn flt_3_no_replica_is_dead_because_nothing_could_be_heard() {
+    run_paused(async || {
+        let fleet = TestFleet::start(2).await;
+        fleet.pass(Duration::from_secs(5)).await;
+        let known = || fleet.replicas[0].fleet.status().replicas.len();
+        assert_eq!(known(), 2);
+        fleet.board.cut_off(0);
+        fleet.pass(Duration::from_secs(20)).await;
+        fleet.board.bring_back(0);
+        // Less than a heartbeat of the other one.
+        fleet.pass(Duration::from_millis(1_100)).await;
+        assert_eq!(known(), 2);
+        fleet.finish().await;
+    });
+}
+
+#[test]
 fn flt_12_an_override_that_was_taken_off_meanwhile_is_not_said_again() {
     run_paused(async || {
         let fleet = TestFleet::start(2).await;
-        let order = ("a release", "ann");
-        let operate = |command| fleet.replicas[0].fleet.operate(DEP, command, order, None);
-        operate("open").await.unwrap();
-        fleet.pass(10 * MS).await;
+        operate(&fleet, "open", None).await.unwrap();
         fleet.board.cut_off(1);
-        operate("close").await.unwrap();
+        operate(&fleet, "close", None).await.unwrap();
         fleet.board.bring_back(1);
         fleet.pass(10 * MS).await;
         assert_eq!(overrides(&fleet), [None, None]);

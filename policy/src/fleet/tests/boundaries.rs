@@ -244,8 +244,10 @@ fn flt_8_a_verdict_waits_for_the_answer_to_a_renewal() {
         [FleetOutput::PutVerdict { expected, verdict }]
     );
     // Another replica has the lease by now, and its word counts.
+    let mut machine = ending();
+    machine.on(at(1_008), lease(B, 8));
     let lost = FleetInput::Swapped(Err(Revision(8)));
-    assert_eq!(ending().on(at(1_010), lost), []);
+    assert_eq!(machine.on(at(1_010), lost), [FleetOutput::Fenced { by: B }]);
     // The breaker does not probe before.
     let mut machine = ending();
     let hold = machine.on(at(1_006), FleetInput::ProbeDue);
