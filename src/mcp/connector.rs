@@ -261,7 +261,8 @@ impl WebLink {
         {
             return Ok(Arc::clone(session));
         }
-        let is_new_life = now.take().is_some();
+        // It stands there until there is a new one: the attempt may fail.
+        let is_new_life = now.is_some();
         let session = self.open(self.sender.clone(), None).await?;
         if is_new_life {
             // MCP-5: a server that has forgotten its sessions may have been started anew.
@@ -276,7 +277,8 @@ impl WebLink {
         if side.owner.is_some() || side.headers.is_some() {
             return self.known(side);
         }
-        self.now.lock().await.clone()
+        let now = self.now.lock().await.clone();
+        now.filter(|one| one.liveness.end() == ConnectionEnd::None)
     }
 
     /// Returns the connection of a caller with headers or a session of its own, if there is one.

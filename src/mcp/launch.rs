@@ -63,7 +63,7 @@ fn which_is_missing(server: &McpServer, error: &std::io::Error) -> String {
 
 /// Returns the file of a program, as the system looks for it.
 fn program_file(command: &str, cwd: Option<&Path>) -> Option<PathBuf> {
-    let mut places = match command.contains('/') {
+    let places = match command.contains('/') {
         true => vec![cwd.map_or_else(|| command.into(), |cwd| cwd.join(command))],
         false => {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -72,8 +72,7 @@ fn program_file(command: &str, cwd: Option<&Path>) -> Option<PathBuf> {
                 .collect()
         }
     };
-    places.retain(|place| place.is_file());
-    places.into_iter().next()
+    places.into_iter().find(|place| place.is_file())
 }
 
 /// EDGE-8: the system says the same of a script without its interpreter as of a missing file.
@@ -84,6 +83,9 @@ fn without_interpreter(command: &str, file: &Path) -> String {
     let line = head.lines().next().and_then(|line| line.strip_prefix("#!"));
     let interpreter = line.and_then(|line| line.split_whitespace().next());
     match (read, interpreter) {
+        (Ok(_), Some(own)) if Path::new(own).exists() => {
+            format!("; the first line of {command:?} ends in CR LF: save it with LF line ends")
+        }
         (Ok(_), Some(own)) => {
             format!("; its interpreter {own:?} is missing, and {command:?} is there")
         }

@@ -50,6 +50,8 @@ impl Session {
                 let next = match (known, &error) {
                     // A server that dies of the first question is asked the other one next.
                     (None, McpError::TransportClosed { .. }) => Some(HandshakeKind::Initialize),
+                    // MCP-5: one bad start does not bring the next callers into another dialect.
+                    (Some(HandshakeKind::Initialize), _) if is_owned => known,
                     _ => None,
                 };
                 server_state.remember_handshake(is_owned, next);

@@ -256,6 +256,24 @@ async fn mcp_5_m12_changes_reach_those_that_want_to_hear_of_them() {
 }
 
 #[tokio::test]
+async fn edge_6_a_subscription_ends_with_its_server() {
+    let Some(front) = Front::open("newer", "").await else {
+        return;
+    };
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let mut listening = front
+        .newer(json!({}))
+        .send("subscriptions/listen", wanted)
+        .await;
+    let first = next_event(&mut listening, &mut String::new()).await;
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+    front.gateway.remove("s", "test").await;
+    let ended = async { while let Ok(Some(_)) = listening.chunk().await {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    front.end().await;
+}
+
+#[tokio::test]
 async fn mcp_5_m12_one_subscription_at_the_server_serves_all_callers() {
     let Some(front) = Front::open("newer", "").await else {
         return;
