@@ -166,7 +166,10 @@ fn base64_in(body: &[u8]) -> (u64, u64) {
     // JSON may escape a slash.
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte);
     let runs = body.split(|byte| !is_base64(byte));
-    let long = runs.filter(|run| run.len() >= MIN_BASE64 && is_mixed(run));
+    // A language without spaces may be escaped letter by letter.
+    let is_escaped = |run: &[u8]| run.windows(2).any(|pair| pair == b"\\u");
+    let is_file = |run: &&[u8]| run.len() >= MIN_BASE64 && is_mixed(run) && !is_escaped(run);
+    let long = runs.filter(is_file);
     long.fold((0, 0), |(bytes, files), run| {
         (bytes + run.len() as u64, files + 1)
     })

@@ -368,9 +368,10 @@ impl ConnectionTimer {
             if let Some(ending) = ending.filter(|_| then == TimerAction::Close) {
                 // SUP-7: a caller that reads nothing while its connection by HTTP/2 is idle does not
                 // learn of the end, and must not hold up a stop.
-                let is_over = activity.is_http2.get();
-                let since = activity.since.get().max(ending);
-                due = if is_over { since } else { due } + GRACE;
+                if activity.is_http2.get() {
+                    due = activity.since.get().max(ending);
+                }
+                due += GRACE;
                 then = TimerAction::Cut;
             }
             match &mut self.alarm {

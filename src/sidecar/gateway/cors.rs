@@ -80,13 +80,25 @@ impl PageOrigin {
                 allowed.push_str(&name);
             }
         }
+        self.leave(METHODS, HeaderValue::try_from(allowed).ok())
+    }
+
+    /// Returns the answer to a preflight of an HTTP dependency: the page may ask for anything.
+    pub(super) fn preflight_of_service(&self, head: &Parts) -> Response<ReplyBody> {
+        let wanted = |name| head.headers.get(name).cloned();
+        let method = wanted(ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(METHODS);
+        self.leave(method, wanted(ACCESS_CONTROL_REQUEST_HEADERS))
+    }
+
+    /// Returns the answer that gives leave to requests with these methods and headers.
+    fn leave(&self, methods: HeaderValue, headers: Option<HeaderValue>) -> Response<ReplyBody> {
         let mut response = Response::new(ReplyBody::whole(Bytes::new()));
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-        if let Ok(allowed) = HeaderValue::try_from(allowed) {
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        let own = response.headers_mut();
+        own.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        own.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        if let Some(headers) = headers {
+            own.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
         }
         self.admit(&mut response);
         response

@@ -23,14 +23,9 @@ pub(super) async fn admit(
     let resource = path.strip_prefix(WELL_KNOWN);
     let is_endpoint = found.is_some_and(|(route, _)| route.is_mcp());
     let page = PageOrigin::of(&head.headers, &lane.config.load().origins);
-    match &page {
-        Some(page) if is_preflight(head) && (is_endpoint || resource.is_some()) => {
-            return Err(page.preflight(head));
-        }
-        // EDGE-5: what pages may do with an HTTP dependency is the dependency's own matter, so it
-        // answers.
-        Some(_) if is_preflight(head) && found.is_some() => return Ok(None),
-        _ => {}
+    let asking = page.as_ref().filter(|_| is_preflight(head));
+    if let Some(page) = asking.filter(|_| is_endpoint || resource.is_some()) {
+        return Err(page.preflight(head));
     }
     if let Some(resource) = resource {
         return Err(metadata(lane, head, resource));
@@ -38,6 +33,11 @@ pub(super) async fn admit(
     let name = found.map(|(_, length)| &path[1..=*length]);
     let check = lane.auth.load().of(name);
     if let Some(check) = check {
+        if let Some(page) = asking.filter(|_| found.is_some()) {
+            // EDGE-5: browsers send it without credentials, so the dependency must not see it. Without
+            // a check, the dependency itself decides on pages.
+            return Err(page.preflight_of_service(head));
+        }
         let name = name.map(str::to_owned);
         let resource = match &name {
             Some(name) if is_endpoint => format!("/{name}/mcp"),

@@ -30,13 +30,8 @@ pub(super) const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-
 /// Returns the source of an answer that another gateway gave in place of its dependency.
 pub(super) fn source_beyond(headers: &HeaderMap) -> Option<&HeaderValue> {
     let source = headers.get(SOURCE)?;
-    (source.as_bytes() == b"gateway" || is_of_fallback(headers)).then_some(source)
-}
-
-/// Returns true for an answer of a fallback of another gateway.
-pub(super) fn is_of_fallback(headers: &HeaderMap) -> bool {
-    let source = headers.get(SOURCE).map(HeaderValue::as_bytes);
-    source.is_some_and(|source| source.starts_with(b"fallback"))
+    let text = source.as_bytes();
+    (text == b"gateway" || text.starts_with(b"fallback")).then_some(source)
 }
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1).

@@ -69,7 +69,7 @@ pub(super) async fn answer(
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
-    let is_head = request.method() == Method::HEAD;
+    let method = request.method().clone();
     let span = lane.tracing.begin(&request, caller.address);
     let access = lane.access.as_ref();
     let mut access =
@@ -103,7 +103,7 @@ pub(super) async fn answer(
         page.admit_own(&mut response);
     }
     if is_http2 {
-        response = without_content(response, is_head);
+        response = without_content(response, &method);
     }
     let span = span.map(|mut span| {
         span.answered(&response);

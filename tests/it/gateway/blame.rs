@@ -241,24 +241,34 @@ async fn brk_9_a_call_is_overdue_once_its_upload_is_over() {
     .await;
     let rule = "breaker = { window = { kind = \"count\", size = 10 }, slow_call = \"200ms\", \
                 slow_rate = 0.2, minimum_calls = 2 }";
-    let bed = Bed::new(&upstream.url(), rule).await;
-    let mut callers = Vec::new();
-    for _ in 0..3 {
-        let mut caller = bed.connect().await;
-        let head = b"POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
-        caller.write_all(head).await.unwrap();
-        // Clients send the body apart from its head.
-        caller.write_all(b"0123456789").await.unwrap();
-        callers.push(caller);
-    }
-    let opened = async {
-        while bed.get("/web/a").await.status() == 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    // Trailers that are not passed on end a body as others do.
+    for (framing, body) in [
+        ("content-length: 10", "0123456789"),
+        (
+            "transfer-encoding: chunked",
+            "a\r\n0123456789\r\n0\r\nhost: b\r\n\r\n",
+        ),
+    ] {
+        let bed = Bed::new(&upstream.url(), rule).await;
+        let mut callers = Vec::new();
+        for _ in 0..3 {
+            let mut caller = bed.connect().await;
+            let head = format!("POST /web/a HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n");
+            caller.write_all(head.as_bytes()).await.unwrap();
+            // Clients send the body apart from its head.
+            caller.write_all(body.as_bytes()).await.unwrap();
+            callers.push(caller);
         }
-    };
-    tokio::time::timeout(PATIENCE, opened).await.unwrap();
-    drop(callers);
-    bed.end().await;
+        let opened = async {
+            while bed.get("/web/a").await.status() == 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let opened = tokio::time::timeout(PATIENCE, opened).await;
+        assert!(opened.is_ok(), "{framing}: never overdue");
+        drop(callers);
+        bed.end().await;
+    }
 }
 
 #[tokio::test]

@@ -98,6 +98,27 @@ async fn the_time_that_is_left_is_passed_on() {
 }
 
 #[tokio::test]
+async fn llm_21_a_member_of_a_pool_is_told_of_no_limit_but_its_own() {
+    let (mute, well) = (
+        Upstream::of(async |_: Request| std::future::pending::<&str>().await).await,
+        echo().await,
+    );
+    let text = format!(
+        "timeout = {{ total = \"200ms\" }}\nretry = {{ max_attempts = 2 }}\n\
+         [dependencies.two]\nkind = \"http\"\nurl = \"{}\"\n\
+         [dependencies.many]\nkind = \"pool\"\nmembers = [\"web\", \"two\"]\n",
+        well.url()
+    );
+    let bed = Bed::new(&mute.url(), &text).await;
+    let answer = bed.get("/many/a").await;
+    assert_eq!(header(&answer, "breakerbox-source"), "pool:two");
+    let seen = answer.text().await.unwrap();
+    assert!(!seen.contains("deadline"), "{seen}");
+    assert_eq!(mute.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn a_path_that_leads_elsewhere_is_refused() {
     let upstream = echo().await;
     let bed = Bed::new(&format!("{}/inner", upstream.url()), "").await;

@@ -20,10 +20,10 @@ use jiff::Timestamp;
 use super::cache_key::{CacheKeys, KeyHeaders, varies_by};
 use super::dependency::HttpDependency;
 use super::directives::{CacheDirectives, age_on_arrival, initial_age, may_serve};
-use super::error::HttpError;
+use super::error::{HttpError, speaks_of_caller};
 use super::model_verdict::is_event_stream;
 use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
-use crate::sidecar::gateway::headers::{is_of_fallback, names_fields, source_beyond};
+use crate::sidecar::gateway::headers::{names_fields, source_beyond};
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
     AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
@@ -195,7 +195,8 @@ impl HttpCache {
         }
         // EDGE-2: an answer that the dependency has taken back, such as one to a caller with
         // revoked credentials, does not come again in the next outage.
-        let is_failure = is_failure || status.is_server_error() || is_of_fallback(headers);
+        let is_beyond = source_beyond(headers).is_some() && !speaks_of_caller(status.as_u16());
+        let is_failure = is_failure || status.is_server_error() || is_beyond;
         let is_final = !is_failure && !is_passing(status);
         if is_final && Self::may_hold(request) && !self.may_keep(request, status, headers) {
             self.forget(request);

@@ -234,12 +234,13 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
 }
 
 /// Returns true if a request goes out once more, uncounted: the server had closed the connection, or
-/// had declared that it did not process it.
+/// ends it and has declared that it did not process it.
 fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
     match failure {
         HttpFailure::ClosedOnReuse => request.may_be_resent(),
-        // CALL-2: the protocol promises that nothing was done, so the method does not matter.
-        HttpFailure::Leaving | HttpFailure::Unprocessed => true,
+        // CALL-2: the protocol promises that nothing was done, so the method does not matter. A server
+        // that refuses a stream of a connection that goes on has no room, and is not asked at once.
+        HttpFailure::Leaving => true,
         _ => false,
     }
 }

@@ -32,9 +32,9 @@ struct PoolCall<'a> {
     attempts: Cell<u32>,
 }
 
-/// A member without an answer.
-struct MemberFailure {
-    member: Arc<HttpRoute>,
+/// A call of a member that has no answer.
+struct MemberFailure<'a> {
+    call: ProxiedCall<'a>,
     error: CallError<HttpError>,
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn answer(
 
 impl PoolCall<'_> {
     async fn ask_all(&self, members: &[Arc<HttpRoute>]) -> Response<ReplyBody> {
-        let mut failed: Option<MemberFailure> = None;
+        let mut failed: Option<MemberFailure<'_>> = None;
         let mut refusing: Option<(Duration, &Arc<HttpRoute>)> = None;
         // LLM-21: each member once, and only one that would take the call now.
         for member in members {
@@ -100,14 +100,14 @@ impl PoolCall<'_> {
                 }
                 continue;
             }
-            match self.ask(member).await {
+            let call = self.of(member);
+            match self.ask(&call).await {
                 Ok(response) => return response,
                 Err(error) => {
                     let ends = !self.may_go_on(&error);
                     let is_better = failed.is_none() || !error.is_refusal();
                     if is_better {
-                        let member = Arc::clone(member);
-                        failed = Some(MemberFailure { member, error });
+                        failed = Some(MemberFailure { call, error });
                     }
                     if ends {
                         break;
@@ -115,25 +115,24 @@ impl PoolCall<'_> {
                 }
             }
         }
-        let MemberFailure { member, error } = match (failed, refusing) {
+        let MemberFailure { call, error } = match (failed, refusing) {
             (Some(failed), _) => failed,
             // LLM-22: the refusal with the shortest wait, in its own words.
-            (None, Some((_, member))) => match self.ask(member).await {
-                Ok(response) => return response,
-                Err(error) => MemberFailure {
-                    member: Arc::clone(member),
-                    error,
-                },
-            },
+            (None, Some((_, member))) => {
+                let call = self.of(member);
+                match self.ask(&call).await {
+                    Ok(response) => return response,
+                    Err(error) => MemberFailure { call, error },
+                }
+            }
             // The pool has a member.
             (None, None) => {
                 let problem = GatewayProblem::of(ProblemKind::UNAVAILABLE, None, "no member");
                 return own(problem.into_response(), 0);
             }
         };
-        let call = self.of(&member);
         let ended = (self.attempts.get(), call.ends(self.prepared.own_time));
-        self.signed(&member, call.fail(error, ended))
+        self.signed(call.route, call.fail(error, ended))
     }
 
     fn of<'b>(&'b self, member: &'b Arc<HttpRoute>) -> ProxiedCall<'b> {
@@ -166,12 +165,12 @@ impl PoolCall<'_> {
         of_layers.max(of_tokens.filter(|wait| !wait.is_zero()))
     }
 
-    /// Asks a member, in one attempt.
+    /// Asks a member by its call, in one attempt.
     async fn ask(
         &self,
-        member: &Arc<HttpRoute>,
+        call: &ProxiedCall<'_>,
     ) -> Result<Response<ReplyBody>, CallError<HttpError>> {
-        let call = self.of(member);
+        let member = call.route;
         let request = &self.prepared.request;
         let left = |end: Instant| end.saturating_duration_since(Instant::now());
         let tokens = call.tokens(request);
@@ -218,11 +217,12 @@ impl PoolCall<'_> {
     /// Names the member as the source of a response.
     fn signed(&self, member: &HttpRoute, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
         let headers = response.headers_mut();
-        let is_gateway = headers
+        // FBK-3: an answer that a gateway beyond has made itself keeps its source.
+        let is_its_own = headers
             .get(SOURCE)
-            .is_some_and(|source| source == "gateway");
+            .is_some_and(|source| source == "primary");
         let name = format!("pool:{}", member.name);
-        if let (false, Ok(source)) = (is_gateway, HeaderValue::try_from(name)) {
+        if let (true, Ok(source)) = (is_its_own, HeaderValue::try_from(name)) {
             // LLM-24: the answer names its member.
             headers.insert(SOURCE, source);
         }

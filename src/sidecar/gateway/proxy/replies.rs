@@ -3,7 +3,7 @@
 use breakerbox_actors::nearest_word;
 use bytes::Bytes;
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body::Body as _;
 
 use crate::sidecar::gateway::head_rules::refuse_without_tls;
@@ -11,6 +11,7 @@ use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE, source_beyond};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
 use crate::sidecar::gateway::http::grpc;
+use crate::sidecar::gateway::http::response_stream::has_no_content;
 use crate::sidecar::gateway::mcp::endpoint::refused_by_protocol;
 use crate::sidecar::gateway::message::HttpReply;
 use crate::sidecar::gateway::problem::{GatewayProblem, ProblemFacts, ProblemKind};
@@ -144,20 +145,17 @@ pub(in crate::sidecar::gateway) fn refuse_unencrypted() -> Response<ReplyBody> {
 }
 
 /// Removes the content of an answer that has none by its method or its status, as hyper does for
-/// HTTP/1.1 alone. `is_head`: it answers HEAD.
-///
-/// # Source  RFC 9110, section 6.4.1.
+/// HTTP/1.1 alone. `method`: of the request that it answers.
 pub(super) fn without_content(
     mut response: Response<ReplyBody>,
-    is_head: bool,
+    method: &Method,
 ) -> Response<ReplyBody> {
-    let empty = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-    let has_none = is_head || empty.contains(&response.status());
-    if !has_none || response.body().is_end_stream() {
+    if !has_no_content(method, response.status()) || response.body().is_end_stream() {
         return response;
     }
     // EDGE-3: the head tells what GET would bring.
-    if let Some(length) = response.body().size_hint().exact().filter(|_| is_head) {
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length.filter(|_| *method == Method::HEAD) {
         let headers = response.headers_mut();
         headers.entry(CONTENT_LENGTH).or_insert(length.into());
     }
