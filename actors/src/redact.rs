@@ -19,7 +19,11 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find("://") {
         let (before, address) = rest.split_at(at + "://".len());
         clean.push_str(before);
-        let (address, after) = address.split_at(end_of(address));
+        // Another address may follow without a gap.
+        let path = address[..end_of(address)].split('?').next();
+        let next = path.and_then(|path| path.find("://"));
+        let end = next.unwrap_or_else(|| end_of(address));
+        let (address, after) = address.split_at(end);
         push_address(&mut clean, address);
         rest = after;
     }
@@ -89,6 +93,15 @@ mod tests {
             ),
             ("https://api/x?key=a(SECRET), b", "https://api/x?*** b"),
             ("[{http://me:se'cret@host/}]", "[{http://***@host/}]"),
+            (
+                "'http://a/x','http://u:SECRET@b/'",
+                "'http://a/x','http://***@b/'",
+            ),
+            (
+                "nats://a:1|nats://u:SECRET@b:2",
+                "nats://a:1|nats://***@b:2",
+            ),
+            ("http://a,http://u:SECRET@b", "http://a,http://***@b"),
             ("://", "://"),
             ("x://é?é", "x://é?***"),
         ];

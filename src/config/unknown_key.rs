@@ -153,16 +153,29 @@ fn in_section(path: &str, key: &str) -> Option<&'static str> {
 /// Returns true for a table at the top that is a section of every dependency.
 fn is_section_of_dependency(all: &KnownKeys, key: &str, value: &Value) -> bool {
     let begins = |known: &str| known.split(['.', '[']).next() == Some(key);
-    matches!(value.kind, ValueKind::Table(_)) && all.of_dependency().any(begins)
+    // Such as `auth`: the gateway has one too.
+    let mut others = all.of_process().filter_map(|known| known.rsplit_once('.'));
+    let is_of_process = others.any(|(sections, _)| sections.split('.').any(|own| own == key));
+    let is_table = matches!(value.kind, ValueKind::Table(_));
+    is_table && !is_of_process && all.of_dependency().any(begins)
 }
 
-/// Recognizes a path in quotes, which make a single name of it.
+/// Recognizes the path of a known key in quotes, which make a single name of it.
 fn quoted_key(path: &str, key: &str) -> Option<KeyAdvice> {
-    key.contains('.').then(|| {
-        let full = match path.is_empty() {
-            true => key.to_owned(),
-            false => format!("{path}.{key}"),
+    let full = match path.is_empty() {
+        true => key.to_owned(),
+        false => format!("{path}.{key}"),
+    };
+    let all = KnownKeys::new();
+    let of_dependency = full
+        .strip_prefix("dependencies.")
+        .and_then(|rest| rest.split_once('.'));
+    let is_known = key.contains('.')
+        && match of_dependency {
+            Some((_, own)) => all.of_dependency().any(|known| known == own),
+            None => all.of_process().any(|known| known == full),
         };
+    is_known.then(|| {
         let text = format!("the quotes make one name of it, did you mean {key} without them?");
         KeyAdvice::elsewhere(text, &[full])
     })

@@ -59,21 +59,19 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
 
 fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
     let retry = &config.settings.retry;
-    let classes = &config.settings.classify;
-    let is_final = |symptom: &Symptom| {
-        matches!(
-            classes.class_of(*symptom),
-            Class::Rejected | Class::Misconfigured
-        )
-    };
-    if retry
-        .on
-        .as_ref()
-        .is_some_and(|on| on.0.iter().any(is_final))
-    {
-        let text = "an answer that classify takes for the caller's mistake or ours is never \
-                    retried: take it out of classify.rejected, or out of this list";
-        section.warn("retry.on", text.to_owned());
+    for symptom in retry.on.iter().flat_map(|on| &on.0) {
+        // A whole class has statuses that are retried too.
+        let is_class = matches!(symptom, Symptom::StatusClass(_));
+        let fault = match config.settings.classify.class_of(*symptom) {
+            Class::Rejected if !is_class => "the caller's mistake",
+            Class::Misconfigured if !is_class => "a mistake in our configuration",
+            _ => continue,
+        };
+        let text = format!(
+            "{symptom} is never retried, since it is {fault}: take it out, or list it in \
+             classify.failure"
+        );
+        section.warn("retry.on", text);
     }
     let is_single = retry.max_attempts.get() == 1;
     if is_single

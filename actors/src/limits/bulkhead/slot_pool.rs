@@ -230,8 +230,7 @@ impl SlotPool {
 
     /// Returns true if a call of this kind would find no free slot.
     pub(super) fn is_full(&self, ticket: Ticket) -> bool {
-        let has_write = || self.read().writes() < self.max_writes.load(Ordering::Acquire);
-        self.in_flight() >= self.limit() || (ticket.write && !has_write())
+        self.in_flight() >= self.limit() || self.exceeded_writes(ticket).is_some()
     }
 
     /// Maximum number of waiters.

@@ -219,9 +219,7 @@ impl RateShare {
                 // The semaphore is never closed.
                 turn = self.turn.acquire() => Some(turn),
                 // CALL-9: it waits no longer than its own time, however long the one before it does.
-                () = self.clock.sleep_until(place.latest()) => {
-                    return Err(TooFast::NotBefore(Duration::ZERO));
-                }
+                () = self.clock.sleep_until(place.latest()) => return Err(place.too_late()),
             },
             _ => None,
         };
@@ -301,14 +299,22 @@ struct ShareWaiter<'a> {
 impl ShareWaiter<'_> {
     /// The end of its time: its deadline, or the longest wait that is allowed.
     fn latest(&self) -> Time {
-        let latest = self.began.after(self.share.lock().limit.max_wait);
+        let state = self.share.lock();
         // FLT-1: it may wait for a silent board as long as that.
-        let patience = self
-            .began
-            .after(self.share.lock().machine.settings().timeout());
-        let latest = latest.max(patience);
+        let patience = state.machine.settings().timeout();
+        let latest = self.began.after(state.limit.max_wait.max(patience));
         self.deadline
             .map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// Returns the refusal of a call that has waited behind others for as long as it may.
+    fn too_late(&self) -> TooFast {
+        let now = self.share.clock.now();
+        match self.look(now) {
+            Err(refusal) => refusal,
+            Ok(ShareStep::Wait(until)) => TooFast::NotBefore(until.since(now)),
+            Ok(ShareStep::Entered | ShareStep::Alone(_)) => TooFast::NotBefore(TIMEOUT),
+        }
     }
 
     /// Takes the next step of the first waiter.
