@@ -51,6 +51,10 @@ enum EntryChoice {
     Own(Arc<CallerCheck>),
 }
 
+/// A dependency that has no check any more.
+#[derive(Debug)]
+pub(super) struct RemovedDependency;
+
 /// The check of one request.
 pub(super) struct PendingCheck {
     check: Arc<CallerCheck>,
@@ -102,7 +106,18 @@ impl AuthTable {
     /// Returns the check for requests to a dependency; `None` if its callers present nothing.
     /// `name`: `None` for the gateway's own pages.
     pub(super) fn of(&self, name: Option<&str>) -> Option<PendingCheck> {
-        let entry = name.and_then(|name| self.entries.get(name));
+        self.by(name.and_then(|name| self.entries.get(name)))
+    }
+
+    /// The same for a dependency whose route was found.
+    ///
+    /// # Errors  It was removed meanwhile, and its check with it.
+    pub(super) fn of_route(&self, name: &str) -> Result<Option<PendingCheck>, RemovedDependency> {
+        let entry = self.entries.get(name).ok_or(RemovedDependency)?;
+        Ok(self.by(Some(entry)))
+    }
+
+    fn by(&self, entry: Option<&AuthEntry>) -> Option<PendingCheck> {
         let passes_token = entry.is_some_and(|entry| entry.passes_token);
         let check = match entry.map(|entry| &entry.choice) {
             None | Some(EntryChoice::Inherited) => self.every.clone()?,
@@ -266,5 +281,18 @@ mod tests {
         ] {
             assert_eq!(read(lines), None, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn mcp_6_a_removed_dependency_is_never_without_its_check() {
+        let open = DependencyConfig {
+            auth: AuthChoice::Off,
+            ..DependencyConfig::default()
+        };
+        let table = AuthTable::default().with("web", &open);
+        assert!(matches!(table.of_route("web"), Ok(None)), "it needs none");
+        let table = table.without("web");
+        assert!(table.of_route("web").is_err(), "a route of before finds it");
+        assert!(table.of(Some("web")).is_none());
     }
 }

@@ -31,7 +31,16 @@ pub(super) async fn admit(
         return Err(metadata(lane, head, resource));
     }
     let name = found.map(|(_, length)| &path[1..=*length]);
-    let check = lane.auth.load().of(name);
+    let table = lane.auth.load();
+    let check = match name {
+        Some(name) => table.of_route(name).map_err(|_| {
+            // MCP-6: nothing goes past the check of a dependency that is just being removed.
+            let detail = "it has just been removed";
+            GatewayProblem::of(ProblemKind::UNKNOWN, Some(name), detail).into_response()
+        })?,
+        None => table.of(None),
+    };
+    drop(table);
     if let Some(check) = check {
         if let Some(page) = asking.filter(|_| found.is_some()) {
             // EDGE-5: browsers send it without credentials, so the dependency must not see it. Without

@@ -97,6 +97,27 @@ pub(super) fn kind(limit: &TokenLimitConfig) -> TokenKind {
     }
 }
 
+/// Returns the former limit that goes on as each of the configured ones: one of the same tokens,
+/// and of the same period where there is one. Their order says nothing.
+fn kept(former: Option<&TokenLimits>, config: &[TokenLimitConfig]) -> Vec<Option<MeteredLimit>> {
+    let mut left: Vec<_> = former.map_or_else(Vec::new, |former| {
+        former.config.iter().zip(&former.limits).collect()
+    });
+    let mut take = |is_same: &dyn Fn(&TokenLimitConfig) -> bool| {
+        let at = left.iter().position(|(limit, _)| is_same(limit))?;
+        Some(left.remove(at).1.clone())
+    };
+    let exact = config.iter();
+    let exact = exact.map(|limit| take(&|one| (one.of, one.per) == (limit.of, limit.per)));
+    let mut kept: Vec<_> = exact.collect();
+    for (kept, limit) in kept.iter_mut().zip(config) {
+        if kept.is_none() {
+            *kept = take(&|one| one.of == limit.of);
+        }
+    }
+    kept
+}
+
 impl TokenLimits {
     /// Creates the limits; `None` if there are none. `former`: the limits before a reload, which go on
     /// where they count the same tokens.
@@ -111,13 +132,9 @@ impl TokenLimits {
         if let Some(former) = former.filter(|former| former.config == config) {
             return Some(Arc::clone(former));
         }
-        let before = |at: usize, limit: &TokenLimitConfig| {
-            let former = former?;
-            let is_same = former.config.get(at).is_some_and(|one| one.of == limit.of);
-            former.limits.get(at).filter(|_| is_same).cloned()
-        };
-        let limits = config.iter().enumerate().map(|(at, limit)| {
-            let Some(kept) = before(at, limit) else {
+        let limits = kept(former.map(Arc::as_ref), config).into_iter().zip(config);
+        let limits = limits.map(|(kept, limit)| {
+            let Some(kept) = kept else {
                 return MeteredLimit::new(settings(limit), limit.max_wait, clock.clone());
             };
             // LLM-19: no reload forgives a debt.
@@ -206,5 +223,52 @@ impl TokenHold {
 impl Drop for TokenHold {
     fn drop(&mut self) {
         self.shares.drain(..).for_each(MeteredShare::give_back);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    const BURST: NonZeroU64 = NonZeroU64::new(10).unwrap();
+
+    fn limit(of: TokensOf, per: u64) -> TokenLimitConfig {
+        TokenLimitConfig {
+            of,
+            rate: BURST,
+            per: Duration::from_secs(per),
+            burst: BURST,
+            output_estimate: 1,
+            max_wait: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn llm_19_each_limit_goes_on_wherever_it_stands_after_a_reload() {
+        let clock = Clock::tokio();
+        let of = |config: &[TokenLimitConfig], former: Option<&Arc<TokenLimits>>| {
+            TokenLimits::of(config, Api::OpenAi, (former, &clock)).unwrap()
+        };
+        let (input, minute, day) = (
+            limit(TokensOf::Input, 60),
+            limit(TokensOf::Total, 60),
+            limit(TokensOf::Total, 86_400),
+        );
+        let former = of(&[input.clone(), minute.clone(), day.clone()], None);
+        let debts = |limits: &TokenLimits| -> Vec<u64> {
+            limits.limits.iter().map(MeteredLimit::reserved).collect()
+        };
+        let mut held = Vec::new();
+        for (limit, amount) in former.limits.iter().zip(1..) {
+            held.push(limit.reserve(amount, None).await.unwrap());
+        }
+        assert_eq!(debts(&former), [1, 2, 3]);
+        let turned = of(&[day.clone(), limit(TokensOf::Output, 60), minute], Some(&former));
+        assert_eq!(debts(&turned), [3, 0, 2]);
+        let hour = limit(TokensOf::Total, 3_600);
+        let changed = of(&[hour, day, input], Some(&former));
+        assert_eq!(debts(&changed), [2, 3, 1]);
     }
 }
