@@ -374,3 +374,6 @@ impl<D: Dependency> NextRequest<'_, D> {
 pub(crate) fn queues_while_restarting(shared: &Shared) -> bool {
     shared.settings().workers.while_restarting == WhileRestarting::Hold
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

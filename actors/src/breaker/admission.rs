@@ -421,6 +421,16 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    /// Returns true while it holds a permit.
+    pub(crate) fn has_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// Returns true if its permit is a probe.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.permit.as_ref().is_some_and(PermitGuard::is_probe)
+    }
+
     /// See [`PermitGuard::is_stale`].
     pub(crate) fn is_stale(&self) -> bool {
         let permit = self.permit.as_ref();

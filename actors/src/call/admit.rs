@@ -1,5 +1,6 @@
 //! Admission of one attempt: by the breaker first, then by the limits, then by the bulkhead.
 
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -85,7 +86,8 @@ fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
 }
 
 /// Passes the breaker, the pause, the rate limit, the token limits and the bulkhead, in this order. A
-/// refusal by a later one gives the permit back.
+/// refusal by a later one gives the permit back, and so does a wait if the permit is a probe: the
+/// breaker is asked again after it.
 pub(super) async fn admit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
@@ -110,7 +112,8 @@ pub(super) async fn admit<'a, T, E>(
     let mut progress = AdmissionProgress::new(asked_at);
     loop {
         let mut admission = permit(shared, plan, progress.now)?;
-        let slot = match progress.enter(shared, plan).await {
+        let entered = without_probe(&mut admission, progress.enter(shared, plan));
+        let slot = match entered.await {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 // A call that waits out a pause must not hold one of the few probes.
@@ -138,7 +141,7 @@ pub(super) async fn admit<'a, T, E>(
             let slot = Some(slot);
             return Ok(AttemptPermits { slot, admission });
         }
-        while admission.is_stale() {
+        while !admission.has_permit() || admission.is_stale() {
             admission.release();
             admission = permit(shared, plan, shared.clock.now())?;
         }
@@ -147,6 +150,21 @@ pub(super) async fn admit<'a, T, E>(
         let slot = Some(slot);
         return Ok(AttemptPermits { slot, admission });
     }
+}
+
+/// Waits for our own limits, and gives a probe back as soon as one of them makes the call wait.
+async fn without_probe<T>(admission: &mut Admission<&Shared>, wait: impl Future<Output = T>) -> T {
+    let mut wait = pin!(wait);
+    poll_fn(|cx| {
+        let polled = wait.as_mut().poll(cx);
+        // BRK-6: a wait for our own limits says nothing of the dependency. The probe would be lost at
+        // the end of its lease, and other calls would be refused for it.
+        if polled.is_pending() && admission.is_probe() {
+            admission.release();
+        }
+        polled
+    })
+    .await
 }
 
 /// Acquires the breaker's permit, from the gate alone if possible.
