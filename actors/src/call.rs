@@ -122,7 +122,7 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
         }
         let mut record = CallRecord::open(&**shared);
         let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
-        let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
+        let again = plan.may_ask_again();
         let version = core.fallbacks.version();
         let begun_with = core.fallbacks.of_call();
         let falls_back = begun_with.is_some() || !core.fallbacks.is_empty();

@@ -20,7 +20,7 @@ pub struct CallOptions {
     /// dependency. The limits of the whole call can only shorten it.
     pub attempt: Option<Duration>,
     /// Maximum number of attempts, in place of `retry.max_attempts`; `None` leaves it to the
-    /// dependency.
+    /// dependency. A refusal by the breaker is none: `retry.on_open` of the dependency decides about it.
     pub max_attempts: Option<NonZeroU32>,
     /// Permission to execute the call twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,

@@ -184,8 +184,8 @@ impl<D: Dependency> Client<D> {
     }
 
     /// Runs a closure that can be called once, such as one that moves a body out: under the same
-    /// breaker and limits as [`Client::run`], in one attempt. Retries and hedges of the settings do
-    /// not apply.
+    /// breaker and limits as [`Client::run`], in one attempt. Of the retries and hedges of the settings
+    /// only `retry.on_open` applies: a refusal by the breaker comes before the closure is called.
     ///
     /// # Errors  As [`Client::run`].
     /// # Panics  As [`Client::run`].

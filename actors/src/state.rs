@@ -154,15 +154,6 @@ pub(crate) struct Shared {
 pub(crate) struct RetryBudget {
     pub(crate) kernel: Budget,
     pub(crate) deposited: u64,
-    /// Attempts granted by the budgets before this one.
-    granted_before: u64,
-}
-
-impl RetryBudget {
-    /// Returns the number of granted attempts beyond the first, hedges included.
-    pub(crate) fn granted(&self) -> u64 {
-        self.granted_before + self.kernel.granted()
-    }
 }
 
 impl SlotDemand for Shared {
@@ -244,12 +235,7 @@ impl Shared {
         let new = self.settings();
         self.call_settings.replace(CallSettings::of(&new));
         if old.retry.budget != new.retry.budget {
-            let mut budget = self.budget.acquire();
-            let granted = budget.as_ref().map_or(0, RetryBudget::granted);
-            *budget = self.new_budget(&new.retry).map(|new| RetryBudget {
-                granted_before: granted,
-                ..new
-            });
+            *self.budget.acquire() = self.new_budget(&new.retry);
         }
         if (old.rate_limit, old.rate_sharing) != (new.rate_limit, new.rate_sharing) {
             let (old, clock) = (self.rate.load(), self.clock.clone());
@@ -276,7 +262,6 @@ impl Shared {
         Some(RetryBudget {
             kernel: budget.map_or_else(|| Budget::unlimited(now), limited),
             deposited: self.totals.submitted(),
-            granted_before: 0,
         })
     }
 

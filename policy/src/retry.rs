@@ -2,6 +2,7 @@
 //!
 //! It never retries by itself; one loop in the process asks it (LIM-4).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::{Budget, Class, Executed, RandomSource, RetrySettings, Symptom, Time, backoff};
@@ -83,6 +84,7 @@ pub enum StopReason {
 #[derive(Debug, Clone, Copy)]
 pub struct Retry<'a> {
     settings: &'a RetrySettings,
+    max_attempts: NonZeroU32,
     deadline: Option<Time>,
     patience: Duration,
 }
@@ -96,9 +98,17 @@ impl<'a> Retry<'a> {
     pub const fn new(settings: &'a RetrySettings, deadline: Option<Time>) -> Self {
         Self {
             settings,
+            max_attempts: settings.max_attempts,
             deadline,
             patience: PATIENCE,
         }
+    }
+
+    /// Sets the maximum number of attempts of this call, in place of the settings'.
+    #[must_use]
+    pub const fn at_most(mut self, max_attempts: NonZeroU32) -> Self {
+        self.max_attempts = max_attempts;
+        self
     }
 
     /// Lets a call without a deadline wait for longer pauses and hints than 10 s.
@@ -144,8 +154,8 @@ impl<'a> Retry<'a> {
     }
 
     fn forbidden(&self, attempt: &Attempt) -> Option<StopReason> {
-        let used_up = (attempt.number >= self.settings.max_attempts.get())
-            .then_some(StopReason::AttemptsUsedUp);
+        let used_up =
+            (attempt.number >= self.max_attempts.get()).then_some(StopReason::AttemptsUsedUp);
         match attempt.end {
             AttemptEnd::Ended(Class::Success) => Some(StopReason::Succeeded),
             AttemptEnd::Ended(Class::Rejected | Class::Misconfigured | Class::Cancelled) => {

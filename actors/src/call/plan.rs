@@ -31,7 +31,9 @@ pub(crate) struct CallPlan<'a> {
     pub(super) deadline_limit: TimeLimit,
     /// The caller's own deadline, which also bounds a fallback.
     pub(super) caller_deadline: Option<Time>,
-    pub(super) max_attempts: u32,
+    pub(super) max_attempts: NonZeroU32,
+    /// True if a call that the breaker refuses asks again.
+    pub(super) waits_on_open: bool,
     /// Maximum duration of one attempt.
     pub(super) attempt_limit: Option<Duration>,
     /// True if the call is hedged; only idempotent calls are (rule CALL-7).
@@ -74,7 +76,7 @@ impl<'a> CallPlan<'a> {
             plan.key = shared.breaker_of_key(&key, plan.started);
         }
         plan.idempotent = idempotent.unwrap_or_else(|| {
-            (plan.max_attempts > 1 || plan.is_hedged) && D::is_idempotent(request)
+            (plan.max_attempts.get() > 1 || plan.is_hedged) && D::is_idempotent(request)
         });
         plan.is_hedged &= plan.idempotent;
         plan.ticket.write = write;
@@ -138,7 +140,8 @@ impl<'a> CallPlan<'a> {
             is_callers_deadline,
             deadline_limit,
             caller_deadline,
-            max_attempts: max_attempts.map_or(settings.max_attempts, NonZeroU32::get),
+            max_attempts: max_attempts.unwrap_or(settings.max_attempts),
+            waits_on_open: settings.waits_on_open,
             attempt_limit: attempt.or(settings.attempt_limit),
             is_hedged: settings.is_hedged,
             has_rate_limit: settings.has_rate_limit,
@@ -172,6 +175,12 @@ impl<'a> CallPlan<'a> {
         let deadline = self.deadline.map(|end| shared.clock.moment(end));
         // CALL-10: the calls of accepted work are accepted too.
         CallScope::new(deadline, self.probes.with(probe)).accepted_by(shared.events.runtime())
+    }
+
+    /// Returns true if the call may need its request more than once.
+    #[inline]
+    pub(super) fn may_ask_again(&self) -> bool {
+        self.max_attempts.get() > 1 || self.is_hedged || self.last_resort || self.waits_on_open
     }
 
     /// Returns false once an attempt has sent what cannot be sent again.

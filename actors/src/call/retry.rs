@@ -2,6 +2,7 @@
 //!
 //! The kernel decides (rules CALL-7 and LIM-4); this is the one place that asks it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
@@ -101,6 +102,7 @@ impl<T, E> RetryState<T, E> {
             }
         }
         self.before = Some(failed);
+        shared.counts.count_retry();
         self.number += 1;
         self.asked_at = shared.clock.now();
         Ok(())
@@ -124,7 +126,14 @@ fn wait_before_next<T, E>(
     (number, waited): (u32, Option<Duration>),
     failed: &FailedAttempt<T, E>,
 ) -> RetryStep {
-    if plan.max_attempts == 1 || !plan.may_repeat() {
+    if !plan.may_repeat() {
+        return RetryStep::Stop;
+    }
+    // The breaker has kept the call back: its work has not begun, and `retry.on_open` lets it ask again,
+    // also if it may be begun once only.
+    let is_kept_back = failed.end == AttemptEnd::RefusedByBreaker && !failed.was_made();
+    let is_asked_again = is_kept_back && plan.waits_on_open;
+    if plan.max_attempts == NonZeroU32::MIN && !is_asked_again {
         return RetryStep::Stop;
     }
     let all = shared.settings();
@@ -144,17 +153,25 @@ fn wait_before_next<T, E>(
         waited,
         paused: pause.map(|pause| pause.until.since(now)),
     };
-    let retry = Retry::new(settings, plan.deadline).patient(all.throttle.max_wait);
-    // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
-    let decision = with_budget(shared, now, |budget| {
-        retry.decide(now, &attempt, budget, &mut random())
-    });
-    match (decision, refusing_gate(shared, plan.key.as_ref())) {
-        (RetryDecision::Stop(_), _) => RetryStep::Stop,
-        (RetryDecision::Again { .. }, Some(refusing)) if !settings.on_open => {
-            RetryStep::Opened(refusing.refusal())
-        }
-        (RetryDecision::Again { after }, _) => RetryStep::After(after),
+    let mut retry = Retry::new(settings, plan.deadline).patient(all.throttle.max_wait);
+    if !is_asked_again {
+        retry = retry.at_most(plan.max_attempts);
+    }
+    let refusing = refusing_gate(shared, plan.key.as_ref()).filter(|_| !settings.on_open);
+    let Some(refusing) = refusing else {
+        // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
+        let decision = with_budget(shared, now, |budget| {
+            retry.decide(now, &attempt, budget, &mut random())
+        });
+        return match decision {
+            RetryDecision::Stop(_) => RetryStep::Stop,
+            RetryDecision::Again { after } => RetryStep::After(after),
+        };
+    };
+    // It would be refused, so it is not made and costs no token.
+    match retry.decide(now, &attempt, None, &mut random()) {
+        RetryDecision::Stop(_) => RetryStep::Stop,
+        RetryDecision::Again { .. } => RetryStep::Opened(refusing.refusal()),
     }
 }
 

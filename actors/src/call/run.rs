@@ -8,6 +8,7 @@
 
 use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use breakerbox_policy::{Class, Time};
@@ -75,7 +76,7 @@ pub(crate) async fn run_once<T, E>(
     let record = CallRecord::open(&**shared);
     // CALL-7: there is nothing to begin another attempt with.
     let mut plan = CallPlan::of_closure(shared, options);
-    plan.max_attempts = 1;
+    plan.max_attempts = NonZeroU32::MIN;
     plan.is_hedged = false;
     let mut work = Some(work);
     let mut begin = || {

@@ -1,11 +1,16 @@
-//! Attempts that are kept back.
+//! Attempts that are kept back, and attempts that are made again.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use breakerbox_policy::{BreakerCommand, DependencySettings, State};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, HedgeDelay, HedgeSettings, RetryJitter, State,
+};
 
+use crate::call_options::CallOptions;
 use crate::client::Client;
+use crate::error::CallError;
 use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
 
 type Echo = Client<Scripted<u64, u64>>;
@@ -28,6 +33,20 @@ async fn echo(
         .await
         .expect("it starts");
     (client, script)
+}
+
+fn attempts(settings: &mut DependencySettings, most: u32) {
+    settings.retry.max_attempts = NonZeroU32::new(most).unwrap();
+    settings.retry.backoff.base = Duration::from_millis(1);
+    settings.retry.backoff.jitter = RetryJitter::None;
+}
+
+fn idempotent(most: Option<u32>) -> CallOptions {
+    CallOptions {
+        idempotent: Some(true),
+        max_attempts: most.and_then(NonZeroU32::new),
+        ..CallOptions::default()
+    }
 }
 
 fn trip(millis: u64) -> BreakerCommand {
@@ -64,6 +83,83 @@ fn brk_6_a_probe_is_given_back_while_its_call_waits_for_our_own_limits() {
         late.await.unwrap().unwrap();
         assert_eq!(waiting.await.unwrap().unwrap().value, 1, "the probe");
         assert_eq!(client.status().state, State::Closed);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn lim_4_the_options_of_a_call_limit_its_attempts() {
+    run_paused(async || {
+        for (of_settings, of_call, made) in [(5, Some(2), 2), (1, Some(3), 3), (4, None, 4)] {
+            let runtime = TestRuntime::start().await;
+            let (client, script) = echo(&runtime, |settings| {
+                attempts(settings, of_settings);
+                settings.breaker.failure_threshold = None;
+            })
+            .await;
+            client.ask_with(0, idempotent(of_call)).await.unwrap_err();
+            assert_eq!(script.calls(), made);
+            assert_eq!(client.status().counts.retries, u64::from(made) - 1);
+            runtime.finish().await;
+        }
+    });
+}
+
+#[test]
+fn call_7_work_that_can_begin_once_waits_for_an_open_breaker() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, script) = echo(&runtime, |settings| {
+            attempts(settings, 5);
+            settings.retry.backoff.base = Duration::from_millis(100);
+            settings.retry.on_open = true;
+            settings.breaker.failure_threshold = None;
+        })
+        .await;
+        let begun = AtomicU32::new(0);
+        let work = async || {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>("down")
+        };
+        client.operate(trip(250)).await.unwrap();
+        client.run_once(async || Ok::<_, ()>(())).await.unwrap();
+        assert_eq!(client.status().state, State::Closed);
+        let once = CallOptions {
+            max_attempts: Some(NonZeroU32::MIN),
+            ..CallOptions::default()
+        };
+        client.operate(trip(250)).await.unwrap();
+        assert_eq!(client.ask_with(1, once.clone()).await.unwrap().value, 1);
+        assert_eq!(script.calls(), 1);
+        let failed = client.run_with(once, |_| breakerbox_policy::Class::Failure.into(), work);
+        let failed = failed.await.unwrap_err();
+        assert!(matches!(failed, CallError::Failed { .. }), "{failed}");
+        assert_eq!(begun.load(Ordering::Relaxed), 1, "it has begun");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn lim_4_neither_a_hedge_without_a_slot_nor_a_retry_that_is_refused_counts_as_a_retry() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, script) = echo(&runtime, |settings| {
+            attempts(settings, 3);
+            settings.breaker.failure_threshold = Some(NonZeroU32::MIN);
+            settings.bulkhead.max_concurrent = NonZeroU32::MIN;
+            settings.hedge = Some(HedgeSettings {
+                delay: HedgeDelay::Fixed(Duration::from_millis(10)),
+                max_hedges: NonZeroU32::MIN,
+            });
+        })
+        .await;
+        let answer = client.ask_with(100, idempotent(None)).await.unwrap();
+        assert_eq!(answer.value, 100);
+        // Its failure opens the breaker.
+        client.ask_with(0, idempotent(None)).await.unwrap_err();
+        let status = client.status();
+        assert_eq!((status.totals.attempts, script.calls()), (2, 2));
+        assert_eq!((status.totals.hedges, status.counts.retries), (0, 0));
         runtime.finish().await;
     });
 }

@@ -1,5 +1,6 @@
 //! The settings that every call reads.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{DependencySettings, WhenAllDown};
@@ -11,7 +12,7 @@ pub(crate) struct CallSettings {
     pub(crate) total: Option<Duration>,
     /// True if the settings bound an attempt, at least its silence.
     pub(crate) has_limit: bool,
-    pub(crate) max_attempts: u32,
+    pub(crate) max_attempts: NonZeroU32,
     pub(crate) is_hedged: bool,
     /// True if there is a rate limit.
     pub(crate) has_rate_limit: bool,
@@ -29,7 +30,7 @@ impl CallSettings {
             attempt_limit: settings.timeout.attempt,
             total: settings.timeout.total,
             has_limit: settings.timeout.attempt.is_some() || settings.timeout.first_byte.is_some(),
-            max_attempts: retry.max_attempts.get(),
+            max_attempts: retry.max_attempts,
             is_hedged: settings.hedge.is_some(),
             has_rate_limit: settings.rate_limit.is_some(),
             last_resort: settings.when_all_down == WhenAllDown::Try,

@@ -8,8 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::{Class, Executed};
 
 use crate::error::{CallError, Limit, NotExecutedReason};
-use crate::state::{RetryBudget, Shared};
-use crate::sync::LockExt;
+use crate::state::Shared;
 
 /// A layer that refuses calls, or another reason why a call was not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,10 +107,10 @@ pub(crate) struct MetricCounts {
     rejected: AtomicU64,
     misconfigured: AtomicU64,
     cancelled: AtomicU64,
-    /// Maximum of the successes reported so far; below, of the retries. Both are computed from
-    /// counters that move meanwhile, and must not go down.
-    succeeded: AtomicU64,
     retried: AtomicU64,
+    /// Maximum of the successes reported so far. They are computed from counters that move meanwhile,
+    /// and must not go down.
+    succeeded: AtomicU64,
 }
 
 impl MetricCounts {
@@ -125,6 +124,11 @@ impl MetricCounts {
         if let Some(refuser) = RefusedBy::of(error) {
             self.refused[refuser as usize].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a further attempt of a call that its retries make.
+    pub(crate) fn count_retry(&self) {
+        self.retried.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts an attempt that has ended.
@@ -160,7 +164,7 @@ pub struct CountsView {
     pub misconfigured: u64,
     /// Attempts abandoned by their caller.
     pub cancelled: u64,
-    /// Attempts granted after the first one, without hedges.
+    /// Attempts after the first one that retries were allowed to make, without hedges.
     pub retries: u64,
 }
 
@@ -182,19 +186,13 @@ impl CountsView {
             rejected: read(&counts.rejected),
             misconfigured: read(&counts.misconfigured),
             cancelled: read(&counts.cancelled),
-            retries: 0,
+            retries: read(&counts.retried),
         };
         let no_success =
             view.failure + view.throttled + view.rejected + view.misconfigured + view.cancelled;
         view.refused[RefusedBy::Breaker as usize] += shared.totals.refused_at_once();
         let ended = shared.totals.observed();
         view.success = highest(&counts.succeeded, ended.saturating_sub(no_success));
-        let hedges = shared.totals.hedges();
-        let granted = {
-            let budget = shared.budget.acquire();
-            budget.as_ref().map_or(0, RetryBudget::granted)
-        };
-        view.retries = highest(&counts.retried, granted.saturating_sub(hedges));
         view
     }
 }

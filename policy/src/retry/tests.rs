@@ -231,3 +231,18 @@ fn item_80_only_named_symptoms_are_tried_again() {
         );
     }
 }
+
+#[test]
+fn lim_4_a_call_may_have_another_limit_of_attempts_than_the_settings() {
+    let settings = settings();
+    let decide = |most: u32, number: u32| {
+        let most = NonZeroU32::new(most).unwrap();
+        let retry = Retry::new(&settings, None).at_most(most);
+        retry.decide(Time::ZERO, &attempt(number, FAILED), None, &mut || 0.5)
+    };
+    let used_up = RetryDecision::Stop(StopReason::AttemptsUsedUp);
+    assert_eq!((decide(2, 2), decide(5, 5)), (used_up, used_up));
+    for (most, number) in [(2, 1), (5, 4)] {
+        assert!(matches!(decide(most, number), RetryDecision::Again { .. }));
+    }
+}
