@@ -95,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Replaced as a whole by a reload (rule CFG-2).
     settings: ArcSwap<DependencySettings>,
+    /// Held while they are replaced.
+    replacing: Mutex<()>,
     /// The part of the settings that every call reads.
     call_settings: ThreadCached<CallSettings>,
     pub(crate) clock: Clock,
@@ -206,6 +208,7 @@ impl Shared {
             drains_with: OnceLock::new(),
             call_settings: ThreadCached::new(CallSettings::of(&settings)),
             settings: ArcSwap::from_pointee(settings),
+            replacing: Mutex::new(()),
             clock,
         };
         let budget = shared.new_budget(&retry);
@@ -230,10 +233,7 @@ impl Shared {
     ///
     /// # Source  Rule CFG-2.
     pub(crate) fn reconfigure(&self, settings: DependencySettings) {
-        // CFG-2: the settings are replaced as a whole, and counters and learned values are kept.
-        let old = self.settings.swap(Arc::new(settings));
-        let new = self.settings();
-        self.call_settings.replace(CallSettings::of(&new));
+        let (old, new) = self.replace_settings(settings);
         if old.retry.budget != new.retry.budget {
             *self.budget.acquire() = self.new_budget(&new.retry);
         }
@@ -252,6 +252,27 @@ impl Shared {
         if old.chaos != new.chaos {
             self.chaos.set(new.chaos, self.clock.now(), || ());
         }
+    }
+
+    /// Returns the settings before and after.
+    fn replace_settings(
+        &self,
+        settings: DependencySettings,
+    ) -> (Arc<DependencySettings>, Arc<DependencySettings>) {
+        let _one_at_a_time = self.replacing.acquire();
+        let new = Arc::new(DependencySettings {
+            // It is changed with the route alone, and may be newer than what the caller has read.
+            fallback_only: self.is_fallback_only(),
+            ..settings
+        });
+        // CFG-2: the settings are replaced as a whole, and counters and learned values are kept.
+        let old = self.settings.swap(Arc::clone(&new));
+        self.call_settings.replace(CallSettings::of(&new));
+        (old, new)
+    }
+
+    fn is_fallback_only(&self) -> bool {
+        self.route.load(Ordering::Acquire) & FALLBACK_ONLY != 0
     }
 
     fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
@@ -327,6 +348,8 @@ impl Shared {
 
     /// Sets whether only the fallbacks answer.
     pub(crate) fn set_fallback_only(&self, only: bool) {
+        // CFG-2: a reload at the same time is not undone, nor this by the reload.
+        let _one_at_a_time = self.replacing.acquire();
         if only {
             self.route.fetch_or(FALLBACK_ONLY, Ordering::AcqRel);
         } else {
@@ -537,3 +560,6 @@ const fn route_of(word: u8) -> Route {
         _ => Route::Stopped,
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -98,7 +98,6 @@ async fn take_over<D: Dependency>(
             while_restarting: new.workers.while_restarting,
             ..started
         },
-        fallback_only: shared.settings().fallback_only,
         ..new
     };
     reconfigure(shared, new);
