@@ -111,7 +111,7 @@ fn publish(
     }
     let mut has_events = false;
     while let Some(event) = machine.poll_event() {
-        note(shared, target, &event);
+        note(shared, target, &event, machine, now);
         if target.key.is_none() {
             shared.note_breaker(&event, now);
         }
@@ -119,6 +119,9 @@ fn publish(
             event,
             BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
         );
+        if is_of_override && target.key.is_none() {
+            shared.note_override(machine.overridden());
+        }
         if !(is_of_override && target.has_inherited_override()) {
             let subject = target.subject(&shared.name);
             shared.events.record(&subject, EventKind::Breaker(event));
@@ -129,21 +132,32 @@ fn publish(
 }
 
 /// Stores the reason for refusals, and counts trips.
-fn note(shared: &Shared, target: &SharedBreaker, event: &BreakerEvent) {
+fn note(
+    shared: &Shared,
+    target: &SharedBreaker,
+    event: &BreakerEvent,
+    machine: &breakerbox_policy::Breaker,
+    now: Time,
+) {
     match event {
         BreakerEvent::Transition { to, cause, .. } => {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
-                target.set_reason(cause.to_string());
-            } else if !matches!(
+            }
+            let keeps_reason = matches!(
                 cause,
                 BreakerCause::OpenTimeOver | BreakerCause::LeaseGranted
-            ) {
+            );
+            // BRK-11: the reason is that of what refuses, which an override is while it stands.
+            if !keeps_reason && machine.overridden().is_none() {
                 target.set_reason(cause.to_string());
             }
         }
-        BreakerEvent::Overridden { reason, by, .. } => {
-            target.set_reason(format!("set by {by}: {reason}"));
+        BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. } => {
+            target.set_reason(match machine.overridden() {
+                Some(set) => format!("set by {}: {}", set.by, set.reason),
+                None => machine.view(now).cause.to_string(),
+            });
         }
         _ => {}
     }

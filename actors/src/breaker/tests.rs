@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix::{Context, Handler, Message};
-use breakerbox_policy::{BreakerCommand, Class, State};
+use breakerbox_policy::{BreakerCommand, Class, ConfiguredOverride, OverrideMode, State};
 
 use super::receiver::CallReceiver;
 use crate::call_options::CallOptions;
@@ -275,6 +275,40 @@ fn brk_12_a_crash_of_the_worker_forgets_nothing_and_counts() {
         let error = client.ask(13).await.unwrap_err();
         assert!(matches!(error, CallError::WorkerCrashed { .. }), "{error}");
         assert_eq!(client.status().state, State::Open, "the fifth in a row");
+        runtime.finish().await;
+    });
+}
+
+fn override_by(mode: OverrideMode, reason: &str) -> Option<ConfiguredOverride> {
+    let reason = reason.to_owned();
+    Some(ConfiguredOverride { mode, reason })
+}
+
+#[test]
+fn brk_11_a_refusal_tells_the_override_in_force_and_after_it_the_trip() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        let reason = async || match client.ask(1).await {
+            Err(CallError::Open(refused)) => refused.reason().reason.clone(),
+            other => panic!("{other:?}"),
+        };
+        open(&client).await;
+        let trip = reason().await;
+        let by_hand = BreakerCommand::Open {
+            reason: "maintenance".to_owned(),
+            until: None,
+        };
+        client.operate(by_hand).await.unwrap();
+        let set = override_by(OverrideMode::Shadow, "measured at first");
+        let configured = BreakerCommand::Configure { set };
+        client.operate(configured).await.unwrap();
+        assert_eq!(reason().await, "set by operator: maintenance");
+        let configured = BreakerCommand::Configure { set: None };
+        client.operate(configured).await.unwrap();
+        assert_eq!(reason().await, "set by operator: maintenance");
+        client.operate(BreakerCommand::Clear).await.unwrap();
+        assert_eq!(reason().await, trip);
         runtime.finish().await;
     });
 }

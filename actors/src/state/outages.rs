@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Acknowledgement, AnswerCounts, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote,
-    GIVE_UP_MINIMUM, HEALTH_SPAN, HangFigures, Outage, OutageCause, OutageCondition, OutageEnding,
-    OutageLog, Outcome, OverrideMode, ProbeNote, Rate, ServiceLevel, State, Symptom, Time,
-    UnansweredCalls, limit_reached,
+    Acknowledgement, AnswerCounts, BreakerCause, BreakerEvent, CauseKind, Class, CommandSource,
+    FailureNote, GIVE_UP_MINIMUM, HEALTH_SPAN, HangFigures, Outage, OutageCause, OutageCondition,
+    OutageEnding, OutageLog, Outcome, Override, OverrideMode, ProbeNote, Rate, ServiceLevel, State,
+    Symptom, Time, UnansweredCalls, limit_reached,
 };
 
 use super::Shared;
@@ -144,16 +144,18 @@ impl Shared {
                 let note = probe_note(now, true, text);
                 self.outages.log.acquire().probes(0, 0, note);
             }
-            BreakerEvent::Overridden { mode, reason, .. } => {
-                let refuses = *mode == OverrideMode::ForcedOpen;
-                let reason = refuses.then(|| redact(reason).into_owned());
-                *self.outages.refusing_order.acquire() = reason;
-            }
-            BreakerEvent::OverrideRemoved { .. } => {
-                *self.outages.refusing_order.acquire() = None;
-            }
             _ => {}
         }
+    }
+
+    /// Notes the override of the dependency's own breaker that is in force now. Its lock is held.
+    pub(crate) fn note_override(&self, set: Option<&Override>) {
+        // HLT-2: an event tells of one override, and another one may stand beneath or above it.
+        let order = set.filter(|set| {
+            set.mode == OverrideMode::ForcedOpen && set.by != CommandSource::Supervisor
+        });
+        let reason = order.map(|set| redact(&set.reason).into_owned());
+        *self.outages.refusing_order.acquire() = reason;
     }
 
     /// Notes the results of a half-open period that ends.

@@ -1,8 +1,10 @@
-//! Settings that change while they are read.
+//! Settings that change while they are read, and the causes of outages.
 
 use std::time::Duration;
 
-use breakerbox_policy::DependencySettings;
+use breakerbox_policy::{
+    BreakerCommand, CauseKind, ConfiguredOverride, DependencySettings, OverrideMode,
+};
 
 use super::{Route, Shared};
 use crate::client::Client;
@@ -59,5 +61,42 @@ fn cfg_2_what_is_said_of_the_fallbacks_does_not_undo_a_reload() {
             }
         });
         runtime.finish().await;
+    });
+}
+
+#[test]
+fn hlt_2_an_order_is_the_cause_also_if_another_override_is_set_or_ends_beneath_it() {
+    run_paused(async || {
+        for is_removed in [false, true] {
+            let runtime = TestRuntime::start().await;
+            let client = start(&runtime).await;
+            // It failed once, long before.
+            client.ask(false).await.unwrap_err();
+            let configure = async |set: Option<ConfiguredOverride>| {
+                let configured = BreakerCommand::Configure { set };
+                client.operate(configured).await.unwrap();
+            };
+            let by_hand = BreakerCommand::Open {
+                reason: "migration tonight".to_owned(),
+                until: None,
+            };
+            client.operate(by_hand).await.unwrap();
+            configure(Some(ConfiguredOverride {
+                mode: OverrideMode::Shadow,
+                reason: "measured at first".to_owned(),
+            }))
+            .await;
+            if is_removed {
+                configure(None).await;
+            }
+            for _ in 0..40 {
+                client.ask(true).await.unwrap_err();
+            }
+            let cause = client.status().outage.unwrap().cause;
+            assert_eq!(cause.kind, CauseKind::Ordered);
+            let text = "an order refuses its calls: migration tonight";
+            assert_eq!(cause.text, text);
+            runtime.finish().await;
+        }
     });
 }
