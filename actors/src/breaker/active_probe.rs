@@ -92,7 +92,7 @@ impl ActiveProbe {
             key: None,
             permit: Some(permit),
             outcome,
-            counts_for_all: false,
+            counts_for_all: None,
             asked: verdict.retry_after,
             then: None,
         };

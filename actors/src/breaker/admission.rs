@@ -34,6 +34,8 @@ pub(crate) struct PermitGuard {
     key: Option<Arc<SharedBreaker>>,
     /// True if the dependency's own breaker granted it, and not that of the key.
     is_for_all: bool,
+    /// The generation of the dependency's own breaker when a call with a key went out.
+    tag_for_all: Option<u64>,
     /// The attempt's membership in a hedge group.
     member: HedgeMember,
 }
@@ -64,6 +66,7 @@ impl PermitGuard {
             ticket: None,
             key,
             is_for_all: false,
+            tag_for_all: None,
             member: HedgeMember::default(),
         }
     }
@@ -100,6 +103,14 @@ impl PermitGuard {
     pub(crate) fn mark_started(&mut self, shared: &Shared, now: Time) {
         self.started = now;
         self.ticket = self.ticket(shared, now);
+        // A call that is marked again has gone out before.
+        self.tag_for_all = self.tag_for_all.or_else(|| self.generation_for_all(shared));
+    }
+
+    /// Returns the present generation of the dependency's own breaker, for a call with a key.
+    #[inline(always)]
+    fn generation_for_all(&self, shared: &Shared) -> Option<u64> {
+        self.key.as_ref().map(|_| shared.breaker.gate.read().tag())
     }
 
     /// Counts the call as in flight from `now` on.
@@ -161,6 +172,7 @@ impl PermitGuard {
             Class::Success => !key.is_slow(elapsed),
             _ => false,
         });
+        let counts_for_all = self.tag_for_all.filter(|_| counts_for_all);
         let outcome = self.outcome(shared, verdict, elapsed);
         Box::new(Report {
             key: self.key.filter(|_| !self.is_for_all),
@@ -287,7 +299,7 @@ impl PermitGuard {
             && verdict.class == Class::Success
         {
             shared.keys.counts_for_all(key, false);
-            if !is_quiet || !count_for_all(shared, now) {
+            if !is_quiet || !count_for_all(shared, self.tag_for_all, now) {
                 return false;
             }
         }
@@ -322,9 +334,11 @@ impl PermitGuard {
 
 /// Counts the success of a key at the gate of the whole dependency. Returns false if the breaker
 /// must be told of it.
-fn count_for_all(shared: &Shared, now: Time) -> bool {
+fn count_for_all(shared: &Shared, tag: Option<u64>, now: Time) -> bool {
     let whole = shared.breaker.gate.read();
     match whole.mode() {
+        // BRK-3: of a call that went out before the last transition, it is late for all.
+        _ if Some(whole.tag()) != tag => true,
         GateMode::Closed => {
             if let Some(successes) = shared.breaker.count_success(whole.tag(), now) {
                 judgement::flush(shared, &None, successes);
@@ -374,7 +388,12 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     #[inline(always)]
     pub(crate) fn start_with(&mut self, permit: PermitGuard) {
         let ticket = permit.ticket(&self.shared, permit.started);
-        let before = self.permit.replace(PermitGuard { ticket, ..permit });
+        let tag_for_all = permit.generation_for_all(&self.shared);
+        let before = self.permit.replace(PermitGuard {
+            ticket,
+            tag_for_all,
+            ..permit
+        });
         // Not dropped: an admission without a permit has none to give back, and to look costs more.
         std::mem::forget(before);
         self.has_gone_out = true;

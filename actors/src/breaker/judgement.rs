@@ -208,7 +208,7 @@ pub(super) fn acquire(
 pub(crate) fn count(shared: &Shared, mut report: Report) {
     if let Some(permit) = report.permit.take() {
         let (outcome, key) = (report.outcome, report.key.take());
-        if key.is_none() || report.counts_for_all {
+        if key.is_none() || report.counts_for_all.is_some() {
             shared.breaker.note_success(outcome.class, permit.started());
         }
         let (failures, has_opened) = change(shared, &key, |machine, now| {
@@ -226,8 +226,8 @@ pub(crate) fn count(shared: &Shared, mut report: Report) {
             let failures = told.then(|| failures_so_far(machine, now)).flatten();
             (failures, has_opened)
         });
-        if report.counts_for_all {
-            count_for_all(shared, &outcome);
+        if let Some(tag) = report.counts_for_all {
+            count_for_all(shared, tag, &outcome);
         }
         let target = key.as_deref().unwrap_or(&shared.breaker);
         if has_opened
@@ -248,12 +248,15 @@ pub(crate) fn count(shared: &Shared, mut report: Report) {
     drop(report);
 }
 
-/// Counts the outcome of a key for the whole dependency, while that is closed.
-fn count_for_all(shared: &Shared, outcome: &Outcome) {
+/// Counts the outcome of a key for the whole dependency, while that is closed. `tag`: the generation in
+/// which the call went out.
+fn count_for_all(shared: &Shared, tag: u64, outcome: &Outcome) {
     // EDGE-5: many keys that fail are one dependency that fails. One key alone cannot open the
     // breaker of all, and a new key is no way around it.
     change(shared, &None, |machine, now| {
-        if machine.state() == State::Closed {
+        // BRK-3: one of an earlier generation is late.
+        let is_late = tag_of(machine.generation()) != tag;
+        if machine.state() == State::Closed && !is_late {
             let permit = Permit::normal(machine.generation(), now);
             machine.record(now, permit, outcome, &mut random());
         }

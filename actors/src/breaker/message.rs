@@ -80,8 +80,9 @@ pub(crate) struct Report {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
-    /// True if the outcome of a key counts for the whole dependency too.
-    pub(crate) counts_for_all: bool,
+    /// The generation of the dependency's own breaker for which the outcome of a key counts too, as
+    /// [`tag_of`](super::gate::tag_of) returns it; `None` if it counts for the key alone.
+    pub(crate) counts_for_all: Option<u64>,
     /// The hint as the dependency gave it; that of the outcome may be cut off.
     pub(crate) asked: Option<Duration>,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,

@@ -313,6 +313,47 @@ fn brk_11_a_refusal_tells_the_override_in_force_and_after_it_the_trip() {
     });
 }
 
+/// A call with a key that went out before the breaker of all opened ends after that has closed again.
+#[test]
+fn brk_3_an_outcome_of_a_key_from_before_a_trip_is_late_for_all() {
+    run_paused(async || {
+        for fails in [true, false] {
+            let runtime = TestRuntime::start().await;
+            let (client, _) = doubler(&runtime).await;
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            let mut ended = Some(ended);
+            let judge = |result: &Result<(), ()>| Verdict::by_result(result).for_all_keys();
+            let work = async || {
+                // It begins once.
+                let _ = ended.take().expect("one attempt").await;
+                if fails { Err(()) } else { Ok(()) }
+            };
+            let late = client.run_mut_with(of("a"), judge, work);
+            let meanwhile = async {
+                tokio::task::yield_now().await;
+                let trip = BreakerCommand::Trip {
+                    reason: "test".to_owned(),
+                    wait: Some(Duration::from_millis(10)),
+                };
+                client.operate(trip).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                assert_eq!(client.ask(1).await.unwrap().value, 2, "the probe");
+                assert_eq!(client.status().state, State::Closed);
+                end.send(()).unwrap();
+            };
+            let (late, ()) = tokio::join!(late, meanwhile);
+            assert_eq!(late.is_err(), fails);
+            assert_eq!(client.status().window.calls, 0);
+            assert_eq!(state_of(&client, "a"), (State::Closed, u64::from(fails)));
+            // One that goes out now counts.
+            let begins = client.run_with(of("b"), judge, async || Err(())).await;
+            assert!(begins.is_err());
+            assert_eq!(client.status().window.failures, 1);
+            runtime.finish().await;
+        }
+    });
+}
+
 #[test]
 fn brk_12_a_new_supervisor_forgets_nothing() {
     run_paused(async || {
