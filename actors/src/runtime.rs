@@ -270,7 +270,8 @@ impl Runtime {
 
     /// Watches a child, named by its path of groups: `"vector_search/worker-1"`.
     ///
-    /// A child that has already ended, or never existed, is reported at once.
+    /// A child that has already ended, or never existed, is reported at once. One that another child has
+    /// taken the place of, under the same name, is not reported: the watch goes on with the other.
     #[must_use]
     pub fn watch(&self, name: &str) -> DeathWatch {
         self.inner.around.watchers.watch(name)

@@ -127,6 +127,8 @@ struct PendingStart {
 
 struct ChildEntry {
     subject: Arc<str>,
+    /// The name under which it is watched: that of its start, which a child in its place may have too.
+    watched_as: Arc<str>,
     body: Arc<dyn ChildBody>,
     commands: Option<mpsc::UnboundedSender<DriverCommand>>,
     incarnation: u64,
@@ -235,8 +237,10 @@ impl Supervisor {
     }
 
     fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn ChildBody>) {
+        let subject = join(&self.name, name);
         let entry = ChildEntry {
-            subject: join(&self.name, name),
+            watched_as: Arc::clone(&subject),
+            subject,
             body,
             commands: None,
             incarnation: 0,
@@ -330,7 +334,9 @@ impl Supervisor {
         };
         entry.body.health().set_restarts(restarts.unwrap_or(0));
         entry.incarnation = incarnation;
-        self.around.watchers.mark_alive(&entry.subject);
+        self.around
+            .watchers
+            .mark_alive(&entry.watched_as, &entry.body);
         let alive = entry
             .commands
             .as_ref()
@@ -488,12 +494,12 @@ impl ChildEntry {
     fn notify_watchers(&mut self, watchers: &Watchers) {
         if let Some(cause) = self.last_end.take() {
             let notice = Terminated {
-                name: self.subject.to_string(),
+                name: self.watched_as.to_string(),
                 incarnation: self.incarnation,
                 cause,
             };
             // SUP-5: one notice for each end, with its true cause; `take` above makes it the only one.
-            watchers.tell(&self.subject, notice);
+            watchers.tell(&self.body, notice);
         }
     }
 

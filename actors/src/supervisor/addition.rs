@@ -1,6 +1,5 @@
 //! Starts of children that their requester gives up: each is taken back, and its name is free.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Context, Handler, Message};
@@ -45,20 +44,16 @@ impl Handler<WithdrawAddition> for Supervisor {
         // end may take a while.
         let AdditionNumber(number) = number;
         let leaving = format!("{name}[given up {number}]");
-        let known_as = self
-            .children
-            .get(&id)
-            .map(|entry| Arc::clone(&entry.subject));
         if self.rename(&name, &leaving).is_err() {
             return;
         }
-        if let Some(subject) = known_as {
+        if let Some(entry) = self.children.get(&id) {
             let notice = Terminated {
-                name: subject.to_string(),
+                name: entry.watched_as.to_string(),
                 incarnation: 0,
                 cause: StopCause::Shutdown,
             };
-            self.around.watchers.tell(&subject, notice);
+            self.around.watchers.tell(&entry.body, notice);
         }
         let ticket = self.unheard_ticket();
         let child = leaving.clone();

@@ -3,12 +3,13 @@
 //!
 //! A restart is no death. The notice is sent after every part of the child has been dropped.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
+use super::child::ChildBody;
 use crate::sync::LockExt;
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::oneshot;
@@ -53,12 +54,17 @@ impl Future for DeathWatch {
 const KEPT: usize = 1024;
 
 /// The watchers of all children. Unbounded on purpose: no notice may be evicted by others.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Watchers(Arc<Mutex<WatchTable>>);
 
-#[derive(Debug, Default)]
+/// A child, told apart by its body from another one of its name.
+type WatchedChild = Weak<dyn ChildBody>;
+
+#[derive(Default)]
 struct WatchTable {
-    alive: HashSet<String>,
+    /// The children that live, by name. A dependency that takes the place of another one lives beside
+    /// it for a while, with the same names.
+    alive: HashMap<String, Vec<WatchedChild>>,
     waiting: HashMap<String, Vec<oneshot::Sender<Terminated>>>,
     /// The latest notice of each dead child, for late watchers.
     dead: HashMap<String, Terminated>,
@@ -92,7 +98,7 @@ impl Watchers {
     pub(crate) fn watch(&self, name: &str) -> DeathWatch {
         let (sender, notice) = oneshot::channel();
         let mut inner = self.lock();
-        if inner.alive.contains(name) {
+        if inner.alive.contains_key(name) {
             let waiting = inner.waiting.entry(name.to_owned()).or_default();
             waiting.retain(|watcher| !watcher.is_closed());
             waiting.push(sender);
@@ -112,23 +118,41 @@ impl Watchers {
         }
     }
 
-    /// Notifies all watchers of a child, once.
-    pub(crate) fn tell(&self, name: &str, notice: Terminated) {
+    /// Notifies all watchers of a child, once: not while another child lives under its name, nor if it
+    /// was told before.
+    pub(crate) fn tell(&self, child: &Arc<dyn ChildBody>, notice: Terminated) {
         let mut inner = self.lock();
-        inner.alive.remove(name);
-        for watcher in inner.waiting.remove(name).into_iter().flatten() {
+        let Some(alive) = inner.alive.get_mut(&notice.name) else {
+            return;
+        };
+        let Some(place) = place_of(alive, child) else {
+            return;
+        };
+        alive.swap_remove(place);
+        // Some went with their supervisor, which has told nothing of them.
+        alive.retain(|one| one.strong_count() > 0);
+        if !alive.is_empty() {
+            // SUP-5: what has taken its place lives on, and the end of this one is not its own.
+            return;
+        }
+        let name = notice.name.clone();
+        inner.alive.remove(&name);
+        for watcher in inner.waiting.remove(&name).into_iter().flatten() {
             // A watcher that was dropped needs no notice.
             let _ = watcher.send(notice.clone());
         }
-        inner.keep_notice(name, notice);
+        inner.keep_notice(&name, notice);
     }
 
     /// Marks the child as alive, also after a death.
-    pub(crate) fn mark_alive(&self, name: &str) {
+    pub(crate) fn mark_alive(&self, name: &str, child: &Arc<dyn ChildBody>) {
         let mut inner = self.lock();
         inner.forget_notice(name);
-        if !inner.alive.contains(name) {
-            inner.alive.insert(name.to_owned());
+        let own = || Arc::downgrade(child);
+        match inner.alive.get_mut(name) {
+            Some(alive) if place_of(alive, child).is_some() => {}
+            Some(alive) => alive.push(own()),
+            None => drop(inner.alive.insert(name.to_owned(), vec![own()])),
         }
     }
 
@@ -137,9 +161,21 @@ impl Watchers {
     }
 }
 
+fn place_of(alive: &[WatchedChild], child: &Arc<dyn ChildBody>) -> Option<usize> {
+    let own = Arc::as_ptr(child);
+    alive
+        .iter()
+        .position(|one| std::ptr::addr_eq(one.as_ptr(), own))
+}
+
 #[cfg(test)]
 mod tests {
+    use actix::Addr;
+    use futures_channel::mpsc;
+
     use super::*;
+    use crate::supervisor::health::ConditionWord;
+    use crate::supervisor::{DriverCommand, Supervisor, Tell, Threads};
 
     fn notice(name: &str) -> Terminated {
         Terminated {
@@ -149,16 +185,72 @@ mod tests {
         }
     }
 
+    /// A child that does nothing.
+    #[derive(Default)]
+    struct Idle(ConditionWord);
+
+    impl ChildBody for Idle {
+        fn spawn(
+            &self,
+            _: &Threads,
+            _: mpsc::UnboundedReceiver<DriverCommand>,
+            _: Tell,
+        ) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn health(&self) -> &ConditionWord {
+            &self.0
+        }
+
+        fn abandon(&self, _: &Threads) {}
+
+        fn refuse(&self) {}
+
+        fn supervisor(&self) -> Option<Addr<Supervisor>> {
+            None
+        }
+    }
+
+    fn child() -> Arc<dyn ChildBody> {
+        Arc::new(Idle::default())
+    }
+
+    #[tokio::test]
+    async fn sup_5_the_end_of_a_former_child_is_not_told_of_the_one_in_its_place() {
+        let watchers = Watchers::default();
+        let (first, second, lost) = (child(), child(), child());
+        watchers.mark_alive("d/worker-1", &lost);
+        drop(lost);
+        watchers.mark_alive("d/worker-1", &first);
+        let mut watch = watchers.watch("d/worker-1");
+        watchers.mark_alive("d/worker-1", &second);
+        watchers.tell(&first, notice("d/worker-1"));
+        assert!(futures_util::poll!(&mut watch).is_pending(), "it lives on");
+        // It is told once, and an end that was told before changes nothing.
+        watchers.tell(&first, notice("d/worker-1"));
+        assert!(futures_util::poll!(&mut watch).is_pending());
+        let cause = StopCause::Killed;
+        let last = Terminated {
+            cause,
+            ..notice("d/worker-1")
+        };
+        watchers.tell(&second, last.clone());
+        assert_eq!(watch.await, last);
+        watchers.tell(&first, notice("d/worker-1"));
+        assert_eq!(watchers.watch("d/worker-1").await, last);
+    }
+
     #[tokio::test]
     async fn call_6_last_notices_are_kept_for_the_latest_only() {
-        let watchers = Watchers::default();
+        let (watchers, first) = (Watchers::default(), child());
         for number in 0..=KEPT {
             let name = format!("agent-{number}");
-            watchers.mark_alive(&name);
-            watchers.tell(&name, notice(&name));
+            watchers.mark_alive(&name, &first);
+            watchers.tell(&first, notice(&name));
             // A second death takes no second entry.
-            watchers.mark_alive(&name);
-            watchers.tell(&name, notice(&name));
+            watchers.mark_alive(&name, &first);
+            watchers.tell(&first, notice(&name));
         }
         let kept = {
             let inner = watchers.lock();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use breakerbox::{Child, Group};
-use breakerbox_actors::testing::{TestRuntime, run_paused};
+use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_policy::supervision::StopCause;
 
 use super::{Behave, Log, Probe, probe};
@@ -81,6 +81,35 @@ fn sup_5_the_end_of_a_whole_group_is_told_for_each_of_it() {
         let names = ["outer/inner/a", "outer/inner", "outer/b", "outer"];
         let watches = names.map(|name| runtime.watch(name));
         runtime.root().terminate("outer").await.unwrap();
+        for (name, watch) in names.into_iter().zip(watches) {
+            let notice = watch.await;
+            assert_eq!((&*notice.name, notice.cause), (name, StopCause::Shutdown));
+        }
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn sup_5_the_end_of_a_former_dependency_is_no_death_of_the_one_in_its_place() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|request: u32, _| Reaction::Answer(request));
+        let new = || {
+            let script = script.clone();
+            runtime.dependency("d").workers(move || script.dependency())
+        };
+        new().start().await.unwrap();
+        let names = ["d", "d/worker-1"];
+        let watches = names.map(|name| runtime.watch(name));
+        let next = new().replacing().start().await.unwrap();
+        runtime.end_former("d", "a test").unwrap().end().await;
+        let mut watches = watches.map(Box::pin);
+        for watch in &mut watches {
+            assert!(futures_util::poll!(watch).is_pending(), "it lives on");
+        }
+        next.ask(1).await.unwrap();
+        // A removal is the end of both.
+        assert!(runtime.remove("d", "a test").await);
         for (name, watch) in names.into_iter().zip(watches) {
             let notice = watch.await;
             assert_eq!((&*notice.name, notice.cause), (name, StopCause::Shutdown));
