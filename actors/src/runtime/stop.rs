@@ -40,6 +40,7 @@ impl Runtime {
     /// # Cancel safety   Dropped, the shutdown continues, but threads are not joined.
     pub async fn shutdown(&self) {
         self.inner.is_shut_down.store(true, Ordering::Release);
+        self.inner.around.threads.begin_end();
         // An event listener may look up a dependency, so the lock must not be held.
         let all: Vec<Arc<dyn AnyDependency>> = self.registry().values().cloned().collect();
         let drains = all.iter().map(|one| one.settings().workers.drain);

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use actix::{Arbiter, ArbiterHandle, System};
 use tokio::sync::oneshot;
@@ -32,15 +32,38 @@ pub(crate) enum ThreadHandle {
     /// One of the runtime's other threads.
     Arbiter(ArbiterHandle),
     /// A thread for one future, which ends with it.
-    Own(ArbiterHandle),
+    Own(OwnArbiter),
+}
+
+/// A thread for one future, and its place among the runtime's.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnArbiter {
+    arbiter: ArbiterHandle,
+    number: u64,
+    /// Weak: a thread keeps none of the others.
+    made: Weak<Mutex<ThreadTable>>,
 }
 
 /// Guard that stops a dedicated thread when its only future has ended or is dropped.
-struct LastOne(ArbiterHandle);
+struct LastOne(OwnArbiter);
 
 impl Drop for LastOne {
     fn drop(&mut self) {
-        self.0.stop();
+        let OwnArbiter {
+            arbiter,
+            number,
+            made,
+        } = &self.0;
+        arbiter.stop();
+        let Some(made) = made.upgrade() else {
+            return;
+        };
+        let mut made = made.acquire();
+        // SUP-7: at the end of the runtime it is joined with the others. Before, one would be kept for
+        // each driver that has come and gone.
+        if !made.is_ending {
+            made.arbiters.remove(number);
+        }
     }
 }
 
@@ -56,9 +79,9 @@ impl ThreadHandle {
                 Ok(())
             }
             Self::Arbiter(arbiter) => run_on(arbiter, make),
-            Self::Own(arbiter) => {
-                let last_one = LastOne(arbiter.clone());
-                run_on(arbiter, move || {
+            Self::Own(own) => {
+                let last_one = LastOne(own.clone());
+                run_on(&own.arbiter, move || {
                     let only = make();
                     async move {
                         let _last_one = last_one;
@@ -112,6 +135,8 @@ struct ThreadTable {
     last: u64,
     arbiters: BTreeMap<u64, Arbiter>,
     abandoned: usize,
+    /// True once the runtime ends.
+    is_ending: bool,
 }
 
 impl Threads {
@@ -172,7 +197,13 @@ impl Threads {
     /// Makes a new thread for one future, and returns it with its number.
     pub(crate) fn dedicated(&self) -> Result<(u64, ThreadHandle), String> {
         let (number, arbiter) = self.thread()?;
-        Ok((number, ThreadHandle::Own(arbiter)))
+        let made = Arc::downgrade(&self.made);
+        let own = OwnArbiter {
+            arbiter,
+            number,
+            made,
+        };
+        Ok((number, ThreadHandle::Own(own)))
     }
 
     fn thread(&self) -> Result<(u64, ArbiterHandle), String> {
@@ -214,6 +245,11 @@ impl Threads {
         self.lock().abandoned
     }
 
+    /// Keeps the threads that end from now on, to be joined.
+    pub(crate) fn begin_end(&self) {
+        self.lock().is_ending = true;
+    }
+
     /// Returns the threads made by the runtime, to be stopped and joined.
     pub(crate) fn take(&self) -> Vec<Arbiter> {
         let made = std::mem::take(&mut self.lock().arbiters);
@@ -227,7 +263,8 @@ impl Threads {
             made.arbiters.values().map(Arbiter::handle).collect()
         };
         arbiters.extend(self.shared.iter().filter_map(|thread| match thread {
-            ThreadHandle::Arbiter(arbiter) | ThreadHandle::Own(arbiter) => Some(arbiter.clone()),
+            ThreadHandle::Arbiter(arbiter) => Some(arbiter.clone()),
+            ThreadHandle::Own(own) => Some(own.arbiter.clone()),
             ThreadHandle::Here => None,
         }));
         let asked = arbiters.into_iter().filter_map(|arbiter| {
@@ -245,5 +282,48 @@ impl Threads {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ThreadTable> {
         self.made.acquire()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits until the future of a dedicated thread has had its turn, and with it its end.
+    async fn turn(own: &OwnArbiter) {
+        let (tell, told) = oneshot::channel::<()>();
+        own.arbiter.spawn_fn(move || {
+            tokio::task::spawn_local(async move { drop(tell) });
+        });
+        let _ = told.await;
+    }
+
+    #[test]
+    fn sup_7_a_dedicated_thread_is_forgotten_when_its_future_ends() {
+        System::new().block_on(async {
+            let threads = Threads::new(HomeThread::New, 0, Vec::new()).unwrap();
+            let before = threads.lock().arbiters.len();
+            let run = || {
+                let (_, thread) = threads.dedicated().unwrap();
+                thread.spawn(|| async {}).unwrap();
+                match thread {
+                    ThreadHandle::Own(own) => own,
+                    other => panic!("{other:?}"),
+                }
+            };
+            for _ in 0..3 {
+                turn(&run()).await;
+            }
+            assert_eq!(threads.lock().arbiters.len(), before);
+            // At the end of the runtime all of them are joined.
+            threads.begin_end();
+            turn(&run()).await;
+            let left = threads.take();
+            assert_eq!(left.len(), before + 1);
+            for arbiter in left {
+                arbiter.stop();
+                arbiter.join().unwrap();
+            }
+        });
     }
 }
