@@ -33,3 +33,6 @@ pub use work::{
     BrokenMessage, DeadLetterFacts, MessageTerms, MessageWork, WorkAnswer, WorkEnd, WorkFuture,
     dead_letter_text,
 };
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -13,7 +13,9 @@ use breakerbox_policy::{
 use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
 use super::source::{SourceError, SourceFuture};
 use super::state::{ConsumerState, WaitingForQueue};
-use super::work::{DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
+use super::work::{BrokenMessage, DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
+use crate::redact::redact;
+use crate::supervisor::caught;
 use crate::sync::LockExt as _;
 
 /// Wait before the queue is asked again after a failure of its own.
@@ -131,7 +133,11 @@ impl MessageCarrier {
 
     async fn work(mut self) {
         let work = Arc::clone(&self.state.work);
-        let terms = match work.terms(&self.message) {
+        let terms = caught(|| work.terms(&self.message)).unwrap_or_else(|panic| {
+            let problem = redact(&panic.to_string()).into_owned();
+            Err(BrokenMessage(format!("it could not be read: {problem}")))
+        });
+        let terms = match terms {
             Ok(terms) => terms,
             Err(broken) => {
                 // MSG-11: it breaks the rules, so it is no outcome.
@@ -188,7 +194,8 @@ impl MessageCarrier {
             }
         }
         let end = {
-            let calling = work.call(&self.message, &terms, arrival.time_left());
+            let left = arrival.time_left();
+            let calling = Box::pin(async { work.call(&self.message, &terms, left).await });
             let waiting = &mut self.waiting;
             Began { calling, waiting }.await
         };
@@ -405,22 +412,27 @@ fn start_detail(reason: DeadReason) -> &'static str {
     }
 }
 
-/// A call that counts as begun after its first poll: from then on the bulkhead counts it.
+/// A call that counts as begun after its first poll: from then on the bulkhead counts it. A panic in it
+/// is its end.
 struct Began<'a, F> {
     calling: F,
     waiting: &'a mut Option<Waiting>,
 }
 
-impl<F: Future + Unpin> Future for Began<'_, F> {
-    type Output = F::Output;
+impl<F: Future<Output = WorkEnd> + Unpin> Future for Began<'_, F> {
+    type Output = WorkEnd;
 
     fn poll(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<F::Output> {
+    ) -> std::task::Poll<WorkEnd> {
         let own = &mut *self;
-        let polled = std::pin::Pin::new(&mut own.calling).poll(context);
+        // MSG-5: a panic over one message is that message's own, and interrupts no other.
+        let polled = caught(|| std::pin::Pin::new(&mut own.calling).poll(context));
         own.waiting.take();
-        polled
+        polled.unwrap_or_else(|panic| {
+            let problem = format!("its work panicked: {}", redact(&panic.to_string()));
+            std::task::Poll::Ready(WorkEnd::lost(Executed::Maybe, problem))
+        })
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
-use breakerbox_policy::{
-    BackoffSettings, BreakerAfter, Class, DependencySettings, Executed, MessageCallKind,
-};
+use breakerbox_policy::{BackoffSettings, DependencySettings, Executed};
 
 use super::ending::{MessageEnding, ask_for_message};
 use super::message::QueueMessage;
@@ -197,14 +195,6 @@ pub fn ttl_of(message: &QueueMessage) -> Result<Option<Duration>, BrokenMessage>
 
 /// The end of a job of which the actor has said nothing.
 fn lost(executed: Executed) -> WorkEnd {
-    WorkEnd {
-        ending: MessageEnding {
-            kind: MessageCallKind::Ended(Class::Failure),
-            executed,
-            wait: None,
-            breaker: BreakerAfter::Closed,
-        },
-        answer: WorkAnswer::default(),
-        problem: Some("the actor ended before it had told the end of the job".to_owned()),
-    }
+    let problem = "the actor ended before it had told the end of the job";
+    WorkEnd::lost(executed, problem.to_owned())
 }

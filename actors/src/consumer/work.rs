@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{BackoffSettings, DeadReason, Executed};
+use breakerbox_policy::{
+    BackoffSettings, BreakerAfter, Class, DeadReason, Executed, MessageCallKind,
+};
 use futures_util::future::LocalBoxFuture;
 
 use super::ending::MessageEnding;
@@ -49,6 +51,18 @@ pub struct WorkEnd {
     pub answer: WorkAnswer,
     /// The error as the text of a JSON object, if it is one.
     pub problem: Option<String>,
+}
+
+impl WorkEnd {
+    /// The end of a call of which nothing was told: a failure of the message, for this reason.
+    pub(super) fn lost(executed: Executed, problem: String) -> Self {
+        let kind = MessageCallKind::Ended(Class::Failure);
+        Self {
+            ending: MessageEnding::new(kind, executed, None, BreakerAfter::Closed),
+            answer: WorkAnswer::default(),
+            problem: Some(problem),
+        }
+    }
 }
 
 /// Facts about a dead letter beside its last error.

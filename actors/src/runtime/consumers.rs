@@ -79,6 +79,8 @@ impl Runtime {
 
     /// Removes a consumer: it fetches no more, and its messages in flight go on to their ends. Returns
     /// its handle, or `None` if there is none of this name.
+    ///
+    /// # Panics  On a virtual clock, outside of a tokio runtime.
     pub fn remove_consumer(&self, name: &str) -> Option<ConsumerHandle> {
         let former = self.inner.consumers.acquire().remove(name)?;
         self.end_consumer(former.clone());
@@ -117,7 +119,7 @@ impl Runtime {
     fn end_consumer(&self, former: ConsumerHandle) {
         former.drain();
         let root = self.root();
-        tokio::spawn(async move {
+        let end = async move {
             // Its messages come again if they take longer.
             let _ = tokio::time::timeout(DRAIN, former.drained()).await;
             let child = &former.state().child;
@@ -125,7 +127,15 @@ impl Runtime {
             if root.terminate(child).await.is_ok() {
                 let _ = root.delete(child).await;
             }
-        });
+        };
+        let threads = &self.inner.around.threads;
+        if threads.are_apart() {
+            // The caller's own thread may have no tokio runtime, or one that ends earlier. It fails only
+            // when the supervisors are gone, and the consumer with them.
+            let _ = threads.control().spawn(|| end);
+        } else {
+            tokio::spawn(end);
+        }
     }
 
     /// Returns the present figures of the consumers, by name.

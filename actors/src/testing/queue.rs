@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox_policy::{MessageNotes, Time, partition_of};
+use breakerbox_policy::{MessageNotes, NotedWork, Time, partition_of};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -14,8 +14,8 @@ use crate::consumer::{MessageSource, OutgoingMessage, QueueMessage, SourceError,
 use crate::sync::LockExt;
 
 /// A queue that lives in the process of a test, and behaves as a server: it counts deliveries,
-/// delivers again the messages that were given back or left without a word, and drops second
-/// publications.
+/// delivers again the messages that were given back or left without a word, drops second
+/// publications, and lets one consumer alone claim a message.
 ///
 /// ```
 /// use breakerbox_actors::testing::ScriptedQueue;
@@ -330,7 +330,16 @@ impl MessageSource for ScriptedQueue {
     }
 
     fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()> {
-        self.keep_notes(message, notes)
+        self.now(move |state| {
+            let known = state.notes.get(&message.place);
+            if known.is_some_and(|known| known.work != NotedWork::NotBegun) {
+                // MSG-7: of two consumers with one delivery each, one does the work.
+                let problem = "another consumer has begun its work".to_owned();
+                return Err(SourceError::Refused(problem));
+            }
+            state.notes.insert(message.place.clone(), notes);
+            Ok(())
+        })
     }
 
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {

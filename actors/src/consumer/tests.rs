@@ -1,0 +1,135 @@
+//! A panic over one message, the claim of a message, and the end of a consumer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{BackoffSettings, BreakerAfter, Executed, MessageCallKind, MessageNotes};
+use breakerbox_policy::{DeadReason, NotedWork};
+
+use super::*;
+use crate::client::{Client, Readiness};
+use crate::runtime::{Runtime, RuntimeSettings};
+use crate::testing::{Reaction, Script, Scripted, ScriptedQueue, TestRuntime, run_paused};
+
+/// Work that does what the payload says.
+struct ToldWork(Client<Scripted<(), ()>>);
+
+impl MessageWork for ToldWork {
+    fn dependency(&self) -> String {
+        self.0.name().to_owned()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.0.readiness(None)
+    }
+
+    fn retry(&self) -> BackoffSettings {
+        BackoffSettings::default()
+    }
+
+    fn terms(&self, message: &QueueMessage) -> Result<MessageTerms, BrokenMessage> {
+        assert_ne!(&message.payload[..], b"unreadable", "no such format");
+        Ok(MessageTerms::default())
+    }
+
+    fn call<'a>(
+        &'a self,
+        message: &'a QueueMessage,
+        _: &'a MessageTerms,
+        _: Option<Duration>,
+    ) -> WorkFuture<'a> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_ne!(&message.payload[..], b"panic", "told to");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let (kind, breaker) = (MessageCallKind::Answered, BreakerAfter::Closed);
+            WorkEnd {
+                ending: MessageEnding::new(kind, Executed::Yes, None, breaker),
+                answer: WorkAnswer::default(),
+                problem: None,
+            }
+        })
+    }
+}
+
+async fn start(runtime: &Runtime, queue: &ScriptedQueue) -> ConsumerHandle {
+    let script = Script::new(|(), _| Reaction::Answer(()));
+    let new = runtime.dependency("d").workers(move || script.dependency());
+    let work = Arc::new(ToldWork(new.start().await.unwrap()));
+    let settings = ConsumerSettings::new("dead.jobs");
+    let consuming = runtime.consume_by("jobs", settings, Arc::new(queue.clone()), work);
+    consuming.await.unwrap()
+}
+
+#[test]
+fn msg_5_a_panic_over_one_message_interrupts_no_other_and_costs_no_restart() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let queue = ScriptedQueue::new();
+        for payload in ["good", "unreadable", "panic", "good"] {
+            let id = format!("{payload}-{}", queue.waiting());
+            queue.push(QueueMessage::new(id, payload.as_bytes()));
+        }
+        let consumer = start(&runtime, &queue).await;
+        while queue.waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let tally = consumer.status().tally;
+        assert_eq!((tally.all_dead(), tally.adds_up()), (2, true));
+        let letters = queue.published("dead.jobs");
+        let reason = |reason: DeadReason| format!("\"reason\":\"{reason}\"");
+        for (letter, reason, text) in [
+            (&letters[0], reason(DeadReason::Malformed), "no such format"),
+            (&letters[1], reason(DeadReason::Maybe), "ended without"),
+        ] {
+            let mut headers = letter.headers.iter();
+            let problem = headers.find(|(name, _)| name == "breakerbox-problem");
+            let problem = &problem.unwrap().1;
+            assert!(problem.contains(&reason), "{problem}");
+            assert!(problem.contains(text), "{problem}");
+        }
+        let children = runtime.children().await;
+        let child = children.iter().find(|child| child.name == "consumer:jobs");
+        let child = child.unwrap();
+        assert_eq!((child.incarnation, child.restarts), (1, 0));
+        assert!(queue.delays().is_empty(), "no message came again");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn msg_7_a_scripted_queue_refuses_the_second_claim() {
+    run_paused(async || {
+        let queue = ScriptedQueue::new();
+        queue.push(QueueMessage::new("m1", *b"work"));
+        let fetched = queue.fetch(1, Duration::ZERO).await.unwrap();
+        let begun = MessageNotes {
+            work: NotedWork::Begun,
+            ..MessageNotes::default()
+        };
+        let given_back = MessageNotes {
+            returns: 1,
+            ..MessageNotes::default()
+        };
+        queue.keep_notes(&fetched[0], given_back).await.unwrap();
+        queue.claim(&fetched[0], begun).await.unwrap();
+        let second = queue.clone().claim(&fetched[0], begun).await;
+        assert!(matches!(second, Err(SourceError::Refused(_))), "{second:?}");
+        queue.drop_notes(&fetched[0]).await.unwrap();
+        queue.claim(&fetched[0], begun).await.unwrap();
+    });
+}
+
+#[test]
+fn sup_7_a_consumer_is_removed_from_any_thread() {
+    actix::System::new().block_on(async {
+        let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+        start(&runtime, &ScriptedQueue::new()).await;
+        let ended = runtime.watch("consumer:jobs");
+        let remover = runtime.clone();
+        let removed = std::thread::spawn(move || remover.remove_consumer("jobs"));
+        assert!(removed.join().expect("no panic").is_some());
+        ended.await;
+        runtime.shutdown().await;
+    });
+}
