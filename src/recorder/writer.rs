@@ -45,7 +45,7 @@ pub(super) struct Writer {
     max_bytes: u64,
     started: String,
     books: Arc<RecorderState>,
-    /// `None` while there is no room to create it.
+    /// `None` while it cannot be created. An older trace is renamed to `<path>.1` when it is.
     file: Option<File>,
     /// Bytes in the file, in complete lines only.
     written: u64,
@@ -111,7 +111,13 @@ impl Writer {
     /// Creates the file if there is none, and begins one without a line with its header.
     fn begin_file(&mut self) -> io::Result<()> {
         if self.file.is_none() {
-            self.file = Some(begin(&self.path)?);
+            let file = begin(&self.path)?;
+            // What came while there was no file has no header before it.
+            self.write_out();
+            self.file = Some(file);
+            self.written = 0;
+            self.used = false;
+            self.broken = false;
         }
         if self.written == 0 && self.buffer.is_empty() {
             self.head();
@@ -155,7 +161,11 @@ impl Writer {
             let whole = self.buffer.split_off(before);
             self.lines = self.lines.saturating_sub(1);
             self.write_out();
-            self.turn_over();
+            // The old file must not exceed its limit: without a new one, nothing is written.
+            self.file = None;
+            if let Err(error) = self.begin_file() {
+                self.report(&error);
+            }
             self.buffer.extend(whole);
             self.lines += 1;
         }
@@ -171,23 +181,6 @@ impl Writer {
             self.known
                 .insert(Arc::clone(&dependency), (at, breaker.clone()));
             self.push_settings(&dependency, at, breaker);
-        }
-    }
-
-    /// Renames the current file to `<path>.1`, and begins a new one.
-    fn turn_over(&mut self) {
-        match begin(&self.path) {
-            Ok(file) => {
-                self.file = Some(file);
-                self.written = 0;
-                self.used = false;
-                self.head();
-            }
-            Err(error) => {
-                // The old file must not exceed its limit.
-                self.broken = true;
-                self.report(&error);
-            }
         }
     }
 
@@ -304,6 +297,32 @@ mod tests {
         assert_eq!(writer.books.failed.load(Ordering::Relaxed), 4);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
         assert!(writer.reported && writer.buffer.is_empty());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_turn_over_that_fails_is_tried_again_and_loses_only_what_came_meanwhile() {
+        let (path, mut writer) = writer("turning");
+        let older = path.with_extension("jsonl.1");
+        let lines = |path: &Path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.starts_with("{\"header\""), "{text}");
+            text.lines().count()
+        };
+        writer.take(outcome());
+        writer.max_bytes = 1;
+        // Nothing can be renamed to what is a folder.
+        std::fs::create_dir(&older).unwrap();
+        writer.take(outcome());
+        assert!(writer.reported && writer.file.is_none());
+        assert_eq!(lines(&path), 2, "the old file is within its limit");
+        std::fs::remove_dir(&older).unwrap();
+        writer.take(outcome());
+        writer.write_out();
+        assert_eq!((lines(&older), lines(&path)), (2, 2));
+        assert_eq!(writer.books.failed.load(Ordering::Relaxed), 1);
+        assert!(!writer.reported);
+        std::fs::remove_file(older).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 
