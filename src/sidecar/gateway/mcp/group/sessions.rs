@@ -160,9 +160,10 @@ impl GroupSessions {
 
     /// Ends the parts of sessions that have ended.
     fn end_parts(&self) {
-        let present: Vec<u64> = self.table.all().iter().map(|one| one.number).collect();
         let ended: Vec<SessionPart> = {
             let mut all = self.parts.acquire();
+            // Under the lock: a session that begins meanwhile cannot have got a part before it is seen.
+            let present: Vec<u64> = self.table.all().iter().map(|one| one.number).collect();
             let ended = all.extract_if(|number, _| !present.contains(number));
             ended.flat_map(|(_, parts)| parts).collect()
         };
