@@ -145,6 +145,24 @@ impl McpClient {
         self.description()
     }
 
+    /// Returns the server's description of itself as [`McpClient::known_within`] does. The limit counts
+    /// from now, or from the failure of the start that is under way.
+    #[cfg(feature = "gateway")]
+    pub(crate) async fn known_from_start(
+        &self,
+        limit: std::time::Duration,
+    ) -> Option<Arc<ServerDescription>> {
+        if self.is_starting() {
+            tokio::select! {
+                biased;
+                known = self.known_within(std::time::Duration::MAX) => return known,
+                // MCP-1: one that fails to start meanwhile may stay away.
+                () = self.server_state.start.failed() => {}
+            }
+        }
+        self.known_within(limit).await
+    }
+
     /// Returns the arguments of a tool that go into headers too.
     #[cfg(feature = "gateway")]
     pub(crate) fn header_params(&self, tool: &str) -> Vec<super::http_headers::HeaderParam> {

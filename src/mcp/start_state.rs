@@ -33,6 +33,20 @@ impl StartState {
         self.failures.borrow().1.is_some()
     }
 
+    /// Waits until a start has failed.
+    #[cfg(feature = "gateway")]
+    pub(super) async fn failed(&self) {
+        let mut failures = self.failures.subscribe();
+        if failures
+            .wait_for(|failures| failures.1.is_some())
+            .await
+            .is_err()
+        {
+            // Unreachable: `self` owns the sender.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until an incarnation has started, which is when `started` returns something. The
     /// caller sets the time limit.
     ///
@@ -53,5 +67,23 @@ impl StartState {
                 return Err(error);
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "gateway"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn mcp_1_a_start_that_has_failed_is_told_to_its_waiters() {
+        let state = StartState::default();
+        let mut failed = std::pin::pin!(state.failed());
+        assert!(futures_util::poll!(&mut failed).is_pending());
+        let reason = "no such program".to_owned();
+        state.fail(&McpError::StartFailed { reason });
+        failed.await;
+        state.up();
+        let mut failed = std::pin::pin!(state.failed());
+        assert!(futures_util::poll!(&mut failed).is_pending(), "it runs");
     }
 }

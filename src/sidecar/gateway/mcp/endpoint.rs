@@ -161,12 +161,9 @@ impl McpEndpoint {
             return self.client.description();
         }
         // MCP-1: it may be there in a moment, while one that has failed may stay away.
-        let limit = match self.client.is_starting() {
-            true => START_WAIT,
-            false => FIRST_WAIT,
-        };
-        let limit = deadline.map_or(limit, |own| own.min(limit));
-        self.client.known_within(limit).await
+        let limit = deadline.map_or(START_WAIT, |own| own.min(START_WAIT));
+        let known = self.client.known_from_start(FIRST_WAIT);
+        tokio::time::timeout(limit, known).await.ok().flatten()
     }
 
     /// Ends the streams of callers that would not end by themselves.
