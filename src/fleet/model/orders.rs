@@ -42,6 +42,13 @@ fn is_about(one: Option<Time>, other: Option<Time>) -> bool {
     }
 }
 
+/// Returns true if both are the same command for the same reason. Their spans differ where one was said
+/// again, which names the rest of its span: [`is_about`] tells whether they end together.
+fn is_same(one: Option<&FleetOrder>, other: Option<&FleetOrder>) -> bool {
+    let words = |order: &FleetOrder| (order.command, order.reason.clone(), order.by.clone());
+    one.map(words) == other.map(words)
+}
+
 /// Returns the effect of an order that a new board does not know.
 pub(super) fn say_again(now: Time, name: &str, order: FleetOrder, until: Option<Time>) -> Effect {
     let left = until.map(|until| word::millis(until.since(now)));
@@ -138,7 +145,7 @@ impl FleetModel {
         let until = left.flatten().filter(|_| !has_ended);
         let until = until.map(|left| now.after(left));
         // FLT-12: the same words, given again, begin a new span.
-        if member.order == order && is_about(member.order_until, until) {
+        if is_same(member.order.as_ref(), order.as_ref()) && is_about(member.order_until, until) {
             return;
         }
         member.order.clone_from(&order);

@@ -76,6 +76,12 @@ fn flt_12_an_override_outlives_the_words_of_its_board() {
         }
         fleet.pass(10 * MS).await;
         assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
+        // OPS-1: what is said again for the board is no order of its own.
+        let events = fleet.replicas[0].runtime.events_since(0);
+        let given = events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::Operated { .. }));
+        assert_eq!(given.count(), 1);
         let later = TestReplica::start(&fleet.board, 2, TripSharing::Confirm).await;
         fleet.replicas.push(later);
         fleet.pass(10 * MS).await;
