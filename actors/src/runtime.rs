@@ -137,9 +137,9 @@ struct RuntimeState {
     /// Dependencies that are being removed, with their names in the tree.
     leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
-    /// Orders of operators that hold for every start of a dependency, by its name.
     /// The consumers that were started, by name.
     consumers: Mutex<BTreeMap<String, ConsumerHandle>>,
+    /// Orders of operators that hold for every start of a dependency, by its name.
     standing_orders: Mutex<BTreeMap<String, StandingOrder>>,
     thread: Mutex<Option<OwnThread>>,
     /// True once a shutdown has begun.
