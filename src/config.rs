@@ -189,6 +189,16 @@ pub struct EffectiveValue {
     pub origin: String,
     /// True if no layer set it.
     pub is_default: bool,
+    /// The whole value, where `value` hides a part of it.
+    hidden: Option<Secret>,
+}
+
+#[cfg(feature = "cli")]
+impl EffectiveValue {
+    /// Returns true if the other value is the same, in what is hidden of it too.
+    pub(crate) fn has_value_of(&self, other: &Self) -> bool {
+        self.value == other.value && self.hidden == other.hidden
+    }
 }
 
 impl Default for Settings {
@@ -303,6 +313,7 @@ fn read(
 
 /// Combines the given values and the defaults of the others.
 fn effective(report: LoadReport) -> Vec<EffectiveValue> {
+    let mut hidden = report.hidden;
     let defaults = report.defaults.into_iter().map(|(key, value)| {
         let default = (value, "built-in default".to_owned(), true);
         (key, default)
@@ -312,6 +323,7 @@ fn effective(report: LoadReport) -> Vec<EffectiveValue> {
     let all: BTreeMap<_, _> = defaults.chain(given).collect();
     let all = all.into_iter();
     all.map(|(key, (value, origin, is_default))| EffectiveValue {
+        hidden: hidden.remove(&key),
         key,
         value,
         origin,

@@ -31,6 +31,8 @@ pub(super) struct LoadReport {
     pub(super) shorts: BTreeSet<String>,
     /// All given and valid values, with their displayed form and origin.
     pub(super) given: BTreeMap<String, (String, ValueOrigin)>,
+    /// Those of them that are not shown whole, to tell them from others.
+    pub(super) hidden: BTreeMap<String, Secret>,
     /// Defaults of the other keys, in their displayed form.
     pub(super) defaults: BTreeMap<String, String>,
     /// Warnings about usable but suspicious values.
@@ -212,8 +214,7 @@ impl<'a> Section<'a> {
         let value = self.values.get(key)?;
         let shown = (shape.given)(value);
         if let Some(parsed) = (shape.parse)(value) {
-            let given = (shown, ValueOrigin::of(value));
-            self.report.borrow_mut().given.insert(path, given);
+            self.note_given(path, shown, value);
             return Some(parsed);
         }
         let meant = misplaced_value::meant_word(value, &shape.schema);
@@ -227,6 +228,17 @@ impl<'a> Section<'a> {
             &ValueOrigin::of(value),
         );
         None
+    }
+
+    /// Notes a valid value, and apart from it what its displayed form hides.
+    fn note_given(&self, path: String, shown: String, value: &Value) {
+        let mut report = self.report.borrow_mut();
+        if shown.contains(MASK) {
+            let hidden = Secret::new(value.to_string());
+            report.hidden.insert(path.clone(), hidden);
+        }
+        let given = (shown, ValueOrigin::of(value));
+        report.given.insert(path, given);
     }
 
     /// Notes that a key is known, with its allowed values.
@@ -273,12 +285,12 @@ impl<'a> Section<'a> {
         for (name, value) in table {
             let origin = ValueOrigin::of(&value);
             let path = format!("{path}.{name}");
-            match value.kind {
+            match &value.kind {
                 ValueKind::String(text) => {
                     let by_variable = origin.rank >= LayerRank::DotEnv;
-                    secrets.insert(name, (Secret::new(text), by_variable));
-                    let given = (MASK.to_owned(), origin);
-                    self.report.borrow_mut().given.insert(path, given);
+                    let secret = Secret::new(text.clone());
+                    self.note_given(path, MASK.to_owned(), &value);
+                    secrets.insert(name, (secret, by_variable));
                 }
                 _ => self.push(path, Some(MASK.to_owned()), None, "a text", &origin),
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Settings;
+use crate::config::{EffectiveValue, Settings};
 
 /// A secret among the effective values.
 const SECRET: &str = "***";
@@ -51,30 +51,43 @@ impl ChangedSettings {
     }
 }
 
+/// Returns a line for each secret of a dependency with another value. Other changes of a dependency
+/// are told by its settings. `failed`: those that go on with their former values.
+pub(super) fn secrets_of_dependencies(
+    old: &Settings,
+    new: &Settings,
+    failed: &[String],
+) -> Vec<String> {
+    let names = new.dependencies.keys();
+    let names = names.filter(|name| old.dependencies.contains_key(*name) && !failed.contains(name));
+    let lines = names.flat_map(|name| lines(&format!("dependencies.{name}."), old, new));
+    lines.filter(|line| line.contains(SECRET)).collect()
+}
+
 /// Returns a line for each key of a section with another value.
 fn lines(section: &str, old: &Settings, new: &Settings) -> Vec<String> {
-    let of = |settings: &Settings| {
-        let all = settings.effective().iter();
-        let own = all.filter(|one| one.key.starts_with(section));
-        own.map(|one| (one.key.clone(), one.value.clone()))
-            .collect::<BTreeMap<_, _>>()
-    };
-    let (old, new) = (of(old), of(new));
+    let (old, new) = (values(section, old), values(section, new));
     let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let shown = |value: Option<&String>| value.map_or("unset", String::as_str).to_owned();
-    let line = |key: &&String| {
-        let (before, after) = (shown(old.get(*key)), shown(new.get(*key)));
-        (before != after).then(|| format!("{key}: {before} -> {after}"))
+    let shown = |value: Option<&&EffectiveValue>| {
+        value.map_or("unset", |one| one.value.as_str()).to_owned()
     };
-    let lines: Vec<_> = all.iter().filter_map(line).collect();
-    if !lines.is_empty() {
-        return lines;
-    }
-    // SEC-1: secrets are shown as the same, so that one of them is what differs.
-    let secrets = new.iter().filter(|(_, value)| value.contains(SECRET));
-    secrets
-        .map(|(key, value)| format!("{key}: {value} -> {value}"))
-        .collect()
+    let line = |key: &&&str| {
+        let (before, after) = (old.get(**key), new.get(**key));
+        // CFG-2: a secret with another value is told as such. SEC-1: both are shown as the same.
+        let is_same = match (before, after) {
+            (Some(before), Some(after)) => before.has_value_of(after),
+            _ => before.is_none() && after.is_none(),
+        };
+        (!is_same).then(|| format!("{key}: {} -> {}", shown(before), shown(after)))
+    };
+    all.iter().filter_map(line).collect()
+}
+
+/// Returns the effective values of a section, by key.
+fn values<'s>(section: &str, settings: &'s Settings) -> BTreeMap<&'s str, &'s EffectiveValue> {
+    let all = settings.effective().iter();
+    let own = all.filter(|one| one.key.starts_with(section));
+    own.map(|one| (&*one.key, one)).collect()
 }
 
 #[cfg(test)]
@@ -103,5 +116,52 @@ mod tests {
             ChangedSettings::between(&new, &new),
             ChangedSettings::default()
         );
+    }
+
+    #[test]
+    fn cfg_2_sec_1_each_changed_secret_is_told_beside_other_changes_and_never_its_value() {
+        let text = |admin: &str, tokens: &str, body: &str| {
+            format!(
+                "[admin]\ntoken = \"{admin}-of-sixteen-letters\"\nhosts = [\"{admin}\"]\n\
+                 [gateway]\nmax_body = \"{body}\"\nauth.tokens = [\"{tokens}-of-sixteen-letters\"]\n"
+            )
+        };
+        let old = settings(&text("one", "caller", "1MB"));
+        let new = settings(&text("two", "caller", "2MB"));
+        let changed = ChangedSettings::between(&old, &new);
+        assert_eq!(
+            changed.waits,
+            [
+                "admin.hosts: [\"one\"] -> [\"two\"]",
+                "admin.token: *** -> ***"
+            ]
+        );
+        // The token of callers is as before.
+        assert_eq!(changed.at_once, ["gateway.max_body: \"1MB\" -> \"2MB\""]);
+        let both = ChangedSettings::between(&old, &settings(&text("one", "other", "2MB")));
+        assert_eq!(both.at_once[0], "gateway.auth.tokens: *** -> ***");
+        assert_eq!(both.at_once.len(), 2, "{both:?}");
+    }
+
+    #[test]
+    fn cfg_2_sec_1_a_changed_secret_of_a_dependency_is_told_unless_it_goes_on_as_before() {
+        let text = |key: &str, proxy: &str| {
+            settings(&format!(
+                "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+                 headers = {{ x-api-key = \"{key}\", x-team = \"blue\" }}\n\
+                 proxy = \"http://me:{proxy}@proxy:1\"\n"
+            ))
+        };
+        let (old, new) = (text("first", "one"), text("second", "two"));
+        assert_eq!(
+            secrets_of_dependencies(&old, &new, &[]),
+            [
+                "dependencies.web.headers.x-api-key: *** -> ***",
+                "dependencies.web.proxy: \"http://***@proxy:1\" -> \"http://***@proxy:1\"",
+            ]
+        );
+        let failed = ["web".to_owned()];
+        assert!(secrets_of_dependencies(&old, &new, &failed).is_empty());
+        assert!(secrets_of_dependencies(&new, &new, &[]).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use breakerbox_policy::DependencySettings;
 use futures_util::future::join_all;
 
 use super::Sidecar;
-use super::changed_settings::ChangedSettings;
+use super::changed_settings::{ChangedSettings, secrets_of_dependencies};
 use crate::config::{DependencyConfig, FallbackKind, Settings};
 use crate::sidecar::gateway::{AddError, AddOutcome, Gateway};
 use crate::{AppliedReload, RuntimeSettings, StartError};
@@ -60,7 +60,7 @@ impl Sidecar {
         let is_failed = |(name, _): &(String, _)| report.failed.contains(name);
         let (failed, started): (Vec<_>, Vec<_>) = replaced.into_iter().partition(is_failed);
         self.reload_runtime(&settings, &failed, by).await;
-        self.tell_of_swaps(&settings, &started, by);
+        self.tell_of_swaps(&settings, &started, &report.failed, by);
         self.admin.note_not_started(&problems);
         #[cfg(feature = "fleet")]
         let has_consumers = {
@@ -104,16 +104,23 @@ impl Sidecar {
         self.runtime.reload(given, by).await;
     }
 
-    /// Tells the changes of the settings of dependencies that have taken the place of others. `former`:
-    /// the settings of those.
-    fn tell_of_swaps(&self, new: &Settings, former: &[(String, DependencySettings)], by: &str) {
+    /// Tells the changes of the settings of dependencies that have taken the place of others, and the
+    /// changed secrets of all but those that `failed`. `former`: the settings before.
+    fn tell_of_swaps(
+        &self,
+        new: &Settings,
+        former: &[(String, DependencySettings)],
+        failed: &[String],
+        by: &str,
+    ) {
         let changed = former.iter().flat_map(|(name, former)| {
             let new = new.dependencies.get(name).map(|config| &config.settings);
             let lines = new.map_or_else(Vec::new, |new| former.changes(new));
             let named = move |line| format!("dependencies.{name}.{line}");
             lines.into_iter().map(named)
         });
-        let changed: Vec<String> = changed.collect();
+        let secrets = secrets_of_dependencies(&self.settings, new, failed);
+        let changed: Vec<String> = changed.chain(secrets).collect();
         if !changed.is_empty() {
             self.runtime.note_changes(by, changed, Vec::new());
         }
