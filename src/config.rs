@@ -12,6 +12,7 @@ mod loader;
 mod source;
 mod table_lists;
 mod variable_names;
+mod variable_spelling;
 
 mod layer_files;
 mod toml_lines;

@@ -12,6 +12,7 @@ use super::layer_files::{self, is_environment, is_missing};
 use super::problem::{ConfigError, Problem, Warning};
 use super::source::{CollectedValues, LayerRank, SingleValue, ValueOrigin, read_toml};
 use super::variable_names::{ENVIRONMENT, PREFIX, too_large, unknown};
+use super::variable_spelling::FileNames;
 use super::{Settings, otel, read, table_lists};
 
 type Layer = Result<Map<String, Value>, config::ConfigError>;
@@ -144,11 +145,16 @@ impl Loader {
         let of_files = self.read_files(&sources.environment, named, &mut found);
         // A file that has just come or gone is not to be mixed with the embedded one.
         let has_read = of_files.len() > self.texts.len();
+        let names = FileNames::of(of_files.iter().flatten());
         layers.extend(of_files);
         let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, in_file(name));
-        layers.extend(variables_of(around.dotenv, place, &mut problems));
+        layers.extend(variables_of(around.dotenv, (place, &names), &mut problems));
         let place = |name: &str| ValueOrigin::new(LayerRank::Environment, variable(name));
-        layers.extend(variables_of(around.variables, place, &mut problems));
+        layers.extend(variables_of(
+            around.variables,
+            (place, &names),
+            &mut problems,
+        ));
         for (key, text) in &self.flags {
             let origin = ValueOrigin::new(LayerRank::Flag, format!("flag {key}"));
             let (key, text) = (key.clone(), text.clone());
@@ -435,10 +441,10 @@ fn standard(variables: &[(String, String)], place: impl Fn(&str) -> String) -> V
 }
 
 /// Converts variables to layers of one key each, sorted by name. So the result does not depend on
-/// the order of the environment.
+/// the order of the environment. `names`: those of the files.
 fn variables_of(
     variables: Vec<(String, String)>,
-    origin: impl Fn(&str) -> ValueOrigin,
+    (origin, names): (impl Fn(&str) -> ValueOrigin, &FileNames),
     problems: &mut Vec<Problem>,
 ) -> Vec<Layer> {
     let sorted: BTreeMap<String, String> = variables.into_iter().collect();
@@ -454,6 +460,7 @@ fn variables_of(
         match reader.source(Some(one)).collect() {
             Ok(keys) => {
                 let key = keys.into_keys().next();
+                let key = key.map(|key| names.spelled(&key));
                 layers.extend(key.and_then(|key| single(key, text, origin(&name), problems)));
             }
             Err(error) => layers.push(Err(error)),

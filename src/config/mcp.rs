@@ -130,7 +130,7 @@ pub(super) fn read(
     Some(McpConfig {
         command: command.unwrap_or_default(),
         args: args.unwrap_or_default(),
-        env: upper_case(env),
+        env,
         cwd: cwd.map(PathBuf::from),
         headers: headers.clone(),
         start_timeout: section.default_to("start_timeout", &span, start_timeout, MINUTE),
@@ -197,16 +197,3 @@ const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 const STDERR_LINES: i64 = 50;
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Variables of ours are read case-insensitively, so the case of names in them is lost. A server's
-/// variables are usually upper-case.
-fn upper_case(env: BTreeMap<String, (Secret, bool)>) -> BTreeMap<String, Secret> {
-    let env = env.into_iter().map(|(name, (value, by_variable))| {
-        if by_variable {
-            (name.to_ascii_uppercase(), value)
-        } else {
-            (name, value)
-        }
-    });
-    env.collect()
-}

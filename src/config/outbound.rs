@@ -65,7 +65,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let forwarded = section.get("forwarded", &boolean());
     let mut headers = BTreeMap::new();
     let is_http = kind.is_some_and(DependencyKind::is_http);
-    for (name, (value, _)) in given {
+    for (name, value) in given {
         // Blanks and line ends around it come from files and shells; none of them can be sent.
         let value = Secret::new(value.expose().trim());
         if is_http && !is_name(&name) {

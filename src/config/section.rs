@@ -255,13 +255,8 @@ impl<'a> Section<'a> {
         report.asked.insert(path, described);
     }
 
-    /// Reads a table of secret strings with arbitrary keys. The flag beside each is true if a
-    /// variable set it.
-    pub(super) fn secrets(
-        &mut self,
-        key: &'static str,
-        allowed: &str,
-    ) -> BTreeMap<String, (Secret, bool)> {
+    /// Reads a table of secret strings with arbitrary keys.
+    pub(super) fn secrets(&mut self, key: &'static str, allowed: &str) -> BTreeMap<String, Secret> {
         self.known.insert(key);
         let path = self.path_of(key);
         let of_texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
@@ -287,10 +282,9 @@ impl<'a> Section<'a> {
             let path = format!("{path}.{name}");
             match &value.kind {
                 ValueKind::String(text) => {
-                    let by_variable = origin.rank >= LayerRank::DotEnv;
                     let secret = Secret::new(text.clone());
                     self.note_given(path, MASK.to_owned(), &value);
-                    secrets.insert(name, (secret, by_variable));
+                    secrets.insert(name, secret);
                 }
                 _ => self.push(path, Some(MASK.to_owned()), None, "a text", &origin),
             }
