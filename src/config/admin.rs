@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::gateway::GatewayConfig;
-use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::value_type::{address, path, secret_text, string};
@@ -63,9 +62,6 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         let reason = "other machines can reach it, and there is no token";
         let allowed = "a loopback address, or to set admin.token too";
         section.conflict("bind", reason, allowed);
-    }
-    if let Some(token) = &settings.token {
-        odd_secret::warn_of_secret(&section, "token", token.expose());
     }
     if settings.state.is_some() && settings.token.is_none() && !section.is_bad("token") {
         let text = "without admin.token there are no orders that it could keep";

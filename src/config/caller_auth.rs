@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::odd_secret;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::is_http_url;
@@ -100,9 +99,6 @@ pub(super) fn read(mut section: Section<'_>) -> Option<CallerAuth> {
         .into_iter()
         .map(Secret::new)
         .collect();
-    for token in &tokens {
-        odd_secret::warn_of_secret(&section, "tokens", token.expose());
-    }
     if section.present && tokens.is_empty() && !has_jwt && !section.is_bad("tokens") {
         let reason = "no caller could present anything";
         section.conflict_here(reason, "tokens, a table jwt, or \"off\"");

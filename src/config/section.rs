@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::masking::{MASK, is_sensitive, show, show_unknown};
 use super::misplaced_value;
+use super::odd_secret;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
@@ -215,6 +216,9 @@ impl<'a> Section<'a> {
         let shown = (shape.given)(value);
         if let Some(parsed) = (shape.parse)(value) {
             self.note_given(path, shown, value);
+            if shape.is_secret {
+                self.warn_if_odd(key, value);
+            }
             return Some(parsed);
         }
         let meant = misplaced_value::meant_word(value, &shape.schema);
@@ -284,6 +288,7 @@ impl<'a> Section<'a> {
                 ValueKind::String(text) => {
                     let secret = Secret::new(text.clone());
                     self.note_given(path, MASK.to_owned(), &value);
+                    self.warn_if_odd(&format!("{key}.{name}"), &value);
                     secrets.insert(name, secret);
                 }
                 _ => self.push(path, Some(MASK.to_owned()), None, "a text", &origin),
@@ -372,6 +377,13 @@ impl<'a> Section<'a> {
             text,
             origin,
         });
+    }
+
+    /// Warns of a secret that was hardly meant as it is.
+    fn warn_if_odd(&self, key: &str, secret: &Value) {
+        if let Some(odd) = odd_secret::of_value(secret) {
+            self.warn(key, odd.text().to_owned());
+        }
     }
 
     /// Returns true if a key below this section was given, and is valid.

@@ -63,7 +63,7 @@ pub(super) fn read(
 ) -> UpstreamConfig {
     let host = string("a host name or an address, with a port if needed", is_host);
     let proxy = string(PROXY, is_proxy_url).or_off();
-    let proxy = proxy.shown_by(masking::show);
+    let proxy = proxy.shown_by(masking::show).with_secret();
     let given = (
         section.get("http_version", &one_of(&VERSIONS)),
         section.get_if_set("host", &host),

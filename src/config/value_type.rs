@@ -35,6 +35,8 @@ pub(super) struct ValueType<'a, T> {
     pub(super) mistake: fn(&Value) -> Option<String>,
     /// True for a duration, of which a number without a unit is in seconds.
     pub(super) is_span: bool,
+    /// True for a secret, and for a text with one in it.
+    pub(super) is_secret: bool,
     /// The allowed values in a file, as a JSON Schema.
     pub(super) schema: Json,
 }
@@ -52,6 +54,7 @@ impl<'a, T: 'a> ValueType<'a, T> {
             given: masking::show,
             mistake: |_| None,
             is_span: false,
+            is_secret: false,
             schema: json!({}),
         }
     }
@@ -104,7 +107,13 @@ impl<'a, T: 'a> ValueType<'a, T> {
 
     /// Never shows a given value.
     pub(super) fn secret(self) -> Self {
-        self.shown_by(|_| MASK.to_owned())
+        self.shown_by(|_| MASK.to_owned()).with_secret()
+    }
+
+    /// Notes that a secret is in the value, which is shown without it.
+    pub(super) fn with_secret(mut self) -> Self {
+        self.is_secret = true;
+        self
     }
 
     /// Replaces the text of allowed values.
@@ -374,7 +383,7 @@ pub(super) fn path(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, 
 }
 
 /// Returns true for a path that only a shell understands.
-fn is_in_home(path: &str) -> bool {
+pub(super) fn is_in_home(path: &str) -> bool {
     path.starts_with("~/")
 }
 

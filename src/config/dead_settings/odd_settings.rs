@@ -10,8 +10,9 @@ use breakerbox_policy::{Class, Symptom};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
-use crate::config::odd_secret::warn_of_secret;
+use crate::config::odd_secret::{self, OddSecret};
 use crate::config::section::Section;
+use crate::config::value_type::is_in_home;
 
 /// Warns about one dependency, after its table was read.
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
@@ -20,7 +21,6 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     check_waits(section, config);
     check_fallbacks(section, &config.fallbacks);
     check_model(section, config);
-    check_headers(section, config);
     check_command(section, config);
 }
 
@@ -220,19 +220,10 @@ fn check_model(section: &Section<'_>, config: &DependencyConfig) {
         let text = "the key alone belongs here: Bearer is put before it where the API has it";
         section.warn("key", text.to_owned());
     }
-    warn_of_secret(section, "key", key);
     let mut names = config.outbound.headers.keys();
     if names.any(|name| name.eq_ignore_ascii_case("authorization")) && model.key_header.is_none() {
         let text = "headers.authorization is set too: leave out one of the two";
         section.warn("key", text.to_owned());
-    }
-}
-
-fn check_headers(section: &Section<'_>, config: &DependencyConfig) {
-    let mcp = config.mcp.as_ref().map(|mcp| &mcp.headers);
-    let headers = mcp.unwrap_or(&config.outbound.headers);
-    for (name, value) in headers {
-        warn_of_secret(section, &format!("headers.{name}"), value.expose());
     }
 }
 
@@ -248,6 +239,16 @@ fn check_command(section: &Section<'_>, config: &DependencyConfig) {
         let text = "all of it is one argument: give a list, such as [\"-y\", \"a-server\"]; in a \
                     variable, commas separate them";
         section.warn("args", text.to_owned());
+    }
+    for (argument, number) in mcp.args.iter().zip(1..) {
+        let odd = match odd_secret::of_text(argument) {
+            Some(OddSecret::Placeholder) => "looks like a placeholder",
+            Some(OddSecret::Variable) => "is passed on as it is: variables are not put in",
+            // It has no shell around it.
+            _ if is_in_home(argument) => "is passed on as it is: ~ is not your home here",
+            _ => continue,
+        };
+        section.warn("args", format!("argument {number} {odd}"));
     }
     if let Some(cwd) = mcp.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
         let full = std::path::absolute(cwd).unwrap_or_else(|_| cwd.clone());
