@@ -26,7 +26,7 @@ pub(crate) mod serve;
 
 use std::process::ExitCode;
 
-pub(crate) use config_args::ConfigArgs;
+pub(crate) use config_args::{ConfigArgs, path};
 
 /// Result of a command, as exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

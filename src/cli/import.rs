@@ -11,16 +11,17 @@ use breakerbox::config::{ImportedConfig, import_clients};
 use breakerbox::policy::CountedNoun;
 use breakerbox_actors::printable;
 
-use crate::cli::ExitReason;
+use crate::cli::{ExitReason, path};
 
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
     /// File of the client, such as .mcp.json, .cursor/mcp.json or .vscode/mcp.json; - reads standard
     /// input
+    #[arg(value_parser = path())]
     file: PathBuf,
     /// Writes a new file instead of standard output; a file that exists is never changed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     write: Option<PathBuf>,
 }
 

@@ -10,7 +10,7 @@ use breakerbox::Settings;
 use breakerbox::config::schema;
 use breakerbox_actors::printable;
 
-use crate::cli::ExitReason;
+use crate::cli::{ExitReason, path};
 
 /// Name of the file with the schema, beside the configuration.
 const SCHEMA: &str = "breakerbox.schema.json";
@@ -19,7 +19,7 @@ const SCHEMA: &str = "breakerbox.schema.json";
 #[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
     /// Directory to write to; it is created
-    #[arg(long, value_name = "DIR", default_value = "config")]
+    #[arg(long, value_name = "DIR", default_value = "config", value_parser = path())]
     config: PathBuf,
     /// Name of the dependency, a part of the path that callers use [default: asked for on a terminal,
     /// else from the address]

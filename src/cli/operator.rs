@@ -33,8 +33,8 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use crate::cli::ExitReason;
 use crate::cli::completion::dependency_names;
+use crate::cli::{ExitReason, path};
 pub(crate) use alerts::{Alerts, alerts};
 use client::{ClientError, RemoteAdmin};
 pub(crate) use fleet::{FleetArgs, fleet};
@@ -49,10 +49,10 @@ pub(crate) struct AdminTarget {
     admin: Option<String>,
     /// File with the admin token, for commands that make changes [default:
     /// $BREAKERBOX__ADMIN__TOKEN]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     token_file: Option<PathBuf>,
     /// Directory of the configuration files [default: config, if it exists]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     config: Option<PathBuf>,
     /// Environment, such as production [default: $BREAKERBOX_ENV or development]
     #[arg(long, value_name = "NAME")]

@@ -15,7 +15,7 @@ use breakerbox::recorder::{Recording, Trace};
 use breakerbox::{Settings, serve};
 use breakerbox_actors::{nearest_word, printable};
 
-use crate::cli::ExitReason;
+use crate::cli::{ExitReason, path};
 use machine::Tape;
 use report::{PlayedDependency, ReplayRun};
 
@@ -23,15 +23,16 @@ use report::{PlayedDependency, ReplayRun};
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplayArgs {
     /// The file that a recorder wrote
+    #[arg(value_parser = path())]
     trace: PathBuf,
     /// The folder of the configuration [default: config, if it is there]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     config: Option<PathBuf>,
     /// The environment, such as production [default: $BREAKERBOX_ENV or development]
     #[arg(long, value_name = "NAME")]
     env: Option<String>,
     /// The folder of a second configuration to compare with
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     against: Option<PathBuf>,
     /// Only this dependency
     #[arg(long, value_name = "NAME")]

@@ -23,7 +23,7 @@ use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
 use super::url::{self, URL, URL_OR_SOCKET, is_dependency_url, is_http_url, without_scheme};
-use super::value_type::{YEAR, boolean, one_of, string};
+use super::value_type::{YEAR, boolean, one_of, path, string};
 use super::{
     breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
     hedge, keys, rate_limit, retry, throttle, timeout, workers,
@@ -269,7 +269,7 @@ fn read_settings(
 
 /// Reads the credentials. An unusable key is found now, not at the first call.
 fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
-    let path = string("the path of a file", |path| !path.is_empty());
+    let path = path("the path of a file", |path| !path.is_empty());
     let path = PathBuf::from(section.get_if_set("credentials", &path)?);
     match credentials::check(&path) {
         Ok(None) => {}

@@ -378,19 +378,48 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
 /// A path that fulfils `good`.
 pub(super) fn path(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
     let text = string(allowed, good);
-    text.map(|path| (!is_in_home(&path)).then_some(path), String::clone)
-        .mistaken_by(mistaken_path)
+    text.map(
+        |path| foreign_path(&path).is_none().then_some(path),
+        String::clone,
+    )
+    .mistaken_by(mistaken_path)
 }
 
-/// Returns true for a path that only a shell understands.
+/// Returns true for a path that begins with a home, `~/x` or `~user/x`: only a shell knows it.
 pub(super) fn is_in_home(path: &str) -> bool {
-    path.starts_with("~/")
+    let Some(rest) = path.strip_prefix('~') else {
+        return false;
+    };
+    let user = rest.split('/').next().unwrap_or_default();
+    let is_user = user
+        .chars()
+        .all(|one| one.is_ascii_alphanumeric() || "_-".contains(one));
+    rest.is_empty() || rest.contains('/') && is_user
+}
+
+/// Returns what is wrong with a path that only a shell or a browser understands. A file that is really
+/// called so has a path that begins with `./`.
+fn foreign_path(path: &str) -> Option<&'static str> {
+    let variable = path.strip_prefix('$');
+    let is_variable = variable
+        .is_some_and(|name| name.starts_with(|one: char| one.is_ascii_uppercase()))
+        || path
+            .split_once("${")
+            .is_some_and(|(_, rest)| rest.contains('}'));
+    if is_in_home(path) {
+        Some("~ is not your home here, did you mean the whole path?")
+    } else if is_variable {
+        Some("variables are not put in here, did you mean the whole path?")
+    } else if path.starts_with("file:") {
+        Some("it is an address, did you mean the path in it?")
+    } else {
+        None
+    }
 }
 
 /// Says why a path cannot be used.
 pub(super) fn mistaken_path(value: &Value) -> Option<String> {
-    let is_in_home = is_in_home(text(value)?);
-    is_in_home.then(|| "~ is not your home here, did you mean the whole path?".to_owned())
+    foreign_path(text(value)?).map(str::to_owned)
 }
 
 /// A secret in one line that fulfils `good`, without the blanks and line ends around it: those come
@@ -455,4 +484,52 @@ pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
 pub(super) enum OneOfTwo<A, B> {
     First(A),
     Second(B),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+
+    #[test]
+    fn cfg_1_no_path_of_any_key_is_taken_that_only_a_shell_understands() {
+        const WEB: &str = "[dependencies.web]\nkind = \"http\"\nurl = \"https://127.0.0.1:1\"\n";
+        const KG: &str = "[dependencies.kg]\nkind = \"mcp_stdio\"\n";
+        let keys = [
+            ("", "admin.state"),
+            ("", "recorder.path"),
+            ("", "gateway.access_log"),
+            ("", "gateway.tls.cert"),
+            ("", "gateway.auth.jwt.jwks_file"),
+            ("", "fleet.credentials"),
+            ("", "fleet.tls.ca"),
+            (WEB, "dependencies.web.credentials"),
+            (WEB, "dependencies.web.tls.ca"),
+            (KG, "dependencies.kg.command"),
+            (KG, "dependencies.kg.cwd"),
+        ];
+        for (path, reason) in [
+            ("~", "~ is not your home here"),
+            ("~/x.pem", "~ is not your home here"),
+            ("~me/x.pem", "~ is not your home here"),
+            ("$HOME/x.pem", "variables are not put in"),
+            ("/data/${NAME}.pem", "variables are not put in"),
+            ("file:///x.pem", "it is an address"),
+        ] {
+            for (text, key) in keys {
+                let loader = Settings::loader().bare().toml(text).flag(key, path);
+                let error = loader.load().expect_err(key);
+                let mut all = error.problems().iter();
+                let told = all.find(|one| one.key == key);
+                let told = told
+                    .and_then(|one| one.reason.as_deref())
+                    .unwrap_or_default();
+                assert!(
+                    told.starts_with(reason) || path == "~" && key == "gateway.access_log",
+                    "{key} = {path}: {told}"
+                );
+            }
+        }
+        let odd = Settings::loader().bare().flag("recorder.path", "./~x/$Y");
+        assert!(odd.load().is_ok());
+    }
 }

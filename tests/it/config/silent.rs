@@ -156,6 +156,25 @@ const WORDS: &[Mistake] = &[
         &["recorder.path", "~ is not your home here", "1 problem in"],
     ),
     file(
+        "a variable in a path",
+        with!("credentials = \"$HOME/key.json\""),
+        &[
+            "weather.credentials",
+            "variables are not put in",
+            "1 problem in",
+        ],
+    ),
+    warned(
+        "a home among arguments",
+        "[dependencies.tools]\nkind = \"mcp_stdio\"\ncommand = \"tools\"\nargs = [\"-y\", \"~/data\"]\n",
+        &["tools.args: argument 2", "~ is not your home here"],
+    ),
+    line(
+        "a home that the shell has left",
+        &["init", "--config=~/own", "--url", "http://127.0.0.1:1"],
+        &["the shell has left ~ as it is"],
+    ),
+    file(
         "a server at an address",
         "[dependencies.tools]\nkind = \"mcp_stdio\"\nurl = \"http://127.0.0.1:1\"\n",
         &["did you mean kind = \"mcp_http\"?"],
