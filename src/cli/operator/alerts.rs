@@ -20,7 +20,7 @@ use crate::cli::completion::dependency_names;
 pub(crate) struct Alerts {
     #[command(subcommand)]
     step: Option<AlertStep>,
-    /// Shows alerts that are over or cleared too
+    /// Shows alerts that are over or cleared too, and the outages of before the last start
     #[arg(long)]
     all: bool,
     /// Prints the alerts as JSON, each with its outage
@@ -69,22 +69,48 @@ pub(crate) fn alerts(
     })
 }
 
-/// Reads the alerts, each with its outage in place of the outage's number.
-async fn read(remote: &RemoteAdmin) -> Result<Vec<Value>, ClientError> {
-    let outages = remote.get(&["api", "outages"]).await?;
+/// Reads the alerts, each with its outage in place of the outage's number. With `earlier`, the ended
+/// outages that have no alert follow.
+async fn read(remote: &RemoteAdmin, earlier: bool) -> Result<Vec<Value>, ClientError> {
+    // In this order each alert's outage is there.
     let alerts = remote.get(&["api", "alerts"]).await?;
-    let Value::Array(mut alerts) = alerts else {
+    let outages = remote.get(&["api", "outages"]).await?;
+    let (Value::Array(mut alerts), Value::Array(outages)) = (alerts, outages) else {
         return Ok(Vec::new());
     };
+    let mut without: Vec<&Value> = outages.iter().collect();
     for alert in &mut alerts {
         let id = alert["outage"].take();
-        let outage = outages.as_array().into_iter().flatten();
-        let own = outage
-            .into_iter()
-            .find(|one| id.is_u64() && one["id"] == id);
+        let own = outages.iter().find(|one| id.is_u64() && one["id"] == id);
+        without.retain(|one| one["id"] != id);
         alert["outage"] = own.cloned().unwrap_or(Value::Null);
     }
+    if earlier {
+        // HLT-2: an outage outlives the process, and its alert does not.
+        let ended = without.into_iter().filter(|one| one["ended"].is_string());
+        alerts.extend(ended.map(alert_of));
+        let raised = |alert: &Value| alert["raised_at"].as_str().map(str::to_owned);
+        alerts.sort_by_key(|alert| std::cmp::Reverse(raised(alert)));
+    }
     Ok(alerts)
+}
+
+/// Returns an ended outage without an alert in the form of one.
+fn alert_of(outage: &Value) -> Value {
+    json!({
+        "id": null,
+        "dependency": outage["dependency"],
+        "subject": outage["dependency"],
+        "kind": "outage",
+        "state": "resolved",
+        "message": outage["cause"]["text"],
+        "outage": outage,
+        "paused_consumers": [],
+        "raised_at": outage["since"],
+        "over_at": outage["ended"],
+        "by": outage["ack"]["by"],
+        "note": outage["ack"]["note"],
+    })
 }
 
 fn is_pending(alert: &Value) -> bool {
@@ -95,7 +121,7 @@ async fn list(wanted: &Alerts, err: &mut dyn Write) -> Result<String, ClientErro
     let remote = RemoteAdmin::new(&wanted.place, false)?;
     // The alerts count for more than a note that cannot be written.
     let _ = super::tell_of_refused_files(&remote, err).await;
-    let mut alerts = read(&remote).await?;
+    let mut alerts = read(&remote, wanted.all).await?;
     alerts.retain(|alert| wanted.all || is_pending(alert));
     if wanted.json {
         let text = format!("{:#}", Value::Array(alerts));
@@ -154,8 +180,14 @@ fn block(alert: &Value) -> String {
             consumer["pending"]
         ));
     }
-    if let Some(over) = alert["over_at"].as_str() {
-        lines.push(format!("over since {}", plain(over)));
+    if let Some(over) = alert["over_at"].as_str().map(plain) {
+        lines.push(match outage["ended_by"].as_str() {
+            // HLT-3: only the start is known, after which it was not seen.
+            Some("restart") => {
+                format!("its end was not seen: the process was started again at {over}")
+            }
+            _ => format!("over since {over}"),
+        });
     }
     if let Some(by) = alert["by"].as_str() {
         lines.push(format!("{}: {}", plain(by), text(&alert["note"])));
@@ -194,7 +226,7 @@ fn text_after(subject: &str) -> String {
 /// Clears the alerts of a dependency.
 async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
     let remote = RemoteAdmin::new(&clear.place, true)?;
-    let alerts = read(&remote).await?;
+    let alerts = read(&remote, false).await?;
     let own = alerts
         .iter()
         .filter(|alert| alert["dependency"] == *clear.name && is_pending(alert));
@@ -234,7 +266,7 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
 /// Acknowledges the active alerts of a dependency.
 async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
     let remote = RemoteAdmin::new(&ack.place, true)?;
-    let alerts = read(&remote).await?;
+    let alerts = read(&remote, false).await?;
     let of_it = |alert: &&Value| alert["dependency"] == *ack.name && alert["state"] == "active";
     let ids: Vec<String> = alerts
         .iter()
@@ -280,4 +312,39 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
         told.push_str(&line);
     }
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hlt_2_an_outage_of_before_a_restart_is_told_with_what_is_known_of_its_end() {
+        let mut outage = json!({
+            "id": 1, "dependency": "web", "since": "2026-01-01T00:00:00.000Z",
+            "ended": "2026-01-01T00:05:00.000Z", "ended_by": "restart",
+            "cause": {"text": "no connection"}, "line": null, "probes": 0,
+            "affected": {"calls": 3, "errors": 3, "by_fallback": 0},
+            "ack": {"by": "me", "note": "on it"},
+        });
+        let told = block(&alert_of(&outage));
+        for words in [
+            "web: resolved, since 2026-01-01T00:00:00.000Z\n",
+            "why: no connection",
+            "its end was not seen: the process was started again at 2026-01-01T00:05:00.000Z",
+            "me: on it",
+        ] {
+            assert!(told.contains(words), "{words:?}: {told}");
+        }
+        assert!(
+            !told.contains("to do") && !told.contains("over since"),
+            "{told}"
+        );
+        outage["ended_by"] = "recovery".into();
+        let told = block(&alert_of(&outage));
+        assert!(
+            told.contains("over since 2026-01-01T00:05:00.000Z"),
+            "{told}"
+        );
+    }
 }

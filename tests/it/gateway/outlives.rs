@@ -63,6 +63,16 @@ async fn notes(sidecar: &Sidecar) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
+/// Returns what the command `alerts` prints.
+async fn alerts(sidecar: &Sidecar, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+    command.args(["alerts", "--admin", &sidecar.admin("")]);
+    command.args(arguments);
+    let ran = tokio::task::spawn_blocking(move || command.output());
+    let output = ran.await.unwrap().expect("the command starts");
+    String::from_utf8(output.stdout).expect("it writes UTF-8")
+}
+
 async fn kill(sidecar: Sidecar) {
     sidecar.signal("KILL");
     sidecar.ended().await;
@@ -98,6 +108,16 @@ async fn hlt_3_outages_are_there_after_kill_and_restart() {
     let all = outages(&sidecar).await;
     let ids: Vec<u64> = all.iter().filter_map(|one| one["id"].as_u64()).collect();
     assert_eq!(ids, [id.as_u64().unwrap() + 1, id.as_u64().unwrap()]);
+    let listed = alerts(&sidecar, &["--all"]).await;
+    for words in [
+        "web: resolved, since ",
+        "its end was not seen: the process was started again at ",
+        "other: active, since ",
+    ] {
+        assert!(listed.contains(words), "{words:?}: {listed}");
+    }
+    let active = alerts(&sidecar, &[]).await;
+    assert!(!active.contains("web: "), "{active}");
     // That of an earlier process can still be acknowledged.
     assert_eq!(acknowledge(&sidecar, &id).await["ack"]["note"], "on it");
     kill(sidecar).await;
