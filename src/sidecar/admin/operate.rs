@@ -9,6 +9,8 @@ use axum::{Extension, Json};
 use breakerbox_policy::{BreakerCommand, CommandSource, RoundedDuration};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Admin;
 use super::auth::{MAX_BODY, PeerAddress, author};
@@ -16,7 +18,7 @@ use super::dependencies;
 use super::fleet;
 use super::orders::{self, CarriedOut};
 use super::problem::AdminProblem;
-use crate::{RestartRefusal, WorkerRestart};
+use crate::{Event, RestartRefusal, WorkerRestart};
 use breakerbox_actors::redact;
 
 /// Operations on a dependency.
@@ -84,6 +86,8 @@ pub(super) async fn operate(
         }
     }
     let reason = order.reason.clone();
+    let closes = matches!(&*operation, "close" | "reset");
+    let events = admin.runtime().events();
     let command = command(&admin, &operation, order);
     let author = by.clone();
     let CarriedOut { holds, note: told } =
@@ -104,9 +108,12 @@ pub(super) async fn operate(
     let alone = (is_for_all && !reaches_others).then(|| {
         "the board of the fleet is not reached: it holds for this replica alone".to_owned()
     });
-    let closes = matches!(&*operation, "close" | "reset");
+    let not_up = match closes {
+        true => wait_for_worker(&admin, &name, events).await,
+        false => None,
+    };
     let kept = || still_overridden(&admin, &name).filter(|_| closes);
-    let notes = [told, alone, note, kept()].into_iter().flatten();
+    let notes = [told, not_up, alone, note, kept()].into_iter().flatten();
     let notes: Vec<String> = notes.collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     done(&admin, &name, operation, (note, holds))
@@ -136,6 +143,23 @@ fn done(
         holds,
         dependency,
     }))
+}
+
+/// Waits for a moment until a worker runs again, if a command that closes a dependency has found it
+/// parked. Returns a note if none runs yet. `events`: those since before the command.
+async fn wait_for_worker(admin: &Admin, name: &str, mut events: Receiver<Event>) -> Option<String> {
+    let is_held = || {
+        let status = admin.runtime().status(name);
+        status.is_some_and(|one| {
+            let set = one.overridden.as_ref();
+            one.parked || set.is_some_and(|set| set.by == CommandSource::Supervisor)
+        })
+    };
+    // SUP-4: the answer says what the order has brought about, not what it has begun.
+    let up = async { while is_held() && !matches!(events.recv().await, Err(RecvError::Closed)) {} };
+    let waited = tokio::time::timeout(PATIENCE, up).await;
+    let text = "its workers are being started, and none runs yet: it stays open until one does";
+    waited.is_err().then(|| text.to_owned())
 }
 
 /// Returns a note if an override stands that the order did not take off.

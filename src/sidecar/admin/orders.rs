@@ -334,7 +334,11 @@ pub(super) async fn carry_out(
         command,
         BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
     );
-    let is_sick = || runtime.status(name).is_some_and(|one| one.outage.is_some());
+    let is_sick = || {
+        let status = runtime.status(name);
+        // A parked one stays open until a worker runs, so that nothing is closed yet.
+        status.is_some_and(|one| one.outage.is_some() && !one.parked)
+    };
     let ends_outage = closes && is_sick();
     let done = async move {
         match file {

@@ -109,7 +109,7 @@ async fn mcp_1_m2_an_order_by_api_or_command_starts_a_server_now() {
 }
 
 #[tokio::test]
-async fn mcp_1_m2_close_and_reset_start_a_parked_server_and_never_hide_it() {
+async fn mcp_1_m2_sup_4_close_and_reset_start_a_parked_server_and_never_hide_it() {
     let parks = "[dependencies.sick.workers]\ngive_up = \"park\"\n\
                  intensity = { max = 1, within = \"1h\" }\n";
     let Some(bed) = Beside::start(|folder| guarded(folder, "sick", "", parks)) else {
@@ -126,10 +126,15 @@ async fn mcp_1_m2_close_and_reset_start_a_parked_server_and_never_hide_it() {
             "{vain}"
         );
         assert_eq!(vain["dependency"]["state"], "open", "{vain}");
+        let note = vain["note"].as_str().unwrap_or_default();
+        assert!(note.contains("none runs yet"), "{vain}");
         bed.until("sick", |one| one["override"]["mode"] == "forced_open")
             .await;
         bed.allow("sick", true);
-        bed.order("sick", operation).await;
+        // SUP-4: its answer comes when the order has had its effect.
+        let done = bed.order("sick", operation).await;
+        assert_eq!(done["dependency"]["state"], "closed", "{done}");
+        assert!(done["note"].is_null(), "{done}");
         bed.until_well("sick").await;
     }
     bed.good_is_untouched().await;
