@@ -143,7 +143,7 @@ struct AdminState {
     groups: OnceLock<Box<FindGroups>>,
     #[cfg(feature = "fleet")]
     fleet: OnceLock<crate::fleet::Fleet>,
-    /// The time since when the files of the configuration are refused, and their problems.
+    /// Notes about the files of the configuration that do not hold, or not yet.
     files: Mutex<probes::FilesNote>,
     phase: AtomicU8,
     orders: OnceLock<OrderFile>,
@@ -188,8 +188,8 @@ fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
 }
 
 impl Admin {
-    /// Creates the admin side of this runtime, with the token and the dependency kinds of these
-    /// settings. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
+    /// Creates the admin side of this runtime, with the token and the hosts of these settings, and the
+    /// kinds, addresses and links of their dependencies. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
     #[must_use]
     pub fn new(runtime: Runtime, settings: &Settings) -> Self {
         Self {
@@ -243,8 +243,8 @@ impl Admin {
     }
 
     /// Writes the orders and notes of operators, the outages and the last day into this file from now on,
-    /// and the last hour into one beside it, so that they outlive the process (rule HLT-3); the state of earlier processes in it is shown
-    /// beside that of this one. Only the first call counts.
+    /// and the last hour into one beside it, so that they outlive the process (rule HLT-3); the state of
+    /// earlier processes in it is shown beside that of this one. Only the first call counts.
     pub fn keep_orders(&self, file: OrderFile) {
         // A second one would leave the orders in two files.
         if self.inner.orders.set(file.clone()).is_ok() {
@@ -413,8 +413,8 @@ impl Admin {
     /// answer for addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5), and changes
     /// need the token of `admin.token` there too.
     ///
-    /// Within a tokio runtime it also starts the task that samples the counters for the charts, each
-    /// 5 s; elsewhere the charts have only the samples of requests for them.
+    /// Within a tokio runtime it also starts the tasks that sample the counters for the charts, each
+    /// 5 s, and follow the outages; elsewhere both are looked at by requests only.
     pub fn router(&self) -> Router {
         history::keep(self);
         outage_book::keep(self);
@@ -538,4 +538,30 @@ async fn not_so() -> AdminProblem {
         "this address does not support this method",
     )
     .allowed("the methods that /api/openapi.json describes")
+}
+
+#[cfg(test)]
+mod tests {
+    use breakerbox_policy::CommandSource;
+    use serde_json::Value;
+
+    use super::OPENAPI;
+
+    #[test]
+    fn ops_1_the_description_of_the_api_names_every_source_of_an_override() {
+        let api: Value = serde_json::from_str(OPENAPI).unwrap();
+        let by = &api["components"]["schemas"]["Override"]["properties"]["by"]["enum"];
+        for source in [
+            CommandSource::Operator,
+            CommandSource::Supervisor,
+            CommandSource::Fleet,
+            CommandSource::Configuration,
+        ] {
+            let word = source.to_string();
+            assert!(
+                by.as_array().unwrap().contains(&word.clone().into()),
+                "{word}"
+            );
+        }
+    }
 }

@@ -1,7 +1,9 @@
-//! Alerts: one for each outage, and one for each episode of a key's open breaker or of a parked child.
+//! Alerts: one for each outage, one for each episode of a key's open breaker, of a used-up quota or of a
+//! consumer that waits, and one for the dead letters of a consumer.
 //!
-//! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it. A
-//! breaker's episode lasts from the trip until the breaker closes, including all probes in between.
+//! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it, except
+//! for dead letters, which only an operator clears. A breaker's episode lasts from the trip until the
+//! breaker closes, including all probes in between. Alerts end with the process; outages outlive it.
 //! What follows while an alert lasts belongs to it: a parked worker behind an open breaker is one
 //! outage.
 
@@ -30,7 +32,7 @@ use breakerbox_actors::redact;
 /// Maximum number of alerts; the oldest ended ones are removed first.
 const MAX_ALERTS: usize = 256;
 
-/// Time for which an alert of a parked worker can be over and go on.
+/// Time for which an alert that comes and goes, such as that of a parked worker, can be over and go on.
 const MOMENT: Duration = Duration::from_secs(60);
 
 /// Time between the begin of an outage and its alert, at most.

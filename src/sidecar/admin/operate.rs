@@ -42,7 +42,8 @@ pub(super) struct ChangeRequest {
 #[derive(Debug, Serialize)]
 pub(super) struct ChangeResult {
     done: String,
-    /// A part of the request that this operation ignores, or what is not done yet, if any.
+    /// A warning or a hint, if any: a part of the request that is ignored, what is not done yet, or what
+    /// could not be kept.
     note: Option<String>,
     /// The end of the override that was set, in words.
     holds: Option<String>,

@@ -24,7 +24,8 @@ pub(super) async fn live() -> &'static str {
 /// Readiness of the process.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadinessView {
-    /// `ready`, `degraded` (some dependency does not answer by itself), or `unready`.
+    /// `ready`; `degraded` (a dependency does not answer by itself, the files of the configuration do not
+    /// hold, or the board of the fleet is not reached); or `unready`.
     status: &'static str,
     /// Reasons why no calls are accepted.
     reasons: Vec<&'static str>,
@@ -79,11 +80,14 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     (code, Json(readiness))
 }
 
-/// Notes about the files of the configuration, while they hold.
+/// Notes about the files of the configuration: each stands until a reload makes it wrong.
 #[derive(Debug, Default)]
 pub(super) struct FilesNote {
+    /// Why the files are refused as a whole, and since when.
     refused: Option<(Time, String)>,
+    /// Why dependencies go on with former versions, and since when.
     not_started: Option<(Time, String)>,
+    /// Changed keys that hold only after a new start of the process.
     waits: Vec<String>,
 }
 
