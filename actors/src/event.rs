@@ -23,7 +23,7 @@ pub(crate) use bus::EventBus;
 pub use listeners::EventListener;
 
 use crate::consumer_pause::ConsumerPause;
-use crate::printable::printable_line;
+use crate::printable::printable;
 use crate::redact::redact;
 
 /// Number of past events kept for late readers.
@@ -472,7 +472,7 @@ impl EventKind {
                 reason,
                 refused,
             } => {
-                let id = printable_line(id);
+                let id = printable(id);
                 write!(out, "consumer {consumer} buried message {id} ({reason})")?;
                 match refused {
                     Some(problem) => write!(out, ", and the queue refuses the letter: {problem}"),
@@ -485,7 +485,7 @@ impl EventKind {
                 place,
                 probes,
             } => {
-                let (id, place) = (printable_line(id), printable_line(place));
+                let (id, place) = (printable(id), printable(place));
                 write!(
                     out,
                     "message {id} of consumer {consumer}, at {place} of its queue, has failed as {probes} \

@@ -28,14 +28,50 @@ pub fn printable_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// Returns a line of a log with the same characters written out, but for line ends and the colours
-/// of its writer.
+/// The sequences by which the writer of a log colours it: no other one is its own.
+const COLOURS: [&str; 9] = [
+    "\u{1b}[0m",
+    "\u{1b}[1m",
+    "\u{1b}[2m",
+    "\u{1b}[3m",
+    "\u{1b}[31m",
+    "\u{1b}[32m",
+    "\u{1b}[33m",
+    "\u{1b}[34m",
+    "\u{1b}[35m",
+];
+/// Begin of the further lines of an entry, so that none of them looks like an entry of its own.
+const FURTHER: &str = "\n    ";
+
+/// Returns an entry of a log with the same characters written out, but for the line end behind it, and
+/// the colours of its writer if it is `coloured`. Further lines within it are indented: a text of
+/// another party cannot look like the next entry.
+///
+/// # Source  Rule EDGE-7 in docs/rules.md.
 #[must_use]
-pub fn printable_line(line: &str) -> Cow<'_, str> {
-    let moves = |letter| !matches!(letter, '\n' | '\u{1b}') && is_moving(letter);
-    written_out(line, moves, |clean, letter| {
-        clean.extend(letter.escape_default());
-    })
+pub fn printable_line(line: &str, coloured: bool) -> Cow<'_, str> {
+    let (entry, end) = match line.strip_suffix('\n') {
+        Some(entry) => (entry, "\n"),
+        None => (line, ""),
+    };
+    if !entry.chars().any(is_moving) {
+        return Cow::Borrowed(line);
+    }
+    let mut clean = String::with_capacity(line.len() + 16);
+    let mut rest = entry;
+    while let Some(letter) = rest.chars().next() {
+        let mut colours = COLOURS.iter().filter(|_| coloured && letter == '\u{1b}');
+        let colour = colours.find(|colour| rest.starts_with(**colour));
+        rest = &rest[colour.map_or(letter.len_utf8(), |colour| colour.len())..];
+        match (colour, letter) {
+            (Some(colour), _) => clean.push_str(colour),
+            (None, '\n') => clean.push_str(FURTHER),
+            (None, letter) if is_moving(letter) => clean.extend(letter.escape_default()),
+            (None, letter) => clean.push(letter),
+        }
+    }
+    clean.push_str(end);
+    Cow::Owned(clean)
 }
 
 fn written_out(
@@ -90,10 +126,19 @@ mod tests {
         for (given, clean) in cases {
             assert_eq!(printable(given), clean);
         }
+    }
+
+    #[test]
+    fn edge_7_an_entry_of_a_log_has_the_colours_of_its_writer_and_no_line_of_another() {
+        let given =
+            "\u{1b}[33mWARN\u{1b}[0m cause=\u{1b}[2J\u{1b}[8mx\u{202e}\n12:00 INFO forged\n";
         assert_eq!(
-            printable_line("\u{1b}[2mred\u{202e}\n"),
-            "\u{1b}[2mred\\u{202e}\n"
+            printable_line(given, true),
+            "\u{1b}[33mWARN\u{1b}[0m cause=\\u{1b}[2J\\u{1b}[8mx\\u{202e}\n    12:00 INFO forged\n"
         );
+        assert!(!printable_line(given, false).contains('\u{1b}'));
+        let plain = "12:00 INFO nothing odd\n";
+        assert!(matches!(printable_line(plain, true), Cow::Borrowed(_)));
     }
 
     #[test]

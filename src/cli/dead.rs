@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use breakerbox::config::{ConsumerConfig, FleetConfig};
 use breakerbox::consume::{DeadLetter, DeadLetterError, DeadLetters};
 use breakerbox::serve;
-use breakerbox_actors::{nearest_word, printable, printable_json, printable_line};
+use breakerbox_actors::{nearest_word, printable, printable_json};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -110,7 +110,8 @@ pub(crate) fn run(
     match done {
         Ok(written) => written.map(|()| ExitReason::Done),
         Err(error) => {
-            writeln!(err, "breakerbox: {error}")?;
+            // The servers' own words may be in it.
+            writeln!(err, "breakerbox: {}", printable(&error.to_string()))?;
             Ok(match error {
                 DeadLetterError::Unknown(_) => ExitReason::WrongUse,
                 _ => ExitReason::Failed,
@@ -145,7 +146,7 @@ async fn carry_out(
             LetterOrder::Show => write_letter(&letters.get(*number).await?, out),
             LetterOrder::Requeue => {
                 let letter = letters.requeue(*number).await?;
-                let subject = printable_line(&letter.subject);
+                let subject = printable(&letter.subject);
                 writeln!(out, "{number} is in {subject} again")
             }
             LetterOrder::Drop => {
@@ -172,10 +173,16 @@ fn write_list(letters: &[DeadLetter], out: &mut dyn Write) -> io::Result<()> {
             letter.id.clone(),
             letter.fact("detail"),
         ];
-        let facts = facts.map(|fact| printable_line(&fact).to_string());
-        writeln!(out, "{}\t{}", letter.number, facts.join("\t"))?;
+        writeln!(out, "{}", row(letter.number, &facts))?;
     }
     Ok(())
+}
+
+/// Returns a line of the list: the facts are texts of the sender, and of the dependency.
+fn row(number: u64, facts: &[String]) -> String {
+    let facts = facts.iter().map(|fact| printable(fact).into_owned());
+    let facts: Vec<String> = facts.collect();
+    format!("{number}\t{}", facts.join("\t"))
 }
 
 fn write_letter(letter: &DeadLetter, out: &mut dyn Write) -> io::Result<()> {
@@ -199,4 +206,15 @@ fn letter_json(letter: &DeadLetter) -> Value {
         "headers": letter.headers,
         "payload": payload,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::row;
+
+    #[test]
+    fn edge_7_no_fact_of_a_dead_letter_moves_a_terminal_or_makes_a_line() {
+        let facts = ["failures".to_owned(), "\u{1b}[2J\n9\tforged".to_owned()];
+        assert_eq!(row(3, &facts), "3\tfailures\t\\u{1b}[2J\\n9\\tforged");
+    }
 }

@@ -43,7 +43,8 @@ pub(crate) fn run(
     let imported = match import_clients(&text, &name.to_string_lossy()) {
         Ok(imported) => imported,
         Err(error) => {
-            writeln!(err, "breakerbox: {shown}: {error}")?;
+            let error = error.to_string();
+            writeln!(err, "breakerbox: {shown}: {}", printable(&error))?;
             return Ok(ExitReason::WrongUse);
         }
     };

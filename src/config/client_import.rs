@@ -89,6 +89,7 @@ pub fn import_clients(text: &str, source: &str) -> Result<ImportedConfig, Import
         }
         imported.notes.extend(toml_text::notes(&entry));
     }
+    imported.toml = toml_text::written_out(&imported.toml);
     Ok(imported)
 }
 
@@ -132,6 +133,25 @@ fn free_name(title: &str, taken: &mut BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edge_7_no_text_of_a_client_moves_a_terminal_and_its_value_is_the_same() {
+        let odd = "a\u{9b}2J\u{202e}\u{7f}\u{e0041}";
+        let file = serde_json::json!({ "mcpServers": { odd: {
+            "command": "docs", "args": [odd], "env": { odd: odd }, odd: 1,
+        } } });
+        let imported = import_clients(&file.to_string(), odd).unwrap();
+        let moves = |letter: char| letter != '\n' && letter.is_control();
+        let all = imported.toml + &imported.notes.concat();
+        assert!(
+            !all.contains(moves) && !all.contains(['\u{202e}', '\u{e0041}']),
+            "{all:?}"
+        );
+        let file = import_clients(&file.to_string(), odd).unwrap().toml;
+        let settings = crate::Settings::loader().bare().toml(file).load().unwrap();
+        let docs = settings.dependencies.values().next().unwrap();
+        assert_eq!(docs.mcp.as_ref().unwrap().args, [odd]);
+    }
 
     #[test]
     fn mcp_6_m12_titles_become_names_of_dependencies() {

@@ -1,7 +1,9 @@
 //! The text of one imported server.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use breakerbox_actors::printable;
 use serde_json::Value;
 
 use super::server_entry::{GivenValue, NamedValue, ServerEntry, ServerPlace};
@@ -104,7 +106,7 @@ pub(super) fn notes(entry: &ServerEntry) -> Vec<String> {
     for one in values {
         let place = variable(name, key, &one.name);
         let full = format!("{key}.{}", one.name);
-        let full = breakerbox_actors::printable(&full);
+        let full = printable(&full);
         match (&one.value, place) {
             (GivenValue::Plain(_), _) => {}
             (GivenValue::Secret(_), Some(variable)) => notes.push(format!(
@@ -141,8 +143,24 @@ fn member(name: &str) -> String {
     }
 }
 
-/// Returns a text as TOML. A basic string has the escapes of JSON, and one more character that it
-/// cannot contain.
+/// Returns a text as a basic string of TOML, which has the escapes of JSON. [`written_out`] does the rest.
 fn quoted(text: &str) -> String {
-    Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+    Value::from(text).to_string()
+}
+
+/// Returns a whole file with every character written out that moves or reorders a terminal, or that
+/// TOML does not allow. Such a one can only stand in a basic string, or in a comment.
+pub(super) fn written_out(toml: &str) -> String {
+    let mut clean = String::with_capacity(toml.len());
+    for letter in toml.chars() {
+        match printable(letter.encode_utf8(&mut [0; 4])) {
+            // EDGE-7: the names and values of a client's file are not ours.
+            Cow::Owned(_) if letter != '\n' => {
+                // Writing into a string cannot fail.
+                let _ = write!(clean, "\\U{:08X}", u32::from(letter));
+            }
+            _ => clean.push(letter),
+        }
+    }
+    clean
 }

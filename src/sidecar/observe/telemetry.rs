@@ -156,6 +156,7 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
 struct PrintableLines<W> {
     inner: W,
     json: bool,
+    coloured: bool,
 }
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for PrintableLines<W> {
@@ -165,6 +166,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for PrintableLines<W> {
         PrintableLines {
             inner: self.inner.make_writer(),
             json: self.json,
+            coloured: self.coloured,
         }
     }
 }
@@ -178,7 +180,7 @@ impl<W: io::Write> io::Write for PrintableLines<W> {
         let clean = if self.json {
             printable_json(line)
         } else {
-            printable_line(line)
+            printable_line(line, self.coloured)
         };
         match clean {
             Cow::Borrowed(_) => self.inner.write(bytes),
@@ -206,6 +208,7 @@ where
     let writer = PrintableLines {
         inner: writer,
         json,
+        coloured: colour,
     };
     let lines = tracing_subscriber::fmt()
         // Reporting such an error to a closed standard error would panic in the thread that logs.
@@ -279,11 +282,14 @@ mod tests {
             let subscriber = subscriber(format, "info", false, move || writer.clone()).unwrap();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::warn!(name = "\u{202e}evil", "\u{9b}2J{}\u{2066}", "\u{1b}[2J");
+                // The writer writes a field of this kind as it is.
+                tracing::warn!(cause = %"\u{1b}[2J\n12:00 INFO forged", "a cause");
             });
             let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
             let moving = ['\u{202e}', '\u{9b}', '\u{2066}', '\u{1b}'];
             assert!(!text.contains(moving), "{text:?}");
             assert!(text.contains("202e") && text.ends_with('\n'), "{text:?}");
+            assert!(!text.contains("\n12:00"), "{text:?}");
         }
     }
 

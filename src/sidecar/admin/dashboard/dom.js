@@ -2,6 +2,14 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// EDGE-7: control characters, and marks that reorder what is beside them: a name could look like another.
+const MOVING = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb]/g;
+
+/** Returns a text in which such characters are written out. */
+function plain(text) {
+  return String(text ?? "").replace(MOVING, (letter) => `\\u{${letter.charCodeAt(0).toString(16)}}`);
+}
+
 export const find = (id) => document.getElementById(id);
 
 /** Creates an element with attributes and children; `on…` are listeners, `text` is its text. */
@@ -15,17 +23,18 @@ export function draw(tag, attributes = {}, ...children) {
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
+    if (name === "text") node.textContent = plain(value);
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children);
+  node.append(...children.map((child) => (child instanceof Node ? child : plain(child))));
   return node;
 }
 
 /** Sets a text only if it differs, to avoid needless redrawing and announcements. */
 export function say(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const clean = plain(text);
+  if (node.textContent !== clean) node.textContent = clean;
 }
 
 export function set(node, name, value) {

@@ -31,7 +31,7 @@ async fn item_100_the_page_opens_with_the_incident_in_it() {
         stage.clients[3].ask(Do::Answer(1)).await.unwrap();
     }
     let url = format!("http://{}/api/notes", stage.server.address());
-    let note = json!({ "text": "deploy <b>1.2</b>", "dependency": "service_03" });
+    let note = json!({ "text": "deploy <b>1.2</b>\u{202e}", "dependency": "service_03" });
     let note = Client::new().post(&url).bearer_auth(TOKEN).json(&note);
     assert_eq!(note.send().await.unwrap().status(), 200);
     stage.open(3).await;
@@ -57,8 +57,11 @@ async fn item_100_the_page_opens_with_the_incident_in_it() {
     ))
     .await;
     let marks = part("service_03", ".mark-list");
-    page.until(&format!("{marks}.innerText.includes('deploy <b>1.2</b>')"))
-        .await;
+    // EDGE-7: a mark that would reorder the line is written out.
+    page.until(&format!(
+        r"{marks}.innerText.includes('deploy <b>1.2</b>\\u{{202e}}')"
+    ))
+    .await;
     page.until(&format!(
         "{marks}.innerText.includes('5 calls in a row failed')"
     ))
