@@ -77,19 +77,11 @@ pub(crate) fn run(
     let origins = ConfigOrigins(&settings.environment, settings.files());
     write!(out, "{origins}")?;
     write_values(&values, out)?;
-    if let Some(warning) = serve::doubtful_filter() {
-        writeln!(err, "breakerbox: warning: {warning}")?;
-    }
     for warning in settings.warnings() {
         writeln!(err, "breakerbox: warning: {warning}")?;
     }
-    if settings.dependencies.is_empty() {
-        // EDGE-6: an empty file is no error here, but is hardly meant.
-        writeln!(
-            err,
-            "breakerbox: warning: dependencies: there is none, so nothing can be called; a running \
-             sidecar refuses a reload to it, unless reload.allow_empty = true"
-        )?;
+    for OtherWarning { key, text, .. } in other_warnings(&settings) {
+        writeln!(err, "breakerbox: warning: {key}: {text}")?;
     }
     let every = settings.effective();
     let set = every.iter().filter(|one| !one.is_default).count();
@@ -104,6 +96,31 @@ pub(crate) fn run(
         every.len(),
     )?;
     Ok(ExitReason::Done)
+}
+
+/// A warning that no layer of the configuration is the place of.
+struct OtherWarning {
+    key: &'static str,
+    text: String,
+    origin: &'static str,
+}
+
+/// Returns the warnings of what is around the values.
+fn other_warnings(settings: &Settings) -> Vec<OtherWarning> {
+    let filter = serve::doubtful_filter().map(|text| OtherWarning {
+        key: "RUST_LOG",
+        text: text.trim_start_matches("RUST_LOG: ").to_owned(),
+        origin: "environment variable RUST_LOG",
+    });
+    // EDGE-6: an empty file is no error here, but is hardly meant.
+    let empty = settings.dependencies.is_empty().then(|| OtherWarning {
+        key: "dependencies",
+        text: "there is none, so nothing can be called; a running sidecar refuses a reload to it, \
+               unless reload.allow_empty = true"
+            .to_owned(),
+        origin: "the configuration",
+    });
+    filter.into_iter().chain(empty).collect()
 }
 
 fn write_refused(refused: &RefusedConfig, err: &mut dyn Write) -> io::Result<()> {
@@ -175,6 +192,9 @@ fn valid_json(settings: &Settings, values: &[&EffectiveValue]) -> String {
         .warnings()
         .iter()
         .map(|one| json!({ "key": one.key, "text": one.text, "origin": one.origin }));
+    let others = other_warnings(settings).into_iter();
+    let warnings = warnings
+        .chain(others.map(|one| json!({ "key": one.key, "text": one.text, "origin": one.origin })));
     let files = settings.files().iter();
     let files = files.map(|file| file.display().to_string());
     let object = json!({

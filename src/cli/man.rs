@@ -25,12 +25,17 @@ pub(crate) fn write(
         Some(name) => match all.find_subcommand(name) {
             Some(one) => Man::new(one.clone()).render(&mut text)?,
             None => {
-                let known = all.get_subcommands().map(Command::get_name);
-                let near = match breakerbox_actors::nearest_word(name, known) {
+                let shown = all.get_subcommands().filter(|one| !one.is_hide_set());
+                let known: Vec<&str> = shown.map(Command::get_name).collect();
+                let near = match breakerbox_actors::nearest_word(name, known.iter().copied()) {
                     Some(near) => format!(", did you mean {near}?"),
                     None => String::new(),
                 };
-                writeln!(err, "breakerbox: there is no command {name:?}{near}")?;
+                let known = known.join(", ");
+                writeln!(
+                    err,
+                    "breakerbox: there is no command {name:?}{near}, allowed: {known}"
+                )?;
                 return Ok(ExitReason::WrongUse);
             }
         },

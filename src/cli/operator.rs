@@ -63,7 +63,8 @@ pub(crate) struct AdminTarget {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Shows one dependency instead of all
-    #[arg(conflicts_with = "sick", add = ArgValueCandidates::new(dependency_names))]
+    #[arg(conflicts_with = "sick", value_parser = dependency_name,
+          add = ArgValueCandidates::new(dependency_names))]
     name: Option<String>,
     /// Prints the response of the admin side as JSON
     #[arg(long)]
@@ -82,7 +83,7 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct OperateArgs {
     /// Name of the dependency
-    #[arg(add = ArgValueCandidates::new(dependency_names))]
+    #[arg(value_parser = dependency_name, add = ArgValueCandidates::new(dependency_names))]
     name: String,
     /// Reason, recorded in the audit event
     #[arg(long, value_name = "TEXT")]
@@ -99,10 +100,28 @@ pub(crate) struct OperateArgs {
 
 /// Parses a duration. A number without a unit is not guessed.
 fn duration(text: &str) -> Result<Duration, String> {
-    breakerbox::config::parse_duration(text).map_err(|error| match text.parse::<f64>() {
+    /// As the admin side has it.
+    const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let span = breakerbox::config::parse_duration(text);
+    let span = span.map_err(|error| match text.parse::<f64>() {
         Ok(_) => format!("it needs a unit: {text}s, {text}m or {text}h"),
         Err(_) => format!("{error}; allowed: a number with a unit, such as 90s, 10m or 1h 30m"),
-    })
+    })?;
+    match (Duration::from_millis(1)..=MOST).contains(&span) {
+        true => Ok(span),
+        false => Err("allowed: from 1ms to 365 days".to_owned()),
+    }
+}
+
+/// Parses the name of a dependency. A shell's variable that is not set is an empty one, which would be
+/// another address of the admin side, as `.` and `..` are.
+fn dependency_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" | "." | ".." => {
+            Err("allowed: the name of a dependency, as breakerbox status lists them".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// Arguments of `events`.
@@ -295,5 +314,26 @@ fn run(
             writeln!(err, "breakerbox: the command cannot run: {error}")?;
             Ok(ExitReason::Failed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_1_what_the_admin_side_would_refuse_is_told_in_the_words_of_the_command_line() {
+        for bad in ["0s", "366days", "10", "soon"] {
+            let said = duration(bad).unwrap_err();
+            assert!(
+                said.contains("allowed: ") || said.contains("needs a unit"),
+                "{said}"
+            );
+        }
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5_400)));
+        for bad in ["", " ", ".", ".."] {
+            assert!(dependency_name(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(dependency_name("web-search").as_deref(), Ok("web-search"));
     }
 }

@@ -1,6 +1,7 @@
 //! `breakerbox alerts`: the alerts of a running Breakerbox with their outages, `alerts ack` and `alerts
 //! clear`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use breakerbox_actors::{nearest_word, printable_json};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{ClientError, RemoteAdmin};
 use super::table::plain;
-use super::{AdminTarget, run, tell};
+use super::{AdminTarget, dependency_name, run, tell};
 use crate::cli::ExitReason;
 use crate::cli::completion::dependency_names;
 
@@ -41,7 +42,7 @@ enum AlertStep {
 #[derive(Debug, Args)]
 struct AckArgs {
     /// Name of the dependency
-    #[arg(add = ArgValueCandidates::new(dependency_names))]
+    #[arg(value_parser = dependency_name, add = ArgValueCandidates::new(dependency_names))]
     name: String,
     /// Note for the others, recorded with the outage and in the audit event
     #[arg(long, value_name = "TEXT")]
@@ -255,12 +256,28 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
             told.push_str(&line);
             Ok(told)
         }
-        (true, None) => Err(ClientError::Refused(format!(
-            "no alert of {} is active",
-            plain(&clear.name)
-        ))),
+        (true, None) => Err(none_pending(&clear.name, &alerts, is_pending)),
         (false, None) => Ok(told),
     }
+}
+
+/// Returns the refusal of a step for a dependency without such an alert, with those that have one.
+fn none_pending(name: &str, alerts: &[Value], is_it: impl Fn(&Value) -> bool) -> ClientError {
+    let own = alerts.iter().filter(|alert| is_it(alert));
+    let own = own.filter_map(|alert| alert["dependency"].as_str().map(plain));
+    let names: Vec<String> = own.collect::<BTreeSet<_>>().into_iter().collect();
+    let allowed = match names.is_empty() {
+        true => "none, no alert is active".to_owned(),
+        false => names.join(", "),
+    };
+    let given = plain(name);
+    let near = match nearest_word(&given, names.iter().map(String::as_str)) {
+        Some(near) if near != given => format!(", did you mean {near}?"),
+        _ => String::new(),
+    };
+    ClientError::Refused(format!(
+        "no alert of this dependency is active: given {given}{near}, allowed: {allowed}"
+    ))
 }
 
 /// Acknowledges the active alerts of a dependency.
@@ -282,26 +299,8 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
         return Err(ClientError::Refused(text));
     }
     if ids.is_empty() {
-        let mut names: Vec<String> = alerts
-            .iter()
-            .filter(|alert| alert["state"] == "active")
-            .filter_map(|alert| alert["dependency"].as_str().map(plain))
-            .collect();
-        names.sort();
-        names.dedup();
-        let allowed = match names.is_empty() {
-            true => "none, no alert is active".to_owned(),
-            false => names.join(", "),
-        };
-        let given = plain(&ack.name);
-        let near = match nearest_word(&given, names.iter().map(String::as_str)) {
-            Some(near) if near != given => format!(", did you mean {near}?"),
-            _ => String::new(),
-        };
-        let text = format!(
-            "no alert of this dependency is active: given {given}{near}, allowed: {allowed}"
-        );
-        return Err(ClientError::Refused(text));
+        let is_active = |alert: &Value| alert["state"] == "active";
+        return Err(none_pending(&ack.name, &alerts, is_active));
     }
     let body = json!({ "reason": ack.note });
     let mut told = String::new();
@@ -317,6 +316,26 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ops_1_a_name_without_an_alert_gets_those_that_have_one() {
+        let alert = |name: &str, state: &str| json!({"dependency": name, "state": state});
+        let alerts = [
+            alert("web", "acknowledged"),
+            alert("search", "active"),
+            alert("over", "resolved"),
+        ];
+        let said = none_pending("serch", &alerts, is_pending).to_string();
+        assert!(
+            said.ends_with("given serch, did you mean search?, allowed: search, web"),
+            "{said}"
+        );
+        let said = none_pending("web", &[], is_pending).to_string();
+        assert!(
+            said.ends_with("allowed: none, no alert is active"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn hlt_2_an_outage_of_before_a_restart_is_told_with_what_is_known_of_its_end() {

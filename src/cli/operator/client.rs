@@ -92,6 +92,16 @@ impl RemoteAdmin {
             Some(path) => Some(read_token(path)?),
             None => token,
         };
+        if token.as_ref().is_some_and(|token| !can_be_sent(token)) {
+            let from = match &place.token_file {
+                Some(path) => shown(path),
+                None => TOKEN.to_owned(),
+            };
+            return Err(ClientError::Wrong(format!(
+                "the admin token of {from} cannot be sent: it has a line end or a letter outside of \
+                 ASCII within, allowed: a text of one line, in ASCII"
+            )));
+        }
         if changes && token.is_none() {
             return Err(ClientError::Wrong(format!(
                 "a change needs the admin token, allowed: to set {TOKEN}, or --token-file FILE"
@@ -235,7 +245,26 @@ fn is_of_gateway(problem: &Value) -> bool {
     is_own && problem["executed"].is_string()
 }
 
+/// Returns true for a token that a header can carry.
+fn can_be_sent(token: &Secret) -> bool {
+    let mut bytes = token.expose().bytes();
+    bytes.all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+fn shown(path: &Path) -> String {
+    plain(&path.display().to_string())
+}
+
 fn parse(given: &str) -> Result<Url, ClientError> {
+    let port = given.trim_start_matches(':');
+    if port.parse::<u16>().is_ok() {
+        // As a host it would be an address of version 4 in one number.
+        return Err(ClientError::Wrong(format!(
+            "--admin: given {}, a port without a host, did you mean 127.0.0.1:{port}?, allowed: an \
+             address such as http://127.0.0.1:7071",
+            plain(given)
+        )));
+    }
     let text = if given.contains("://") {
         given.to_owned()
     } else {
@@ -244,7 +273,7 @@ fn parse(given: &str) -> Result<Url, ClientError> {
     let url = Url::parse(&text).ok();
     let good = |url: &Url| url.scheme() == "http" && url.has_host() && url.query().is_none();
     url.filter(good).ok_or_else(|| {
-        let given = breakerbox_actors::redact(given);
+        let given = plain(given);
         ClientError::Wrong(format!(
             "--admin: given {given}, allowed: an address such as http://127.0.0.1:7071"
         ))
@@ -301,7 +330,7 @@ fn variable() -> Option<Secret> {
 
 fn read_token(path: &Path) -> Result<Secret, ClientError> {
     let wrong = |why: &dyn fmt::Display| {
-        let path = path.display();
+        let path = shown(path);
         ClientError::Wrong(format!("the token of {path} cannot be used: {why}"))
     };
     let file = File::open(path).map_err(|error| wrong(&error))?;
@@ -313,4 +342,50 @@ fn read_token(path: &Path) -> Result<Secret, ClientError> {
         return Err(wrong(&"the file is empty"));
     }
     Ok(Secret::new(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_1_a_port_alone_is_no_address_of_the_admin_side() {
+        for given in ["7071", ":7071"] {
+            let error = parse(given).unwrap_err().to_string();
+            assert!(error.contains("did you mean 127.0.0.1:7071?"), "{error}");
+        }
+        for good in [
+            "127.0.0.1:7071",
+            "localhost:7071",
+            "http://[::1]:7071/breakers",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        let error = parse("https://\u{1b}[2J").unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}'), "{error}");
+    }
+
+    #[test]
+    fn ops_1_a_token_that_no_header_can_carry_is_told_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (text, is_good) in [
+            ("a token of the tests\n", true),
+            ("one-token\nanother-token\n", false),
+            ("schl\u{fc}ssel-der-tests", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let place = AdminTarget {
+                admin: Some("127.0.0.1:1".to_owned()),
+                token_file: Some(path.clone()),
+                ..AdminTarget::default()
+            };
+            let made = RemoteAdmin::new(&place, true);
+            let error = made.err().map(|error| error.to_string());
+            assert_eq!(error.is_none(), is_good, "{error:?}");
+            let error = error.unwrap_or_default();
+            assert!(is_good || error.contains("cannot be sent"), "{error}");
+            assert!(!error.contains(text.trim()), "{error}");
+        }
+    }
 }

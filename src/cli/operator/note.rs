@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::client::RemoteAdmin;
 use super::table::plain;
-use super::{AdminTarget, run, tell};
+use super::{AdminTarget, dependency_name, run, tell};
 use crate::cli::ExitReason;
 use crate::cli::completion::dependency_names;
 
@@ -18,7 +18,7 @@ pub(crate) struct NoteArgs {
     /// Text, such as "deploy 1.2", at most 200 letters
     text: String,
     /// Dependency that it concerns [default: all]
-    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(dependency_names))]
+    #[arg(long, value_name = "NAME", value_parser = dependency_name, add = ArgValueCandidates::new(dependency_names))]
     dependency: Option<String>,
     #[command(flatten)]
     place: AdminTarget,

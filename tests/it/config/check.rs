@@ -264,6 +264,22 @@ fn item_93_check_prints_json_for_programs() {
 }
 
 #[test]
+fn edge_6_edge_7_json_has_every_warning_of_the_text() {
+    let folder = folder_with(&[("config/default.toml", "")]);
+    let filter = [("RUST_LOG", "inof")];
+    let (code, out, err) = check(folder.path(), &["--json", "--library"], &filter);
+    assert_eq!((code, &*err), (0, ""));
+    let valid: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let warnings = valid["warnings"].as_array().expect("a list");
+    let has = |key: &str, words: &str| {
+        let mut all = warnings.iter();
+        all.any(|one| one["key"] == key && one["text"].as_str().unwrap().contains(words))
+    };
+    assert!(has("RUST_LOG", "did you mean info?"), "{out}");
+    assert!(has("dependencies", "nothing can be called"), "{out}");
+}
+
+#[test]
 fn whoever_has_read_enough_is_not_scolded() {
     let folder = folder_with(&[]);
     let (reader, writer) = std::io::pipe().expect("a pipe");
