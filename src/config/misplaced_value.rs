@@ -1,5 +1,5 @@
-//! Advice about a value in place of a section, a table in place of a list, and a word that is nearly an
-//! allowed one.
+//! Advice about a value in place of a section, a table in place of a list, a value in quotes, and a word
+//! that is nearly an allowed one.
 //!
 //! Nothing here shows a text that was given, unless it is a duration: it may be a secret.
 
@@ -141,6 +141,18 @@ pub(super) fn meant_word(value: &Value, schema: &Json) -> Option<String> {
         ValueKind::Boolean(false) => words.contains(&"off").then(|| "off".to_owned()),
         _ => None,
     }
+}
+
+/// Returns what is wrong with a value in quotes: docker reads them in an `--env-file` as a part of it.
+pub(super) fn quoted(value: &Value) -> Option<String> {
+    let ValueKind::String(text) = &value.kind else {
+        return None;
+    };
+    let text = text.trim();
+    let is_quoted = ['"', '\'']
+        .iter()
+        .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+    is_quoted.then(|| "the quotes are a part of it, did you mean it without them?".to_owned())
 }
 
 /// Collects the words of a JSON Schema.

@@ -82,6 +82,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
         }
         headers.insert(name, value);
     }
+    check_case(section, &headers);
     // LLM-15: a provider learns nothing of the caller.
     let is_model = kind == Some(DependencyKind::Model);
     if is_http {
@@ -105,6 +106,18 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     OutboundConfig {
         headers,
         ..OutboundConfig::default()
+    }
+}
+
+/// Reports a header that is set twice: the case of its letters makes no other one of it, so that a
+/// file would not override that of the layer below.
+fn check_case(section: &Section<'_>, headers: &BTreeMap<String, Secret>) {
+    let mut known: BTreeMap<String, &str> = BTreeMap::new();
+    for name in headers.keys() {
+        if let Some(other) = known.insert(name.to_ascii_lowercase(), name) {
+            let reason = format!("it is the header {other} once more: case makes no difference");
+            section.conflict(&format!("headers.{name}"), reason, "each header once");
+        }
     }
 }
 

@@ -224,6 +224,7 @@ impl<'a> Section<'a> {
         let meant = misplaced_value::meant_word(value, &shape.schema);
         let reason = meant.map(|word| format!("did you mean {word:?}?"));
         let reason = reason.or_else(|| (shape.mistake)(value));
+        let reason = reason.or_else(|| misplaced_value::quoted(value));
         self.push(
             path,
             Some(shown),

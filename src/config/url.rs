@@ -88,6 +88,11 @@ pub(super) fn warning(url: &str) -> Option<String> {
             if !port.is_empty() && port.bytes().all(|digit| digit == b'0') {
                 return Some("no server listens on port 0".to_owned());
             }
+            if let Some(other) = other_scheme(url, port) {
+                return Some(format!(
+                    "port {port} is usually that of {other}, did you mean {other}://?"
+                ));
+            }
             &rest[authority.len()..]
         }
     };
@@ -95,6 +100,15 @@ pub(super) fn warning(url: &str) -> Option<String> {
     Some(format!(
         "its path has a part {part}, which goes out as it is; give the path that is meant"
     ))
+}
+
+/// Returns the scheme that a port usually stands for, if it is not that of the address.
+fn other_scheme(url: &str, port: &str) -> Option<&'static str> {
+    match (url.starts_with("https://"), port) {
+        (true, "80") => Some("http"),
+        (false, "443") => Some("https"),
+        _ => None,
+    }
 }
 
 /// Returns the origin of an address: scheme, host and port.
@@ -153,6 +167,8 @@ mod tests {
         for (url, word) in [
             ("http://127.0.0.1:0", "port 0"),
             ("https://[::1]:00/v1", "port 0"),
+            ("http://api.example:443/v1", "did you mean https://?"),
+            ("https://api.example:80", "did you mean http://?"),
             ("http://a/x/../y", "a part .."),
             ("http://a:80/x/%2E%2e", "a part %2E%2e"),
             ("unix:/run/a.sock:/./x", "a part ."),
@@ -165,6 +181,8 @@ mod tests {
             "http://a:80/.well-known/x..y",
             "http://[::1]:9001/",
             "http://[::]/x",
+            "https://a:443",
+            "https://a:8080",
             "unix:/run/../a.sock",
         ] {
             assert_eq!(warning(url), None, "{url}");

@@ -231,7 +231,16 @@ pub(super) fn number(range: RangeInclusive<f64>) -> ValueType<'static, f64> {
 
 /// A fraction.
 pub(super) fn rate() -> ValueType<'static, Rate> {
-    number(0.0..=1.0).map(|fraction| Rate::new(fraction).ok(), |rate| rate.as_f64())
+    let rate = number(0.0..=1.0).map(|fraction| Rate::new(fraction).ok(), |rate| rate.as_f64());
+    rate.mistaken_by(|value| {
+        let percent = match text(value).and_then(|text| text.strip_suffix('%')) {
+            Some(percent) => percent.trim().parse().ok()?,
+            None => float(value)?,
+        };
+        let is_percent = (0.0..=100.0).contains(&percent);
+        let share = (percent * 100.0).round() / 10_000.0;
+        is_percent.then(|| format!("it is a share of 1, did you mean {share}?"))
+    })
 }
 
 /// A duration: `"250ms"`, or a plain number of seconds.
@@ -277,27 +286,28 @@ fn show_span(value: &Value) -> String {
     }
 }
 
-/// Warns of a duration that is implausibly long where the default is short: another unit was meant.
-/// `default`: as it is shown.
+/// Warns of a duration that is implausibly long where the default is short, or of a number that is far
+/// above any default: another unit was meant. `default`: as it is shown.
 pub(super) fn long_span(value: &Value, default: &str) -> Option<String> {
     /// Of a number without a unit.
     const LONG: Duration = Duration::from_secs(3_600);
     /// Of a text with its unit.
     const LONG_TEXT: Duration = Duration::from_secs(6 * 3_600);
     const SHORT: Duration = Duration::from_secs(60);
+    /// Of milliseconds that were meant, a thousand times as many are read.
+    const MANY: u32 = 200;
     let usual = humantime::parse_duration(default.trim_matches('"'));
     // Without a limit by default, an hour is long too.
-    if usual.is_ok_and(|usual| usual >= SHORT) {
-        return None;
-    }
+    let usual = usual.ok().filter(|usual| *usual >= SHORT);
     if let Some(seconds) = float(value) {
+        let least = usual.map_or(LONG, |usual| LONG.max(usual.saturating_mul(MANY)));
         let span = Duration::try_from_secs_f64(seconds).ok();
-        let span = humantime::format_duration(span.filter(|span| *span >= LONG)?);
+        let span = humantime::format_duration(span.filter(|span| *span >= least)?);
         return Some(format!(
             "{seconds} without a unit is in seconds, {span} in all: did you mean \"{seconds}ms\"?"
         ));
     }
-    let given = text(value)?;
+    let given = text(value).filter(|_| usual.is_none())?;
     let span = span_text::parse_duration(given).ok();
     let span = span.filter(|span| *span >= LONG_TEXT)?;
     let number = given.strip_suffix('m').map(str::trim_end);
@@ -338,7 +348,19 @@ pub(super) fn boolean() -> ValueType<'static, bool> {
         _ => text(value)?.parse().ok(),
     };
     let schema = json!({ "type": "boolean" });
-    ValueType::new("true or false", parse, bool::to_string).schema(schema)
+    let boolean = ValueType::new("true or false", parse, bool::to_string);
+    boolean.schema(schema).mistaken_by(|value| {
+        let given = match &value.kind {
+            ValueKind::I64(number) => number.to_string(),
+            _ => text(value)?.to_ascii_lowercase(),
+        };
+        let truth = match given.as_str() {
+            "true" | "yes" | "y" | "on" | "1" | "enabled" => true,
+            "false" | "no" | "n" | "off" | "0" | "disabled" => false,
+            _ => return None,
+        };
+        Some(format!("did you mean {truth}?"))
+    })
 }
 
 /// One of some words.
@@ -447,10 +469,17 @@ pub(super) fn address() -> ValueType<'static, SocketAddr> {
     let any = string(allowed, |_| true);
     let address = any.map(|text| text.trim().parse().ok(), SocketAddr::to_string);
     address.mistaken_by(|value| {
-        let port = text(value)?.strip_prefix("localhost:")?;
+        let given = match &value.kind {
+            ValueKind::I64(port) => port.to_string(),
+            _ => text(value)?.to_owned(),
+        };
+        let (what, port) = match given.strip_prefix("localhost:") {
+            Some(port) => ("a name", port),
+            None => ("a port alone", given.trim_start_matches(':')),
+        };
         let port = port.parse::<u16>().ok()?;
         Some(format!(
-            "a name is no address, did you mean \"127.0.0.1:{port}\"?"
+            "{what} is no address, did you mean \"127.0.0.1:{port}\"?"
         ))
     })
 }

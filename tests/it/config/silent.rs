@@ -90,6 +90,67 @@ fn edge_7_a_unit_that_was_hardly_meant_is_told() {
     all_are_told(UNITS);
 }
 
+const SIBLINGS: &[Mistake] = &[
+    file(
+        "a header twice",
+        with!("headers = { X-Team = \"a\", x-team = \"b\" }"),
+        &["headers.x-team", "the header x-team once more"],
+    ),
+    warned(
+        "milliseconds where a minute is usual",
+        "[dependencies.tools]\nkind = \"mcp_stdio\"\ncommand = \"sh\"\ntimeout = { attempt = 30000, total = 60000 }\n",
+        &["timeout.attempt", "did you mean \"30000ms\"?"],
+    ),
+    warned(
+        "a port of the other scheme",
+        "[dependencies.weather]\nkind = \"http\"\nurl = \"http://127.0.0.1:443\"\n",
+        &["weather.url", "did you mean https://?"],
+    ),
+    file(
+        "percents of a share",
+        with!("breaker = { failure_rate = 50 }"),
+        &["breaker.failure_rate", "did you mean 0.5?"],
+    ),
+    file(
+        "percents in a text",
+        with!("breaker = { failure_rate = \"12.5%\" }"),
+        &["did you mean 0.125?"],
+    ),
+    file(
+        "a port to listen on",
+        concat!("[gateway]\nbind = 8080\n", with!("")),
+        &[
+            "gateway.bind",
+            "a port alone",
+            "did you mean \"127.0.0.1:8080\"?",
+        ],
+    ),
+    file(
+        "a port behind a colon",
+        concat!("[admin]\nbind = \":7071\"\n", with!("")),
+        &["admin.bind", "did you mean \"127.0.0.1:7071\"?"],
+    ),
+    file(
+        "another word for true",
+        concat!("[reload]\nwatch = \"on\"\n", with!("")),
+        &["reload.watch", "did you mean true?"],
+    ),
+    variable(
+        "quotes of an env-file",
+        &[(
+            "BREAKERBOX__DEPENDENCIES__WEATHER__TIMEOUT__ATTEMPT",
+            "\"3s\"",
+        )],
+        2,
+        &["timeout.attempt", "the quotes are a part of it"],
+    ),
+];
+
+#[test]
+fn cfg_1_edge_7_siblings_of_known_mistakes_are_told() {
+    all_are_told(SIBLINGS);
+}
+
 const WORDS: &[Mistake] = &[
     file(
         "a hedge after a while",
