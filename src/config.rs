@@ -196,7 +196,7 @@ pub struct EffectiveValue {
 
 #[cfg(feature = "cli")]
 impl EffectiveValue {
-    /// Returns true if the other value is the same, in what is hidden of it too.
+    /// Returns true if the other value is the same, its hidden part included.
     pub(crate) fn has_value_of(&self, other: &Self) -> bool {
         self.value == other.value && self.hidden == other.hidden
     }

@@ -105,7 +105,7 @@ struct OtherWarning {
     origin: &'static str,
 }
 
-/// Returns the warnings of what is around the values.
+/// Returns the warnings that concern no value.
 fn other_warnings(settings: &Settings) -> Vec<OtherWarning> {
     let filter = serve::doubtful_filter().map(|text| OtherWarning {
         key: "RUST_LOG",

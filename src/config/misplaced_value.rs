@@ -143,7 +143,7 @@ pub(super) fn meant_word(value: &Value, schema: &Json) -> Option<String> {
     }
 }
 
-/// Returns what is wrong with a value in quotes: docker reads them in an `--env-file` as a part of it.
+/// Returns the advice about a value in quotes: docker reads them in an `--env-file` as a part of it.
 pub(super) fn quoted(value: &Value) -> Option<String> {
     let ValueKind::String(text) = &value.kind else {
         return None;

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::known_keys::folded;
 
-/// What is odd about a secret.
+/// The odd thing about a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OddSecret {
     /// The name of a variable, which is not put in.

@@ -235,7 +235,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Notes a valid value, and apart from it what its displayed form hides.
+    /// Notes a valid value, and apart from it the whole of one that is shown in part only.
     fn note_given(&self, path: String, shown: String, value: &Value) {
         let mut report = self.report.borrow_mut();
         if shown.contains(MASK) {

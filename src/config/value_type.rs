@@ -419,7 +419,7 @@ pub(super) fn is_in_home(path: &str) -> bool {
     rest.is_empty() || rest.contains('/') && is_user
 }
 
-/// Returns what is wrong with a path that only a shell or a browser understands. A file that is really
+/// Returns the mistake of a path that only a shell or a browser understands. A file that is really
 /// called so has a path that begins with `./`.
 fn foreign_path(path: &str) -> Option<&'static str> {
     let variable = path.strip_prefix('$');

@@ -10,7 +10,7 @@ use config::{Map, Value, ValueKind};
 
 use super::known_keys::last_of;
 
-/// Tables of a dependency whose keys are names.
+/// Tables of a dependency in which the keys are names.
 const NAMED: [&str; 4] = ["env", "headers", "links", "tools"];
 
 /// The names that the files give, by the table that they are in.

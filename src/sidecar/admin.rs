@@ -189,7 +189,8 @@ fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
 
 impl Admin {
     /// Creates the admin side of this runtime, with the token and the hosts of these settings, and the
-    /// kinds, addresses and links of their dependencies. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
+    /// kinds, addresses and links of their dependencies. It is in [`Phase::Starting`] until
+    /// [`Admin::set_phase`] is called.
     #[must_use]
     pub fn new(runtime: Runtime, settings: &Settings) -> Self {
         Self {

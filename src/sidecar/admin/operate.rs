@@ -42,8 +42,8 @@ pub(super) struct ChangeRequest {
 #[derive(Debug, Serialize)]
 pub(super) struct ChangeResult {
     done: String,
-    /// A warning or a hint, if any: a part of the request that is ignored, what is not done yet, or what
-    /// could not be kept.
+    /// A warning or a hint, if any: a part of the request that is ignored, an effect that has not come
+    /// yet, or an order that could not be kept.
     note: Option<String>,
     /// The end of the override that was set, in words.
     holds: Option<String>,
@@ -156,7 +156,7 @@ async fn wait_for_worker(admin: &Admin, name: &str, mut events: Receiver<Event>)
             one.parked || set.is_some_and(|set| set.by == CommandSource::Supervisor)
         })
     };
-    // SUP-4: the answer says what the order has brought about, not what it has begun.
+    // SUP-4: the answer tells the effect of the order, not its begin.
     let up = async { while is_held() && !matches!(events.recv().await, Err(RecvError::Closed)) {} };
     let waited = tokio::time::timeout(PATIENCE, up).await;
     let text = "its workers are being started, and none runs yet: it stays open until one does";
