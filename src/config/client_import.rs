@@ -140,15 +140,14 @@ mod tests {
         let file = serde_json::json!({ "mcpServers": { odd: {
             "command": "docs", "args": [odd], "env": { odd: odd }, odd: 1,
         } } });
-        let imported = import_clients(&file.to_string(), odd).unwrap();
+        // Its notes are written out by the command.
+        let toml = import_clients(&file.to_string(), odd).unwrap().toml;
         let moves = |letter: char| letter != '\n' && letter.is_control();
-        let all = imported.toml + &imported.notes.concat();
         assert!(
-            !all.contains(moves) && !all.contains(['\u{202e}', '\u{e0041}']),
-            "{all:?}"
+            !toml.contains(moves) && !toml.contains(['\u{202e}', '\u{e0041}']),
+            "{toml:?}"
         );
-        let file = import_clients(&file.to_string(), odd).unwrap().toml;
-        let settings = crate::Settings::loader().bare().toml(file).load().unwrap();
+        let settings = crate::Settings::loader().bare().toml(toml).load().unwrap();
         let docs = settings.dependencies.values().next().unwrap();
         assert_eq!(docs.mcp.as_ref().unwrap().args, [odd]);
     }

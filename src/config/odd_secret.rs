@@ -187,7 +187,7 @@ mod tests {
         let odd = "changeme-changeme";
         let server = "[dependencies.kg]\nkind = \"mcp_http\"\nurl = \"http://127.0.0.1:1\"\n";
         let web = "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n";
-        let model = "[dependencies.gpt]\nkind = \"model\"\napi = \"openai\"\n";
+        let model = "[dependencies.gpt]\nkind = \"model\"\napi = \"openai\"\nurl = \"https://a\"\n";
         let process = "[dependencies.kg]\nkind = \"mcp_stdio\"\ncommand = \"kg\"\n";
         let mut cases = vec![
             (format!("[admin]\ntoken = \"{odd}\"\n"), "admin.token"),
