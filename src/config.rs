@@ -190,16 +190,9 @@ pub struct EffectiveValue {
     pub origin: String,
     /// True if no layer set it.
     pub is_default: bool,
-    /// The whole value, where `value` hides a part of it.
-    hidden: Option<Secret>,
-}
-
-#[cfg(feature = "cli")]
-impl EffectiveValue {
-    /// Returns true if the other value is the same, its hidden part included.
-    pub(crate) fn has_value_of(&self, other: &Self) -> bool {
-        self.value == other.value && self.hidden == other.hidden
-    }
+    /// The whole value, where `value` hides a part of it; for a file that is read at the start only, a
+    /// hash of its contents.
+    pub(crate) hidden: Option<Secret>,
 }
 
 impl Default for Settings {

@@ -3,7 +3,10 @@
 //! This module does not know the board. A build without the feature `fleet` accepts no section
 //! `fleet`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use breakerbox_policy::fleet::{Quorum, TripSharing};
@@ -201,7 +204,26 @@ fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
         let reason = "there is no such file, or it may not be read";
         section.conflict("credentials", reason, ALLOWED);
     }
+    note_contents(section, "credentials", &path);
     Some(path)
+}
+
+/// Notes the contents of a file that is read at the start only, so that a reload can tell that they are
+/// others.
+fn note_contents(section: &Section<'_>, key: &str, path: &Path) {
+    /// Credentials and certificates are shorter.
+    const MOST: u64 = 64 * 1024;
+    let mut contents = Vec::new();
+    let file = Some(path).filter(|path| path.is_file());
+    let file = file.and_then(|path| File::open(path).ok());
+    let read = file.and_then(|file| file.take(MOST).read_to_end(&mut contents).ok());
+    if read.is_some() {
+        let mut hash = DefaultHasher::new();
+        contents.hash(&mut hash);
+        let hidden = Secret::new(hash.finish().to_string());
+        let key = section.path_of(key);
+        section.report.borrow_mut().hidden.insert(key, hidden);
+    }
 }
 
 fn read_tls(mut section: Section<'_>) -> Option<FleetTls> {
@@ -211,6 +233,11 @@ fn read_tls(mut section: Section<'_>) -> Option<FleetTls> {
         cert: pem_file(&mut section, "cert"),
         key: pem_file(&mut section, "key"),
     };
+    for (key, path) in [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
+        if let Some(path) = path {
+            note_contents(&section, key, path);
+        }
+    }
     check_pair(&section);
     section.finish();
     is_given.then_some(tls)

@@ -42,8 +42,9 @@ impl ChangedSettings {
             ("recorder.", old.recorder != new.recorder),
             ("reload.", old.reload != new.reload),
         ];
-        let changed = sections.into_iter().filter(|(_, is_changed)| *is_changed);
-        let lines = changed.flat_map(|(section, _)| lines(section, old, new));
+        let lines = sections
+            .into_iter()
+            .flat_map(|(section, is_changed)| lines((section, is_changed), old, new));
         // CFG-2: a reload tells what it has not applied, too.
         let is_fixed = |line: &String| FIXED.iter().any(|fixed| line.starts_with(fixed));
         let (waits, at_once) = lines.partition(is_fixed);
@@ -60,25 +61,28 @@ pub(super) fn secrets_of_dependencies(
 ) -> Vec<String> {
     let names = new.dependencies.keys();
     let names = names.filter(|name| old.dependencies.contains_key(*name) && !failed.contains(name));
-    let lines = names.flat_map(|name| lines(&format!("dependencies.{name}."), old, new));
-    lines.filter(|line| line.contains(SECRET)).collect()
+    let lines = names.flat_map(|name| lines((&format!("dependencies.{name}."), false), old, new));
+    lines.collect()
 }
 
-/// Returns a line for each key of a section with another value.
-fn lines(section: &str, old: &Settings, new: &Settings) -> Vec<String> {
+/// Returns a line for each key of a section with another value; unless the section `is_changed`, for
+/// each with another secret or another file alone: a value may be written in two ways.
+fn lines((section, is_changed): (&str, bool), old: &Settings, new: &Settings) -> Vec<String> {
     let (old, new) = (values(section, old), values(section, new));
     let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let shown = |value: Option<&&EffectiveValue>| {
-        value.map_or("unset", |one| one.value.as_str()).to_owned()
-    };
     let line = |key: &&&str| {
         let (before, after) = (old.get(**key), new.get(**key));
-        // CFG-2: a secret with another value is told as such. SEC-1: both are shown as the same.
-        let is_same = match (before, after) {
-            (Some(before), Some(after)) => before.has_value_of(after),
-            _ => before.is_none() && after.is_none(),
+        let shown = |value: Option<&&EffectiveValue>| {
+            value.map_or("unset", |one| one.value.as_str()).to_owned()
         };
-        (!is_same).then(|| format!("{key}: {} -> {}", shown(before), shown(after)))
+        let hidden = |value: Option<&&EffectiveValue>| value.and_then(|one| one.hidden.clone());
+        let (was, is) = (shown(before), shown(after));
+        // CFG-2: a secret with another value is told as such. SEC-1: both are shown as the same.
+        let has_other = hidden(before) != hidden(after);
+        if has_other && was == is && !is.contains(SECRET) {
+            return Some(format!("{key}: other contents of {is}"));
+        }
+        (has_other || is_changed && was != is).then(|| format!("{key}: {was} -> {is}"))
     };
     all.iter().filter_map(line).collect()
 }
@@ -141,6 +145,27 @@ mod tests {
         let both = ChangedSettings::between(&old, &settings(&text("one", "other", "2MB")));
         assert_eq!(both.at_once[0], "gateway.auth.tokens: *** -> ***");
         assert_eq!(both.at_once.len(), 2, "{both:?}");
+    }
+
+    #[cfg(feature = "fleet")]
+    #[test]
+    fn cfg_2_sec_1_another_content_of_a_file_of_credentials_waits_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nats.creds");
+        let read = |contents: &str| {
+            std::fs::write(&path, contents).unwrap();
+            settings(&format!(
+                "[fleet]\nservers = [\"nats://127.0.0.1:4222\"]\ncredentials = {path:?}\n"
+            ))
+        };
+        let (old, same, new) = (read("first"), read("first"), read("second"));
+        assert_eq!(
+            ChangedSettings::between(&old, &same),
+            ChangedSettings::default()
+        );
+        let changed = ChangedSettings::between(&old, &new);
+        let line = format!("fleet.credentials: other contents of {path:?}");
+        assert_eq!((changed.waits, changed.at_once), (vec![line], Vec::new()));
     }
 
     #[test]
