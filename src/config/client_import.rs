@@ -135,6 +135,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mcp_6_a_header_that_refers_to_a_variable_is_set_by_one_of_ours() {
+        let file = r#"{ "mcpServers": { "docs": { "type": "http", "url": "http://127.0.0.1:1/mcp",
+                        "headers": { "X-Api-Key": "${KEY}" } } } }"#;
+        let toml = import_clients(file, "mcp.json").unwrap().toml;
+        let name = "BREAKERBOX__DEPENDENCIES__DOCS__HEADERS__X_API_KEY";
+        assert!(
+            toml.contains(&format!("set the variable {name}\n")),
+            "{toml}"
+        );
+        let loader = crate::Settings::loader().bare().toml(toml);
+        let settings = loader.env_vars([(name, "k")]).load().unwrap();
+        let headers = &settings.dependencies["docs"].mcp.as_ref().unwrap().headers;
+        let names: Vec<_> = headers.keys().map(String::as_str).collect();
+        assert_eq!(names, ["x-api-key"]);
+    }
+
+    #[test]
     fn edge_7_no_text_of_a_client_moves_a_terminal_and_its_value_is_the_same() {
         let odd = "a\u{9b}2J\u{202e}\u{7f}\u{e0041}";
         let file = serde_json::json!({ "mcpServers": { odd: {

@@ -128,8 +128,11 @@ pub(super) fn notes(entry: &ServerEntry) -> Vec<String> {
 
 /// Returns the variable that sets a value; `None` if no shell could set one of this name.
 fn variable(name: &str, key: &str, member: &str) -> Option<String> {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    let fits = member.chars().all(plain) && !member.contains("__");
+    // An underscore of a variable is a hyphen of a header.
+    let within = if key == "headers" { '-' } else { '_' };
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == within;
+    let fits = member.chars().all(plain) && !member.contains(&format!("{within}{within}"));
+    let member = member.replace('-', "_");
     fits.then(|| format!("BREAKERBOX__DEPENDENCIES__{name}__{key}__{member}").to_uppercase())
 }
 
