@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
-use super::http_headers::{encoded, param_headers};
+use super::http_headers::{encoded, param_headers, redirected};
 use super::incoming::{IncomingMessage, IncomingText};
 use super::liveness::ConnectionEnd;
 use super::message::{LARGE, ParamsHead, code};
@@ -103,9 +103,24 @@ impl HttpSender {
         pieces: Vec<Bytes>,
         more: HeaderMap,
     ) -> Result<Response<Incoming>, McpError> {
+        let (first, headers) = ((method.clone(), pieces.clone()), more.clone());
+        let response = self.send_to(self.uri.clone(), first, headers).await?;
+        // CALL-7: nothing was done at the first address.
+        match redirected(&self.uri, response.status(), response.headers()) {
+            Some(uri) => self.send_to(uri, (method, pieces), more).await,
+            None => Ok(response),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        uri: Uri,
+        (method, pieces): (Method, Vec<Bytes>),
+        more: HeaderMap,
+    ) -> Result<Response<Incoming>, McpError> {
         let mut request = Request::new(PiecesBody::new(pieces));
         *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = uri;
         let headers = request.headers_mut();
         for (name, value) in &*self.headers {
             headers.insert(name, value.clone());

@@ -1,11 +1,13 @@
-//! Headers by which middle boxes route the requests of the newer dialect.
+//! Headers by which middle boxes route the requests of the newer dialect, and the one by which a
+//! server names another address.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -138,11 +140,61 @@ pub(super) fn param_headers(state: &ServerState, head: &ParamsHead) -> HeaderMap
     headers
 }
 
+/// Returns the address of the same server to which a response redirects its request, such as the
+/// one with a slash at its end.
+pub(super) fn redirected(from: &Uri, status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
+    let keeps_body = [
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !keeps_body.contains(&status) {
+        return None;
+    }
+    let to: Uri = headers.get(LOCATION)?.to_str().ok()?.parse().ok()?;
+    // MCP-6: credentials are meant for the server that the configuration names.
+    let is_same = match to.authority() {
+        Some(_) => (to.scheme(), to.authority()) == (from.scheme(), from.authority()),
+        None => to.path().starts_with('/') && !to.path().starts_with("//"),
+    };
+    let mut parts = from.clone().into_parts();
+    parts.path_and_query = to.into_parts().path_and_query;
+    let to = Uri::from_parts(parts).ok()?;
+    (is_same && to != *from).then_some(to)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn mcp_6_a_redirect_is_followed_on_the_same_server_and_to_no_other() {
+        let from: Uri = "https://own.example/mcp".parse().unwrap();
+        let to = |status: u16, place: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, place.parse().unwrap());
+            let status = StatusCode::from_u16(status).unwrap();
+            redirected(&from, status, &headers).map(|to| to.to_string())
+        };
+        let slash = Some("https://own.example/mcp/".to_owned());
+        for place in ["/mcp/", "https://own.example/mcp/"] {
+            assert_eq!(to(307, place), slash, "{place}");
+            assert_eq!(to(308, place), slash, "{place}");
+            // The next request would have no body.
+            assert_eq!(to(303, place), None, "{place}");
+        }
+        for place in [
+            "https://other.example/mcp/",
+            "https://own.example:8443/mcp/",
+            "http://own.example/mcp/",
+            "//other.example/mcp/",
+            "https://own.example/mcp",
+            "mcp/",
+        ] {
+            assert_eq!(to(307, place), None, "{place}");
+        }
+    }
 
     #[test]
     fn mcp_5_m10_names_of_any_letters_go_into_headers() {
