@@ -4,12 +4,14 @@
 //! It starts and replaces nothing: it only tells that it has ended.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use breakerbox_actors::ProgressHold;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
@@ -492,6 +494,14 @@ impl Connection {
         }
     }
 
+    /// Returns the work that ends its session at a server over HTTP, if that has to be done.
+    pub(super) fn goodbye(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        match &self.link {
+            Link::Http(http) => http.goodbye(self.dialect()),
+            Link::Pipe(_) => None,
+        }
+    }
+
     /// Ends what waits for answers, after the last message has come.
     pub(super) fn ended(&self) {
         self.close_link();
@@ -507,6 +517,15 @@ impl Connection {
             (Some(reason), _) => McpError::Protocol { reason },
             (None, ConnectionEnd::Hung) => McpError::closed("it hung, and is replaced"),
             (None, _) => error,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // MCP-5: a server keeps a session until it is ended, also one that was begun in vain.
+        if let (Some(goodbye), Ok(runtime)) = (self.goodbye(), Handle::try_current()) {
+            drop(runtime.spawn(goodbye));
         }
     }
 }
@@ -556,39 +575,4 @@ fn at_once(outcome: RawOutcome) -> AnswerFuture {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::settings::McpSettings;
-    use super::*;
-
-    #[tokio::test]
-    async fn mcp_2_m14_answers_that_a_server_does_not_read_are_bounded() {
-        let (lines, mut waiting) = mpsc::channel(32);
-        let link = Link::Pipe(Mutex::new(Some(lines)));
-        let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
-        let connection = Connection::new(link, Arc::default(), &state, None);
-        let ask = |id: String| {
-            let question = ServerQuestion::new("ping", None);
-            let id = MessageId::of_text(&id);
-            connection.take(IncomingMessage::Request { id, question }, None);
-        };
-        for number in 0..10_000 {
-            ask(number.to_string());
-            if number % 10 == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        let kept = connection.asked.acquire().len() + connection.unsent.load(Ordering::Relaxed);
-        assert_eq!(kept, MAX_UNSENT);
-        // One that reads again is answered again.
-        for _ in 0..MAX_UNSENT {
-            assert!(waiting.recv().await.is_some());
-        }
-        ask("last".to_owned());
-        loop {
-            let line = waiting.recv().await.unwrap().concat();
-            if String::from_utf8(line).unwrap().contains("\"last\"") {
-                break;
-            }
-        }
-    }
-}
+mod tests;

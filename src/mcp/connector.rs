@@ -1,12 +1,15 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as SyncMutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Mutex, watch};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use breakerbox_policy::RoundedDuration;
@@ -53,10 +56,7 @@ impl McpConnector {
         match self {
             Self::Process(session) => Ok(Arc::clone(session)),
             Self::Processes(pool) => Ok(pool.running(side).await?.0),
-            Self::Web(web) if side.owner.is_some() || side.headers.is_some() => {
-                web.session_of(side).await
-            }
-            Self::Web(web) => web.session().await,
+            Self::Web(web) => web.session_of(side).await,
         }
     }
 
@@ -77,7 +77,7 @@ impl McpConnector {
             was_forgotten: Some(Arc::clone(&was_forgotten)),
             ..side
         };
-        let session = self.session_of(&side).await?;
+        let session = unsent(&side, self.session_of(&side)).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let outcome = asked.await;
         // CALL-7: nothing was done if this request itself was refused. Another request of the same
@@ -86,7 +86,7 @@ impl McpConnector {
         if !is_unsent && !was_forgotten.load(Ordering::Acquire) {
             return outcome;
         }
-        let session = self.session_of(&side).await?;
+        let session = unsent(&side, self.session_of(&side)).await?;
         session.ask((method, params), side, call).await
     }
 
@@ -96,7 +96,7 @@ impl McpConnector {
         let session = match self {
             Self::Process(session) => Some(Arc::clone(session)),
             Self::Processes(pool) => pool.present(side),
-            Self::Web(web) => web.present(side).await,
+            Self::Web(web) => web.connections.acquire().present(&ConnectionKey::of(side)),
         };
         let Some(session) = session else {
             // A server that is connected later asks anew.
@@ -117,30 +117,29 @@ impl McpConnector {
             Self::Process(session) => session.close().await,
             Self::Processes(pool) => pool.close().await,
             Self::Web(web) => {
-                if let Some(session) = web.now.lock().await.take() {
-                    session.close().await;
-                }
-                for of_caller in web.of_callers.acquire().drain(..) {
+                let all = std::mem::take(&mut *web.connections.acquire());
+                drop(all.openings);
+                for of_caller in all.of_callers {
                     tokio::spawn(async move { of_caller.session.close().await });
+                }
+                if let Some(session) = all.shared {
+                    session.close().await;
                 }
             }
         }
     }
 }
 
-/// Returns the process of a caller, which may have to be started first.
-async fn started(
-    pool: &ProcessPool,
-    side: &CallSide,
-) -> Result<(Arc<Session>, Arc<Liveness>), McpError> {
+/// Waits for the connection of a call, which may have to be made first.
+async fn unsent<T>(side: &CallSide, connecting: impl Future<Output = T>) -> T {
     let Some(progress) = &side.progress else {
-        return pool.running(side).await;
+        return connecting.await;
     };
     // CALL-2: a call that a limit ends meanwhile was not executed.
     progress.set_unsent(true);
-    let running = pool.running(side).await;
+    let connected = connecting.await;
     progress.set_unsent(false);
-    running
+    connected
 }
 
 /// Sends a request to the process of its caller.
@@ -152,7 +151,7 @@ async fn ask_pool(
 ) -> RequestOutcome {
     let mut is_again = false;
     loop {
-        let (session, liveness) = started(pool, &side).await?;
+        let (session, liveness) = unsent(&side, pool.running(&side)).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let error = match asked.await {
             Err(error) if error.is_end() => error,
@@ -197,33 +196,135 @@ impl RequestSender for McpConnector {
 /// Connector to a remote server. A connection is cheap: one that hangs or has ended is dropped, and
 /// the next call makes another one. Calls in flight on the old one may complete.
 pub(super) struct WebLink {
-    sender: HttpSender,
-    server_state: Arc<ServerState>,
-    now: Mutex<Option<Arc<Session>>>,
-    /// Connections of callers with headers or sessions of their own, the last used one at the end.
-    of_callers: Arc<SyncMutex<Vec<OwnConnection>>>,
+    opener: WebOpener,
+    /// The runtime of the worker: a connection must not end with the thread of a caller.
+    runtime: Handle,
+    connections: Arc<Mutex<WebConnections>>,
 }
 
 /// Maximum number of connections of callers with headers of their own. Those of sessions are as many
 /// as these.
 const MAX_CALLERS: usize = 64;
+/// Maximum number of connections that are opened though no call waits for them any more.
+const MAX_UNAWAITED: usize = 64;
 
-/// The connection of a caller with headers or a session of its own.
-struct OwnConnection {
+/// The connections to a server.
+#[derive(Default)]
+struct WebConnections {
+    /// The one of callers without headers and without a session of their own. It stands here until
+    /// there is a new one: the attempt may fail.
+    shared: Option<Arc<Session>>,
+    /// Connections of callers with headers or sessions of their own, the last used one at the end.
+    of_callers: Vec<OwnConnection>,
+    openings: Vec<WebOpening>,
+}
+
+/// The callers that a connection serves.
+#[derive(Clone, PartialEq, Eq)]
+struct ConnectionKey {
     /// The number of the session.
     owner: Option<u64>,
     headers: Option<Arc<HeaderMap>>,
+}
+
+impl ConnectionKey {
+    fn of(side: &CallSide) -> Self {
+        Self {
+            owner: side.owner_number(),
+            headers: side.headers.clone(),
+        }
+    }
+
+    /// Returns true if it is that of all callers without headers and without a session of their own.
+    fn is_shared(&self) -> bool {
+        self.owner.is_none() && self.headers.is_none()
+    }
+}
+
+/// The connection of a caller with headers or a session of its own.
+struct OwnConnection {
+    key: ConnectionKey,
     session: Arc<Session>,
 }
 
-impl OwnConnection {
-    fn is_of(&self, side: &CallSide) -> bool {
-        self.owner == side.owner_number() && self.headers == side.headers
+/// A connection that is being opened, in a task of its own.
+struct WebOpening {
+    key: ConnectionKey,
+    outcome: watch::Sender<Option<OpenOutcome>>,
+    task: AbortHandle,
+}
+
+type OpenOutcome = Result<Arc<Session>, McpError>;
+
+impl Drop for WebOpening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl WebConnections {
+    /// Returns the present connection of a caller, if there is one.
+    fn present(&mut self, key: &ConnectionKey) -> Option<Arc<Session>> {
+        let lives = |one: &Arc<Session>| one.liveness.end() == ConnectionEnd::None;
+        if key.is_shared() {
+            return self.shared.clone().filter(lives);
+        }
+        self.of_callers.retain(|own| lives(&own.session));
+        let place = self.of_callers.iter().position(|own| own.key == *key)?;
+        let found = self.of_callers.remove(place);
+        let session = Arc::clone(&found.session);
+        self.of_callers.push(found);
+        Some(session)
+    }
+
+    /// Returns the signal of the opening for a caller, if there is one.
+    fn awaited(&mut self, key: &ConnectionKey) -> Option<watch::Receiver<Option<OpenOutcome>>> {
+        // One that has panicked is none.
+        self.openings.retain(|one| !one.task.is_finished());
+        let own = self.openings.iter().find(|one| one.key == *key)?;
+        Some(own.outcome.subscribe())
+    }
+
+    /// Ends the oldest of the openings that no call waits for, if there are too many of them.
+    fn end_unawaited(&mut self) {
+        let is_unawaited = |one: &WebOpening| one.outcome.receiver_count() == 0;
+        let unawaited = self.openings.iter().filter(|one| is_unawaited(one));
+        // CALL-6: nothing is unbounded. Those that are waited for are as many as calls in flight.
+        if unawaited.count() >= MAX_UNAWAITED
+            && let Some(oldest) = self.openings.iter().position(is_unawaited)
+        {
+            drop(self.openings.remove(oldest));
+        }
+    }
+
+    /// Stores a connection that was opened. Returns the one that leaves for it, if any.
+    fn keep(&mut self, key: ConnectionKey, session: Arc<Session>) -> Option<Arc<Session>> {
+        if key.is_shared() {
+            if self.shared.replace(Arc::clone(&session)).is_some() {
+                // MCP-5: a server that has forgotten its sessions may have been started anew.
+                tool_list::tell_of_lists(&session.connection, &["prompts", "resources"]);
+            }
+            return None;
+        }
+        let owner = key.owner;
+        // A session has one connection: with other headers it is another one.
+        let is_former = |own: &OwnConnection| owner.is_some() && own.key.owner == owner;
+        let former = self.of_callers.iter().position(is_former);
+        self.of_callers.push(OwnConnection { key, session });
+        let is_plain = |own: &OwnConnection| own.key.owner.is_none();
+        let plain = self.of_callers.iter().filter(|own| is_plain(own)).count();
+        let leaving = match former {
+            Some(former) => Some(former),
+            // CALL-6: nothing is unbounded.
+            None if plain > MAX_CALLERS => self.of_callers.iter().position(is_plain),
+            None => None,
+        };
+        leaving.map(|place| self.of_callers.remove(place).session)
     }
 }
 
 impl WebLink {
-    /// Creates a connector without a connection.
+    /// Creates a connector without a connection. Call it within the runtime of the worker.
     ///
     /// # Errors  The settings are not for HTTP, or a header cannot be sent.
     pub(super) fn new(server_state: &Arc<ServerState>) -> Result<Self, McpError> {
@@ -244,111 +345,114 @@ impl WebLink {
         }
         let to = (url.as_str(), custom);
         let sender = HttpSender::new(to, settings.start_timeout, settings.max_line);
-        Ok(Self {
+        let opener = WebOpener {
             sender: sender.map_err(failed)?,
             server_state: Arc::clone(server_state),
-            now: Mutex::new(None),
-            of_callers: Arc::default(),
+        };
+        Ok(Self {
+            opener,
+            runtime: Handle::current(),
+            connections: Arc::default(),
         })
     }
 
-    /// Returns the shared connection; the first caller that needs it makes it.
-    async fn session(&self) -> Result<Arc<Session>, McpError> {
-        let mut now = self.now.lock().await;
-        if let Some(session) = now
-            .as_ref()
-            .filter(|one| one.liveness.end() == ConnectionEnd::None)
-        {
-            return Ok(Arc::clone(session));
-        }
-        // It stands there until there is a new one: the attempt may fail.
-        let is_new_life = now.is_some();
-        let session = self.open(self.sender.clone(), None).await?;
-        if is_new_life {
-            // MCP-5: a server that has forgotten its sessions may have been started anew.
-            tool_list::tell_of_lists(&session.connection, &["prompts", "resources"]);
-        }
-        *now = Some(Arc::clone(&session));
-        Ok(session)
-    }
-
-    /// Returns the present connection of a caller.
-    async fn present(&self, side: &CallSide) -> Option<Arc<Session>> {
-        if side.owner.is_some() || side.headers.is_some() {
-            return self.known(side);
-        }
-        let now = self.now.lock().await.clone();
-        now.filter(|one| one.liveness.end() == ConnectionEnd::None)
-    }
-
-    /// Returns the connection of a caller with headers or a session of its own, if there is one.
-    fn known(&self, side: &CallSide) -> Option<Arc<Session>> {
-        let mut all = self.of_callers.acquire();
-        all.retain(|own| own.session.liveness.end() == ConnectionEnd::None);
-        let place = all.iter().position(|own| own.is_of(side))?;
-        let found = all.remove(place);
-        let session = Arc::clone(&found.session);
-        all.push(found);
-        Some(session)
-    }
-
-    /// Returns the connection of a caller with headers or a session of its own, or makes one.
+    /// Returns the connection of a caller; the first one that needs it begins to open it.
     ///
     /// MCP-6: a server may bind a session to the credentials with which it was begun.
-    async fn session_of(&self, side: &CallSide) -> Result<Arc<Session>, McpError> {
-        if let Some(session) = self.known(side) {
-            return Ok(session);
-        }
-        let sender = match &side.headers {
-            Some(headers) => self.sender.with(headers),
-            None => self.sender.clone(),
-        };
-        let session = self.open(sender, side.owner.as_ref()).await?;
-        if let Some(other) = self.known(side) {
-            // Another call of this caller was quicker.
-            tokio::spawn(async move { session.close().await });
-            return Ok(other);
-        }
-        let own = OwnConnection {
-            owner: side.owner_number(),
-            headers: side.headers.clone(),
-            session: Arc::clone(&session),
-        };
-        if let Some(ended) = side.owner.as_ref().map(|owner| owner.ended()) {
-            let all = Arc::downgrade(&self.of_callers);
-            tokio::spawn(close_after(ended, Arc::downgrade(&session), all));
-        }
-        let leaving = {
-            let mut all = self.of_callers.acquire();
-            // A session has one connection: with other headers it is another one.
-            let place = all
-                .iter()
-                .position(|other| own.owner.is_some() && other.owner == own.owner);
-            all.push(own);
-            let without = all.iter().filter(|own| own.owner.is_none()).count();
-            match place {
-                Some(place) => Some(all.remove(place)),
-                // CALL-6: nothing is unbounded.
-                None if without > MAX_CALLERS => all
-                    .iter()
-                    .position(|own| own.owner.is_none())
-                    .map(|oldest| all.remove(oldest)),
-                None => None,
+    ///
+    /// # Errors  There is no connection, and none can be made.
+    /// # Cancel safety   The opening goes on for the next call.
+    async fn session_of(&self, side: &CallSide) -> OpenOutcome {
+        let key = ConnectionKey::of(side);
+        let mut outcome = {
+            let mut connections = self.connections.acquire();
+            if let Some(session) = connections.present(&key) {
+                return Ok(session);
             }
+            let awaited = connections.awaited(&key);
+            awaited.unwrap_or_else(|| self.begin(&mut connections, key, side.owner.clone()))
         };
-        if let Some(leaving) = leaving {
-            tokio::spawn(async move { leaving.session.close().await });
-        }
-        Ok(session)
+        let opened = outcome.wait_for(Option::is_some).await;
+        let opened = opened.ok().and_then(|opened| opened.clone());
+        let ended = || McpError::Connect {
+            reason: "its worker has ended".to_owned(),
+        };
+        opened.unwrap_or_else(|| Err(ended()))
     }
 
+    /// Begins to open a connection, and returns the signal of its end.
+    fn begin(
+        &self,
+        connections: &mut WebConnections,
+        key: ConnectionKey,
+        owner: Option<Arc<dyn SessionOwner>>,
+    ) -> watch::Receiver<Option<OpenOutcome>> {
+        let (outcome, opened) = watch::channel(None);
+        let (opener, all) = (self.opener.clone(), Arc::downgrade(&self.connections));
+        let (own, told) = (key.clone(), outcome.clone());
+        // MCP-1: callers that wait less long than the server takes would begin again and again, and
+        // none of them would be served.
+        let task = self.runtime.spawn(async move {
+            let opened = opener.open(&own, owner.as_ref()).await;
+            told.send_replace(Some(published(opened, own, (all, owner))));
+        });
+        connections.end_unawaited();
+        connections.openings.push(WebOpening {
+            key,
+            outcome,
+            task: task.abort_handle(),
+        });
+        opened
+    }
+}
+
+/// Stores the connection that was opened for a caller, and ends its opening.
+fn published(
+    opened: OpenOutcome,
+    key: ConnectionKey,
+    (all, owner): (Weak<Mutex<WebConnections>>, Option<Arc<dyn SessionOwner>>),
+) -> OpenOutcome {
+    // Without a connector the connection is dropped, which ends its session.
+    let connections = all.upgrade().ok_or_else(|| McpError::Connect {
+        reason: "its worker has ended".to_owned(),
+    })?;
+    let leaving = {
+        let mut connections = connections.acquire();
+        let mut openings = connections.openings.iter();
+        if let Some(place) = openings.position(|one| one.key == key) {
+            drop(connections.openings.remove(place));
+        }
+        let session = opened.as_ref().ok().cloned();
+        session.and_then(|session| connections.keep(key, session))
+    };
+    if let Some(leaving) = leaving {
+        tokio::spawn(async move { leaving.close().await });
+    }
+    if let (Ok(session), Some(owner)) = (&opened, owner) {
+        tokio::spawn(close_after(owner.ended(), Arc::downgrade(session), all));
+    }
+    opened
+}
+
+/// The facts of which connections are made.
+#[derive(Clone)]
+struct WebOpener {
+    sender: HttpSender,
+    server_state: Arc<ServerState>,
+}
+
+impl WebOpener {
     /// Makes a connection. `owner`: the session that it serves alone.
     async fn open(
         &self,
-        sender: HttpSender,
+        key: &ConnectionKey,
         owner: Option<&Arc<dyn SessionOwner>>,
-    ) -> Result<Arc<Session>, McpError> {
+    ) -> OpenOutcome {
         let settings = &self.server_state.settings;
+        let sender = match &key.headers {
+            Some(headers) => self.sender.with(headers),
+            None => self.sender.clone(),
+        };
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
         let link = Link::Http(Box::new(HttpLink::new(sender)));
         let connection = Connection::new(link, liveness, &self.server_state, owner);
@@ -369,7 +473,7 @@ impl WebLink {
 async fn close_after(
     mut ended: watch::Receiver<bool>,
     session: Weak<Session>,
-    all: Weak<SyncMutex<Vec<OwnConnection>>>,
+    all: Weak<Mutex<WebConnections>>,
 ) {
     let Some(liveness) = session.upgrade().map(|own| Arc::clone(&own.liveness)) else {
         return;
@@ -383,8 +487,46 @@ async fn close_after(
         return;
     };
     if let Some(all) = all.upgrade() {
-        all.acquire()
+        let mut all = all.acquire();
+        all.of_callers
             .retain(|own| !Arc::ptr_eq(&own.session, &session));
     }
     session.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn call_6_openings_that_no_call_waits_for_are_bounded() {
+        let mut connections = WebConnections::default();
+        let mut awaited = Vec::new();
+        for number in 0..4 * MAX_UNAWAITED as u64 {
+            let (outcome, opened) = watch::channel(None);
+            if number % 2 == 0 {
+                awaited.push(opened);
+            }
+            connections.end_unawaited();
+            connections.openings.push(WebOpening {
+                key: ConnectionKey {
+                    owner: Some(number),
+                    headers: None,
+                },
+                outcome,
+                task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+            });
+        }
+        let left = connections.openings.len();
+        assert_eq!(left, awaited.len() + MAX_UNAWAITED);
+        let first = connections.openings.iter().map(|one| one.key.owner);
+        assert_eq!(first.take(2).collect::<Vec<_>>(), [Some(0), Some(2)]);
+        drop(awaited);
+        assert!(
+            connections
+                .openings
+                .iter()
+                .all(|one| one.outcome.receiver_count() == 0)
+        );
+    }
 }

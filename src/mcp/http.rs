@@ -3,6 +3,8 @@
 //! It sends one message a request, and reads the response with a size limit. It never retries
 //! (rule LIM-4).
 
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const USUAL_AGAIN: Duration = Duration::from_secs(1);
 /// Number of times that a broken stream is asked for again without a message in between.
 const MAX_AGAIN: u32 = 5;
+/// Maximum time for ending a session. A server that does not answer has forgotten it soon.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Number of events after which other tasks have a turn.
 const TURN_EVENTS: usize = 64;
@@ -64,6 +68,8 @@ pub(super) struct HttpLink {
     sender: HttpSender,
     /// The session that the server has begun.
     session: OnceLock<HeaderValue>,
+    /// True once the server was told that the session has ended.
+    has_said_goodbye: AtomicBool,
 }
 
 impl HttpSender {
@@ -160,6 +166,7 @@ impl HttpLink {
         Self {
             sender,
             session: OnceLock::new(),
+            has_said_goodbye: AtomicBool::new(false),
         }
     }
 
@@ -517,15 +524,22 @@ impl HttpLink {
         }
     }
 
-    /// Ends the session.
-    pub(super) async fn end_session(&self, dialect: Option<&Dialect>) {
-        if self.has_session() {
-            let headers = self.own_headers(dialect);
-            let ended = self.sender.send(Method::DELETE, Vec::new(), headers).await;
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a session did not end in an orderly way");
-            }
+    /// Returns the work that ends the session at the server; `None` if there is none, or if that was
+    /// done.
+    pub(super) fn goodbye(
+        &self,
+        dialect: Option<&Dialect>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if !self.has_session() || self.has_said_goodbye.swap(true, Ordering::Relaxed) {
+            return None;
         }
+        let (sender, headers) = (self.sender.clone(), self.own_headers(dialect));
+        Some(async move {
+            let ending = sender.send(Method::DELETE, Vec::new(), headers);
+            if !matches!(timeout(GOODBYE, ending).await, Ok(Ok(_))) {
+                tracing::debug!("a session did not end in an orderly way");
+            }
+        })
     }
 }
 

@@ -30,8 +30,9 @@ pub(super) struct Session {
 impl Session {
     /// Performs the handshake, lists the tools, and stores both in the server state.
     ///
-    /// # Errors  The server speaks no supported dialect, or it ended. The caller sets the time
-    /// limit.
+    /// # Errors  The server speaks no supported dialect, does not list its tools, or has ended. The
+    /// caller sets the time limit.
+    /// # Cancel safety   A session that the server has begun is ended.
     pub(super) async fn open(
         connection: Arc<Connection>,
         server_state: &Arc<ServerState>,
@@ -166,10 +167,8 @@ impl Session {
 
     /// Closes the connection.
     pub(super) async fn close(&self) {
-        if let Link::Http(http) = &self.connection.link {
-            let goodbye = http.end_session(self.connection.dialect());
-            // A server that does not answer has forgotten the session soon.
-            let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+        if let Some(goodbye) = self.connection.goodbye() {
+            goodbye.await;
         }
         self.liveness.close(None);
         self.connection.ended();

@@ -59,6 +59,8 @@ mod groups;
 mod import;
 #[cfg(feature = "cli")]
 mod oddities;
+#[cfg(feature = "cli")]
+mod openings;
 
 mod ownership;
 #[cfg(feature = "cli")]

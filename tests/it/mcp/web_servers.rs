@@ -58,7 +58,7 @@ fn text(text: impl ToString) -> Value {
 }
 
 /// The answers of a server of the older dialect, with a session for each handshake.
-fn older(asked: &Value, sessions: &AtomicUsize) -> Response {
+pub(super) fn older(asked: &Value, sessions: &AtomicUsize) -> Response {
     match asked["method"].as_str().unwrap_or_default() {
         "" => StatusCode::METHOD_NOT_ALLOWED.into_response(),
         "initialize" => {

@@ -1,0 +1,60 @@
+//! Tests of one connection, without a server.
+
+use super::super::settings::McpSettings;
+use super::*;
+
+#[tokio::test]
+async fn mcp_2_m14_answers_that_a_server_does_not_read_are_bounded() {
+    let (lines, mut waiting) = mpsc::channel(32);
+    let link = Link::Pipe(Mutex::new(Some(lines)));
+    let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+    let connection = Connection::new(link, Arc::default(), &state, None);
+    let ask = |id: String| {
+        let question = ServerQuestion::new("ping", None);
+        let id = MessageId::of_text(&id);
+        connection.take(IncomingMessage::Request { id, question }, None);
+    };
+    for number in 0..10_000 {
+        ask(number.to_string());
+        if number % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let kept = connection.asked.acquire().len() + connection.unsent.load(Ordering::Relaxed);
+    assert_eq!(kept, MAX_UNSENT);
+    // One that reads again is answered again.
+    for _ in 0..MAX_UNSENT {
+        assert!(waiting.recv().await.is_some());
+    }
+    ask("last".to_owned());
+    loop {
+        let line = waiting.recv().await.unwrap().concat();
+        if String::from_utf8(line).unwrap().contains("\"last\"") {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn mcp_5_a_question_before_the_first_call_is_answered_at_once() {
+    let (lines, mut waiting) = mpsc::channel(32);
+    let link = Link::Pipe(Mutex::new(Some(lines)));
+    let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+    let connection = Connection::new(link, Arc::default(), &state, None);
+    // The handshake is under way.
+    let asking = Arc::clone(&connection);
+    let asking = tokio::spawn(async move {
+        let side = CallSide::default();
+        asking.ask_plain("initialize", None, side).await
+    });
+    assert!(waiting.recv().await.is_some());
+    let question = ServerQuestion::new("roots/list", None);
+    let id = MessageId::of_text("roots");
+    connection.take(IncomingMessage::Request { id, question }, None);
+    let line = String::from_utf8(waiting.recv().await.unwrap().concat()).unwrap();
+    assert!(
+        line.contains("\"roots\"") && line.contains("-32601"),
+        "{line}"
+    );
+    asking.abort();
+}
