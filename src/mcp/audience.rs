@@ -222,6 +222,8 @@ pub(crate) struct CallSide {
     pub(crate) level: Option<&'static str>,
     /// Headers of the caller that are passed on to a server over HTTP.
     pub(crate) headers: Option<Arc<http::HeaderMap>>,
+    /// True if the credentials that the server checks are the caller's, which pass or are missing.
+    pub(crate) brings_credentials: bool,
     /// The session of the caller, if it has a process or a session at the server of its own.
     pub(crate) owner: Option<Arc<dyn SessionOwner>>,
 }

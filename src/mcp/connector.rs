@@ -72,6 +72,21 @@ impl McpConnector {
         if let Self::Processes(pool) = self {
             return ask_pool(pool, (method, params), side, call).await;
         }
+        let brings_credentials = side.brings_credentials;
+        let outcome = self.ask_connected((method, params), side, call).await;
+        outcome.map_err(|error| match brings_credentials {
+            // EDGE-1: the fault is the caller's, also if its own connection could not be made.
+            true => error.of_caller(),
+            false => error,
+        })
+    }
+
+    async fn ask_connected(
+        &self,
+        (method, params): (&str, Option<JsonText>),
+        side: CallSide,
+        call: Option<&CallContext>,
+    ) -> RequestOutcome {
         let was_forgotten = Arc::new(AtomicBool::new(false));
         let side = CallSide {
             was_forgotten: Some(Arc::clone(&was_forgotten)),

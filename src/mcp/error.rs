@@ -80,10 +80,19 @@ pub enum McpError {
         retry_after: Option<Duration>,
     },
     /// The server rejected the credentials: a key is missing, or wrong.
-    #[error("the server rejects the credentials: {reason}")]
+    #[error(
+        "the server rejects the {}credentials: HTTP status {status}",
+        if *is_callers { "caller's " } else { "" }
+    )]
+    #[non_exhaustive]
     Auth {
-        /// The response of the server.
-        reason: String,
+        /// The HTTP status: 401 or 403.
+        status: u16,
+        /// The header `www-authenticate` of the response, if there is one.
+        challenge: Option<String>,
+        /// True if they are those of the caller, which pass: the fault is not that of the
+        /// configuration.
+        is_callers: bool,
     },
     /// The server responded with a page, or other content that is not a message.
     #[error("the server answered with content of type {}", .0.as_deref().unwrap_or("none"))]
@@ -160,6 +169,10 @@ impl McpError {
             Self::TransportClosed { .. } | Self::Ended { .. } => Verdict::from(Symptom::Reset),
             Self::Connect { .. } | Self::StartFailed { .. } => Verdict::from(Symptom::Connect),
             Self::Silent(_) => Verdict::from(Symptom::Timeout),
+            // EDGE-1: the server is well, and so is the configuration.
+            Self::Auth {
+                is_callers: true, ..
+            } => Verdict::from(Class::Rejected).for_caller(),
             Self::Auth { .. } => Verdict::from(Symptom::Status(401)),
             Self::Http {
                 status,
@@ -216,6 +229,14 @@ impl McpError {
 
     pub(super) fn server(code: i32, message: impl Into<String>) -> Self {
         RpcError::new(code, message).into()
+    }
+
+    /// Says of rejected credentials that they are those of the caller.
+    pub(super) fn of_caller(mut self) -> Self {
+        if let Self::Auth { is_callers, .. } = &mut self {
+            *is_callers = true;
+        }
+        self
     }
 
     /// Adds the HTTP status of the answer.
@@ -293,6 +314,22 @@ mod tests {
             None => error,
         };
         error.verdict().class
+    }
+
+    #[test]
+    fn edge_1_a_rejected_credential_of_the_caller_is_no_fault_of_the_configuration() {
+        let rejected = McpError::Auth {
+            status: 401,
+            challenge: None,
+            is_callers: false,
+        };
+        let verdict = rejected.verdict();
+        assert_eq!(verdict.symptom, Some(Symptom::Status(401)));
+        let verdict = rejected.of_caller().verdict();
+        assert_eq!((verdict.class, verdict.symptom), (Class::Rejected, None));
+        assert_eq!(verdict.executed, Executed::No);
+        let other = McpError::server(-1, "x");
+        assert_eq!(other.clone().of_caller(), other);
     }
 
     #[test]

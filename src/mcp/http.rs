@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -439,8 +439,13 @@ impl HttpLink {
         let number = status.as_u16();
         let headers = response.headers().clone();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let reason = format!("HTTP status {number}");
-            return Err(McpError::Auth { reason });
+            let challenges = headers.get_all(WWW_AUTHENTICATE).iter();
+            let challenges: Vec<&str> = challenges.filter_map(|one| one.to_str().ok()).collect();
+            return Err(McpError::Auth {
+                status: number,
+                challenge: (!challenges.is_empty()).then(|| challenges.join(", ")),
+                is_callers: false,
+            });
         }
         let by_status = McpError::Http {
             status: number,

@@ -48,6 +48,8 @@ mod buffered;
 #[cfg(feature = "cli")]
 mod cors;
 #[cfg(feature = "cli")]
+mod credentials;
+#[cfg(feature = "cli")]
 mod fake_server;
 #[cfg(feature = "cli")]
 mod floods;

@@ -1,20 +1,22 @@
 //! The way of a server's words to the caller of one call.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use http::{HeaderValue, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::caller_session::CallerSession;
 use super::questions::{self, QuestionWay};
-use crate::AttemptProgress;
 use crate::lock::LockExt as _;
+use crate::mcp::McpError;
 use crate::mcp::audience::{
     AnswerFuture, CallListener, CredentialDigest, ServerNotice, ServerQuestion,
 };
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{RawOutcome, RpcError, notification};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
+use crate::{AttemptProgress, CallError};
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
@@ -26,6 +28,38 @@ pub(super) struct HeldQuestion {
     pub(super) method: Box<str>,
     pub(super) params: Option<JsonText>,
     pub(super) reply: oneshot::Sender<RawOutcome>,
+}
+
+/// The refusal of a caller's own credentials by the server.
+#[derive(Debug, Clone)]
+pub(super) struct CredentialRefusal {
+    pub(super) status: StatusCode,
+    /// The header `www-authenticate`, which leads a client to valid ones.
+    pub(super) challenge: Option<HeaderValue>,
+}
+
+impl CredentialRefusal {
+    /// Returns the refusal that a call has ended by, if it is one.
+    fn of(error: &CallError<McpError>) -> Option<Self> {
+        let CallError::Failed {
+            error:
+                McpError::Auth {
+                    status,
+                    challenge,
+                    is_callers: true,
+                    ..
+                },
+            ..
+        } = error
+        else {
+            return None;
+        };
+        let challenge = challenge.as_deref();
+        Some(Self {
+            status: StatusCode::from_u16(*status).ok()?,
+            challenge: challenge.and_then(|text| HeaderValue::from_str(text).ok()),
+        })
+    }
 }
 
 /// Caller of one call.
@@ -43,6 +77,7 @@ pub(super) struct CallerStream {
     level: Option<usize>,
     /// True if the caller takes a stream.
     takes_events: bool,
+    refusal: OnceLock<CredentialRefusal>,
 }
 
 impl CallerStream {
@@ -66,6 +101,7 @@ impl CallerStream {
             questions: None,
             level,
             takes_events,
+            refusal: OnceLock::new(),
         };
         (Arc::new(stream), waiting)
     }
@@ -91,6 +127,7 @@ impl CallerStream {
             questions: Some((sender, capabilities)),
             level,
             takes_events,
+            refusal: OnceLock::new(),
         };
         (Arc::new(stream), waiting, questions)
     }
@@ -98,6 +135,19 @@ impl CallerStream {
     /// Notes an attempt of the call.
     pub(super) fn begin_attempt(&self, progress: &AttemptProgress) {
         *self.attempt.acquire() = progress.clone();
+    }
+
+    /// Notes the error of the call, which ends it.
+    pub(super) fn note_failure(&self, error: &CallError<McpError>) {
+        if let Some(refusal) = CredentialRefusal::of(error) {
+            // A call ends once.
+            let _ = self.refusal.set(refusal);
+        }
+    }
+
+    /// Returns the refusal of the caller's credentials that has ended the call, if any.
+    pub(super) fn refusal(&self) -> Option<&CredentialRefusal> {
+        self.refusal.get()
     }
 
     /// Returns true if nothing of the call has been sent so far, since its server has to start first.

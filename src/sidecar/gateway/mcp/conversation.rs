@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Response};
 use tokio::sync::mpsc;
 
 use super::caller_message::CallerMessage;
 use super::caller_session::CallerSession;
+use super::caller_stream::CredentialRefusal;
 use super::event_body::EventBody;
 use super::exchange::event_response;
 use super::kept_call::KeptAnswer;
@@ -32,6 +34,20 @@ pub(super) enum CallResponse {
 }
 
 impl CallResponse {
+    /// Gives the response the head of a server's that refuses its caller's own credentials: clients
+    /// look for valid ones by it.
+    pub(super) fn refused_as(mut self, refusal: Option<&CredentialRefusal>) -> Self {
+        if let (Self::Whole(response), Some(refusal)) = (&mut self, refusal) {
+            // EDGE-1: the caller gets the server's answer.
+            *response.status_mut() = refusal.status;
+            if let Some(challenge) = &refusal.challenge {
+                let headers = response.headers_mut();
+                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+            }
+        }
+        self
+    }
+
     /// Returns the response. `session`: the one in which the call can be taken up again.
     pub(super) fn into_response(
         self,

@@ -216,6 +216,9 @@ impl McpEndpoint {
             listener: Some(listener),
             progress: Some(progress.clone()),
             headers: request.forwarded.clone(),
+            brings_credentials: self
+                .front
+                .are_callers_credentials(request.forwarded.as_deref()),
             ..of_caller
         };
         let options = CallOptions {
@@ -225,6 +228,7 @@ impl McpEndpoint {
         };
         let failed = |error: CallError<McpError>| {
             tracing::trace!(caller = stream.caller(), %error, "a call failed");
+            stream.note_failure(&error);
             let told = of_call(&error, &self.client, request.is_newer());
             with_stray(told, &error, stray.get())
         };

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 use super::tool_table::{AppliedTools, ReachableTool};
 use crate::CallOptions;
-use crate::config::DependencyConfig;
+use crate::config::{DependencyConfig, is_credential_name};
 use crate::mcp::tools::RawTool;
 use crate::mcp::{McpClient, ToolBook, ToolFigures, ToolOutcome};
 
@@ -22,15 +23,21 @@ const MAX_IDLE: usize = 256;
 /// The front of one server.
 pub(crate) struct EndpointFront {
     tools: ArcSwap<AppliedTools>,
-    forwarded: ArcSwap<Vec<HeaderName>>,
+    forwarded: ArcSwap<PassedHeaders>,
     book: ToolBook,
+}
+
+/// The headers of callers that pass to the server, and the credentials of our own beside them.
+struct PassedHeaders {
+    names: Vec<HeaderName>,
+    has_own_credentials: bool,
 }
 
 impl EndpointFront {
     pub(crate) fn new(config: &DependencyConfig) -> Self {
         Self {
             tools: ArcSwap::from_pointee(AppliedTools::new(&config.tools)),
-            forwarded: ArcSwap::from_pointee(names(config)),
+            forwarded: ArcSwap::from_pointee(PassedHeaders::of(config)),
             book: ToolBook::default(),
         }
     }
@@ -41,7 +48,7 @@ impl EndpointFront {
             let tools = AppliedTools::new(&config.tools);
             self.tools.store(Arc::new(tools));
         }
-        self.forwarded.store(Arc::new(names(config)));
+        self.forwarded.store(Arc::new(PassedHeaders::of(config)));
     }
 
     /// Returns the tool that a caller means; `None` if there is none that it may reach.
@@ -69,9 +76,9 @@ impl EndpointFront {
 
     /// Returns the headers of a caller that pass to the server; `None` if there are none.
     pub(crate) fn forwarded(&self, headers: &HeaderMap) -> Option<Arc<HeaderMap>> {
-        let names = self.forwarded.load();
+        let forwarded = self.forwarded.load();
         let mut passed = HeaderMap::new();
-        for name in names.iter() {
+        for name in &forwarded.names {
             for value in headers.get_all(name) {
                 let mut value = value.clone();
                 value.set_sensitive(true);
@@ -79,6 +86,16 @@ impl EndpointFront {
             }
         }
         (!passed.is_empty()).then(|| Arc::new(passed))
+    }
+
+    /// Returns true if the credentials that the server checks are those of the caller: it has sent
+    /// them, or has to. `passed`: its headers that pass.
+    pub(crate) fn are_callers_credentials(&self, passed: Option<&HeaderMap>) -> bool {
+        let forwarded = self.forwarded.load();
+        let mut names = forwarded.names.iter();
+        // EDGE-1: a refusal is about this header, also if keys of ours go with it.
+        passed.is_some_and(|passed| passed.contains_key(AUTHORIZATION))
+            || !forwarded.has_own_credentials && names.any(|name| is_credential_name(name.as_str()))
     }
 
     /// Counts a call that has ended. `tool`: as callers see it.
@@ -124,13 +141,16 @@ impl ReachableTool {
     }
 }
 
-/// Returns the headers of callers that pass to the server.
-fn names(config: &DependencyConfig) -> Vec<HeaderName> {
-    let own = config.mcp.as_ref().map(|own| &own.headers);
-    // MCP-6: the gateway's own headers take precedence.
-    let is_own =
-        |name: &str| own.is_some_and(|own| own.keys().any(|key| key.eq_ignore_ascii_case(name)));
-    let names = config.forward_headers.iter();
-    let names = names.filter(|name| !is_own(name));
-    names.filter_map(|name| name.parse().ok()).collect()
+impl PassedHeaders {
+    fn of(config: &DependencyConfig) -> Self {
+        let own = config.mcp.iter().flat_map(|own| own.headers.keys());
+        let own: Vec<String> = own.map(|name| name.to_ascii_lowercase()).collect();
+        // MCP-6: the gateway's own headers take precedence.
+        let names = config.forward_headers.iter();
+        let names = names.filter(|name| !own.contains(&name.to_ascii_lowercase()));
+        Self {
+            names: names.filter_map(|name| name.parse().ok()).collect(),
+            has_own_credentials: own.iter().any(|name| is_credential_name(name)),
+        }
+    }
 }

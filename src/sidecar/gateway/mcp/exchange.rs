@@ -268,31 +268,37 @@ impl McpEndpoint {
             };
             let (asking, messages) = asking;
             let limit = self.client.server_settings().question_timeout;
+            let stream = Arc::clone(&asking.stream);
             let call = Box::pin(async move { Some(endpoint.held.next_of(asking, limit).await) });
             let answering = converse((id, true), media, messages, call).await;
-            return answering.into_response(headers, None);
+            return answering
+                .refused_as(stream.refusal())
+                .into_response(headers, None);
         }
         let session = request.session.clone();
         let call_guard = session.as_ref().map(|session| session.begin_call(&id));
         let of = (session.clone(), caller);
         let (stream, messages) = CallerStream::new(of, level, media.events);
         let place = CallerPlace::of_request(head);
+        let own = Arc::clone(&stream);
         let call = Box::pin(async move {
             let _place = place;
-            let answering = endpoint.respond(request, Arc::clone(&stream));
+            let answering = endpoint.respond(request, Arc::clone(&own));
             match &call_guard {
                 None => Some(answering.await),
                 Some(guard) => tokio::select! {
                     biased;
                     // MCP-5: the caller does not want the answer any more, even if it is there.
                     // CALL-1: one that has ended its session has cancelled nothing.
-                    is_over = guard.cancelled() => is_over.then(|| Err(session_over(&stream))),
+                    is_over = guard.cancelled() => is_over.then(|| Err(session_over(&own))),
                     answered = answering => Some(answered),
                 },
             }
         });
         let answering = converse((id, false), media, messages, call).await;
-        answering.into_response(headers, session.as_deref())
+        answering
+            .refused_as(stream.refusal())
+            .into_response(headers, session.as_deref())
     }
 
     /// Opens the stream of a subscription in the newer dialect.
