@@ -47,6 +47,21 @@ pub(super) fn caller_number(address: IpAddr) -> NonZeroU64 {
     NonZeroU64::new(number | kind).unwrap_or(NonZeroU64::MIN)
 }
 
+/// The number of the caller of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallerNumber(NonZeroU64);
+
+impl CallerNumber {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self(caller_number(address))
+    }
+
+    /// Returns the number of the caller, as far as the request tells it.
+    pub(crate) fn of_request(head: &Parts) -> Option<Self> {
+        head.extensions.get().copied()
+    }
+}
+
 /// The callers with a connection, shared by the threads of the gateway.
 #[derive(Debug, Default)]
 pub(super) struct CallerTable {

@@ -29,7 +29,7 @@ use self::replies::{
     cut_off, list, not_there, own, signed, trailers_only, whole_body, without_content,
 };
 use self::substitutes::SubstituteCalls;
-use super::caller_limits::{CallerIsFull, ConnectedCaller};
+use super::caller_limits::{CallerIsFull, CallerNumber, ConnectedCaller};
 use super::cors::PageOrigin;
 use super::front;
 use super::head_rules::{refuse_trace, screen};
@@ -194,6 +194,7 @@ async fn answer_plainly(
             Box::pin(pools::answer((lane, span), &pool, started, asked)).await
         }
         way => {
+            head.extensions.insert(CallerNumber::of(peer.ip()));
             let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
             if let Some(page) = page {
                 page.admit(&mut answered.0);

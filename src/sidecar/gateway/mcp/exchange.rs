@@ -29,7 +29,7 @@ use crate::mcp::JsonText;
 use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::call_note::CallNote;
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
-use crate::sidecar::gateway::caller_limits::CallerPlace;
+use crate::sidecar::gateway::caller_limits::{CallerNumber, CallerPlace};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::caller_body::CallerBody;
 use crate::sidecar::gateway::problem::GatewayProblem;
@@ -257,6 +257,7 @@ impl McpEndpoint {
                     let call = Box::pin(Arc::clone(self).respond(request, own));
                     let asking = AskingCall {
                         caller,
+                        number: CallerNumber::of_request(head),
                         target,
                         call,
                         questions,

@@ -23,9 +23,10 @@ use crate::lock::LockExt as _;
 use crate::mcp::json_text::{JsonText, part_of, quoted};
 use crate::mcp::message::{ParamsHead, RawOutcome, RpcError, code};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
+use crate::sidecar::gateway::caller_limits::CallerNumber;
 
 /// Maximum number of calls of a server that wait for answers.
-const MAX_HELD: usize = 64;
+const MAX_HELD: usize = 128;
 /// Key of the question in a result, and of its answer.
 const QUESTION: &str = "question";
 const PREFIX: &str = "breakerbox-";
@@ -39,12 +40,23 @@ type CallFuture = Pin<Box<dyn Future<Output = RequestAnswer> + Send>>;
 pub(super) struct AskingCall {
     /// The caller that made it; `None` if callers present nothing.
     pub(super) caller: Option<CallerIdentity>,
+    /// The number of its caller's address.
+    pub(super) number: Option<CallerNumber>,
     pub(super) target: CallTarget,
     pub(super) call: CallFuture,
     pub(super) questions: mpsc::Receiver<HeldQuestion>,
     pub(super) stream: Arc<CallerStream>,
     /// Time for which it was held before.
     pub(super) held: Duration,
+}
+
+impl AskingCall {
+    /// Returns true if another call is of the same caller: of one that has proved itself, or of one
+    /// address.
+    fn shares_caller(&self, other: &Self) -> bool {
+        let is_known = self.caller.is_some();
+        self.caller == other.caller && (is_known || self.number == other.number)
+    }
 }
 
 /// Target of a request: its method, and the name or the address in its parameters.
@@ -106,9 +118,17 @@ impl HeldCalls {
                 reply,
             } = question;
             let mut calls = self.calls.acquire();
-            // CALL-6: nothing is unbounded.
-            if calls.len() >= MAX_HELD {
-                let text = format!("{MAX_HELD} calls wait for their users, which is the limit");
+            let of_caller = calls
+                .values()
+                .filter(|held| held.asking.shares_caller(&asking));
+            let own = of_caller.count();
+            // CALL-6, EDGE-4: nothing is unbounded, and each caller leaves as many places free as it
+            // has taken.
+            if own >= MAX_HELD - calls.len() {
+                let text = format!(
+                    "{own} calls of this caller wait for their users, which is its share of the \
+                     {MAX_HELD} of all callers"
+                );
                 // The call goes on without an answer.
                 let _ = reply.send(Err(RpcError::new(code::INTERNAL_ERROR, text)));
                 continue;
@@ -253,5 +273,62 @@ fn answers(method: &str, answer: &JsonText) -> bool {
         "sampling/createMessage" => members.content.is_some(),
         "roots/list" => members.roots.is_some_and(|own| own.get().starts_with('[')),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A call that asks its user at once, and ends by the error that its server gets.
+    fn asking(address: u8, digest: Option<u8>) -> AskingCall {
+        let (sender, questions) = mpsc::channel(1);
+        let (reply, answer) = oneshot::channel();
+        let question = HeldQuestion {
+            method: "roots/list".into(),
+            params: None,
+            reply,
+        };
+        assert!(sender.try_send(question).is_ok());
+        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, address));
+        let capabilities = JsonText::checked(Bytes::from_static(b"{}"));
+        let (stream, _, _) = CallerStream::of_newer((None, capabilities), None, true);
+        AskingCall {
+            caller: digest.map(|digest| CallerIdentity::of_digest([digest; 32])),
+            number: Some(CallerNumber::of(address)),
+            target: CallTarget::new("tools/call", &ParamsHead::default()),
+            call: Box::pin(async move {
+                let _sender = sender;
+                match answer.await {
+                    Ok(Err(error)) => Err(error),
+                    _ => std::future::pending().await,
+                }
+            }),
+            questions,
+            stream,
+            held: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_4_one_caller_cannot_take_all_places_of_held_calls() {
+        let held = HeldCalls::new();
+        for _ in 0..MAX_HELD / 2 {
+            assert!(held.next_of(asking(1, None), LIMIT).await.is_ok());
+        }
+        let refused = held.next_of(asking(1, None), LIMIT).await.unwrap_err();
+        assert!(refused.message.contains("its share"), "{}", refused.message);
+        for other in [asking(2, None), asking(1, Some(1)), asking(1, Some(2))] {
+            assert!(held.next_of(other, LIMIT).await.is_ok());
+        }
+        // The address of a caller that has proved itself does not matter.
+        for address in 0..100 {
+            let _ = held.next_of(asking(address, Some(1)), LIMIT).await;
+        }
+        assert!(held.next_of(asking(3, Some(3)), LIMIT).await.is_ok());
     }
 }
