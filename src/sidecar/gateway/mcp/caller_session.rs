@@ -275,6 +275,17 @@ impl CallerSession {
         }
     }
 
+    /// Waits for the end of the session, or of that of the group of which it is a part.
+    pub(super) async fn until_end(&self) {
+        let ends = [&self.has_ended, &self.known().has_ended];
+        let [mut own, mut known] = ends.map(watch::Sender::subscribe);
+        // Its senders live as long as the session.
+        tokio::select! {
+            _ = own.wait_for(|ended| *ended) => {}
+            _ = known.wait_for(|ended| *ended) => {}
+        }
+    }
+
     /// Returns the rank of the lowest log messages that the caller takes.
     pub(super) fn lowest_rank(&self) -> usize {
         self.rank_of_level().unwrap_or(0)

@@ -33,6 +33,14 @@ impl QuestionWay {
             Self::Session(session) => session.tell_now(message),
         }
     }
+
+    /// Waits until the caller cannot answer any more, since its call is over, or its session.
+    async fn left(&self) {
+        match self {
+            Self::Call(messages) => messages.closed().await,
+            Self::Session(session) => session.until_end().await,
+        }
+    }
 }
 
 /// A question that waits for its answer.
@@ -118,10 +126,15 @@ pub(super) fn ask(
         way: Some(way),
     };
     Box::pin(async move {
-        let outcome = answer.await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = answer => outcome.ok(),
+            // MCP-5: its server does not wait for a caller that is gone.
+            () = withdrawal.caller_left() => None,
+        };
         withdrawal.settle();
         drop(asked);
-        outcome.unwrap_or_else(|_| {
+        outcome.unwrap_or_else(|| {
             let text = "the caller left before it answered";
             Err(RpcError::new(code::INTERNAL_ERROR, text))
         })
@@ -150,6 +163,13 @@ struct QuestionWithdrawal {
 }
 
 impl QuestionWithdrawal {
+    async fn caller_left(&self) {
+        match &self.way {
+            Some(way) => way.left().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Ends a question that was answered.
     fn settle(mut self) {
         self.way = None;
@@ -164,5 +184,49 @@ impl Drop for QuestionWithdrawal {
             // A caller that is gone asks no user.
             way.send(notification("notifications/cancelled", params));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caller_session::NewSession;
+    use super::super::message_history::MessageHistory;
+    use super::*;
+    use crate::buffer_budget::BufferBudget;
+
+    fn session() -> Arc<CallerSession> {
+        let new = NewSession {
+            id: "one".into(),
+            owner: None,
+            capabilities: JsonText::checked(Bytes::from_static(b"{\"elicitation\":{}}")),
+            is_own: false,
+            group: None,
+        };
+        CallerSession::new(new, &MessageHistory::new(&BufferBudget::new(1 << 20)))
+    }
+
+    fn asked(session: &Arc<CallerSession>, way: QuestionWay) -> AnswerFuture {
+        ask(
+            session,
+            ServerQuestion::new("elicitation/create", None),
+            way,
+        )
+    }
+
+    #[tokio::test]
+    async fn mcp_5_a_question_to_a_caller_that_has_left_is_answered_by_an_error() {
+        let session = session();
+        let (messages, mut stream) = mpsc::channel(4);
+        let answer = asked(&session, QuestionWay::Call(messages));
+        assert!(stream.recv().await.is_some());
+        drop(stream);
+        let error = answer.await.unwrap_err();
+        assert!(error.message.contains("the caller left"), "{error:?}");
+        // The session goes on, and ends while its user is asked by its own stream.
+        let _stream = session.open_stream(None);
+        let answer = asked(&session, QuestionWay::Session(Arc::clone(&session)));
+        session.end();
+        let error = answer.await.unwrap_err();
+        assert!(error.message.contains("the caller left"), "{error:?}");
     }
 }
