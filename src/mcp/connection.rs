@@ -26,7 +26,7 @@ use super::error::McpError;
 use super::http::HttpLink;
 use super::incoming::IncomingMessage;
 use super::json_text::JsonText;
-use super::liveness::{ConnectionEnd, Liveness};
+use super::liveness::{ConnectionEnd, Liveness, WantedSign};
 use super::message::{self, LARGE, MessageId, RawOutcome, RpcError};
 use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
@@ -328,7 +328,11 @@ impl Connection {
 
     /// Takes a message of the server. `of`: our request to which it belongs, if that is known.
     pub(super) fn take(self: &Arc<Self>, message: IncomingMessage, of: Option<u64>) {
-        self.liveness.heard();
+        match &message {
+            // What cannot be read may be an answer.
+            IncomingMessage::Answer(..) => self.liveness.answered(),
+            _ => self.liveness.heard(),
+        }
         self.calls.heard();
         match message {
             IncomingMessage::Answer(Some(id), outcome) => {
@@ -357,7 +361,10 @@ impl Connection {
             self.calls.note_progress(of);
         }
         match &*notice.method {
-            "notifications/progress" => self.calls.progress(&notice),
+            "notifications/progress" => {
+                self.liveness.answered();
+                self.calls.progress(&notice);
+            }
             "notifications/cancelled" => {
                 let id = notice.head.and_then(|head| head.request_id.clone());
                 let withdrawn = id.and_then(|id| self.asked.acquire().remove(&id));
@@ -472,14 +479,14 @@ impl Connection {
         }
     }
 
-    /// Asks for a sign of life. Returns false if none came in time.
-    pub(super) async fn has_answered(self: &Arc<Self>, method: &str) -> bool {
+    /// Asks for a sign of life. Returns false if this one did not come in time.
+    pub(super) async fn has_answered(self: &Arc<Self>, method: &str, sign: WantedSign) -> bool {
         let since = Instant::now();
         let asked = self.exchange(method, None, CallSide::default(), false);
         let answered = timeout(self.liveness.patience(), asked).await;
         match answered {
             Ok(Ok(_) | Err(McpError::Server { .. } | McpError::UnusableAnswer { .. })) => true,
-            _ => self.liveness.has_heard_since(since),
+            _ => self.liveness.has_given(sign, since),
         }
     }
 

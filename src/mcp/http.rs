@@ -259,13 +259,13 @@ impl HttpLink {
         for message in read(body).await.into_messages() {
             match message {
                 IncomingMessage::Answer(Some(of), outcome) if of.number() == Some(id) => {
-                    connection.liveness.heard();
+                    connection.liveness.answered();
                     return outcome;
                 }
                 // MCP-3: it answers this request, as the only one of the exchange.
                 IncomingMessage::Answer(None, Err(error)) => found = Err(error),
                 IncomingMessage::Answer(..) => {
-                    connection.liveness.heard();
+                    connection.liveness.answered();
                     found = Err(McpError::unusable("it has the id of another call"));
                 }
                 // MCP-5: in a list, what the server says stands before its answer.
@@ -414,12 +414,12 @@ impl HttpLink {
                 (IncomingMessage::Answer(Some(of), outcome), Some(id))
                     if of.number() == Some(id) =>
                 {
-                    connection.liveness.heard();
+                    connection.liveness.answered();
                     answer = answer.or(Some(outcome));
                 }
                 // MCP-3: the stream is that of one request. A message that is too long may be no answer.
                 (IncomingMessage::Answer(None, Err(error @ McpError::Server { .. })), Some(_)) => {
-                    connection.liveness.heard();
+                    connection.liveness.answered();
                     answer = answer.or(Some(Err(error)));
                 }
                 (message, _) => connection.take(message, id),

@@ -18,6 +18,8 @@ const IDLE: Duration = Duration::from_secs(20);
 pub(super) const OWED: Duration = Duration::from_secs(60);
 /// The longest limit that an attempt has here; no clock reaches further.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Number of the longest limits after which a server that speaks, and answers nothing, is asked.
+const UNANSWERED: u32 = 3;
 /// Limits of the wait for a sign of life.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -43,6 +45,8 @@ struct SilenceState {
     heard: Instant,
     /// Begin of the time in which an answer was owed and nothing came.
     owed: Option<Instant>,
+    /// Begin of the time in which an answer was owed and none came, though other messages may have.
+    unanswered: Option<Instant>,
     /// Limits of the attempts in flight.
     limits: Vec<Duration>,
     /// The longest limit of those that have ended while nothing came: their answers are owed too.
@@ -60,6 +64,15 @@ impl SilenceState {
             .max()
             .max(self.longest_abandoned)
     }
+}
+
+/// A sign of life for which a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantedSign {
+    /// A message of any kind.
+    Message,
+    /// An answer: the server speaks, and has answered nothing for long.
+    Answer,
 }
 
 /// End of a connection.
@@ -89,6 +102,7 @@ impl Liveness {
             silence: Mutex::new(SilenceState {
                 heard: Instant::now(),
                 owed: None,
+                unanswered: None,
                 limits: Vec::new(),
                 longest_abandoned: None,
                 latest_limit: None,
@@ -102,7 +116,16 @@ impl Liveness {
         }
     }
 
-    /// Notes a message of the server.
+    /// Notes an answer of the server, or another sign that it works on a call.
+    pub(super) fn answered(&self) {
+        {
+            let mut silence = self.silence.acquire();
+            silence.unanswered = (!silence.limits.is_empty()).then(Instant::now);
+        }
+        self.heard();
+    }
+
+    /// Notes a message of the server. It may come from a part of the program that answers no calls.
     pub(super) fn heard(&self) {
         let now = Instant::now();
         let mut silence = self.silence.acquire();
@@ -111,9 +134,13 @@ impl Liveness {
         silence.longest_abandoned = None;
     }
 
-    /// Returns true if a message has come since then.
-    pub(super) fn has_heard_since(&self, since: Instant) -> bool {
-        self.silence.acquire().heard >= since
+    /// Returns true if this sign of life has come since then.
+    pub(super) fn has_given(&self, sign: WantedSign, since: Instant) -> bool {
+        let silence = self.silence.acquire();
+        match sign {
+            WantedSign::Message => silence.heard >= since,
+            WantedSign::Answer => silence.unanswered.is_none_or(|begin| begin >= since),
+        }
     }
 
     /// Notes a call that goes out, with the limit of its attempt. Returns the limit that counts here.
@@ -122,6 +149,7 @@ impl Liveness {
         let mut silence = self.silence.acquire();
         silence.limits.push(limit);
         silence.latest_limit = Some(limit);
+        silence.unanswered.get_or_insert_with(Instant::now);
         if silence.owed.is_none() {
             silence.owed = Some(Instant::now());
             silence.longest_abandoned = None;
@@ -143,7 +171,7 @@ impl Liveness {
             // MCP-4: the server may still be busy with it.
             silence.longest_abandoned = silence.longest_abandoned.max(Some(limit));
         } else if silence.limits.is_empty() {
-            silence.owed = None;
+            (silence.owed, silence.unanswered) = (None, None);
         }
         let is_shorter = silence.owed.is_some() && silence.longest() < before;
         drop(silence);
@@ -153,24 +181,32 @@ impl Liveness {
         }
     }
 
-    /// Returns the time of the next question. `idle`: the connection is asked while nothing is owed.
-    fn next_question(&self, idle: bool) -> Option<Instant> {
+    /// Returns the time of the next question, and the sign of life that it is for. `idle`: the
+    /// connection is asked while nothing is owed.
+    fn next_question(&self, idle: bool) -> Option<(Instant, WantedSign)> {
         let silence = self.silence.acquire();
-        match silence.owed {
+        let longest = silence.longest();
+        let silent = match silence.owed {
             // MCP-4: a busy server is given the time of the longest attempt in flight.
-            Some(since) => Some(since + silence.longest().unwrap_or(OWED)),
+            Some(since) => Some(since + longest.unwrap_or(OWED)),
             None => idle.then_some(silence.heard + IDLE),
-        }
+        };
+        let silent = silent.map(|due| (due, WantedSign::Message));
+        // MCP-4: words are no answer. A program may tell its log from a thread of its own for ever.
+        let limit = longest.or(silence.latest_limit).unwrap_or(OWED).max(OWED);
+        let long = limit.saturating_mul(UNANSWERED).min(LONGEST);
+        let unanswered = silence.unanswered.map(|since| since + long);
+        let unanswered = unanswered.map(|due| (due, WantedSign::Answer));
+        silent.into_iter().chain(unanswered).min_by_key(|due| due.0)
     }
 
     /// Waits until the server has to be asked for a sign of life.
-    pub(super) async fn until_question(&self, idle: bool) {
+    pub(super) async fn until_question(&self, idle: bool) -> WantedSign {
         loop {
             let changed = self.changed.notified();
-            let due = self.next_question(idle);
-            match due {
-                Some(due) if due <= Instant::now() => return,
-                Some(due) => tokio::select! {
+            match self.next_question(idle) {
+                Some((due, sign)) if due <= Instant::now() => return sign,
+                Some((due, _)) => tokio::select! {
                     () = sleep_until(due) => {}
                     () = changed => {}
                 },
@@ -293,6 +329,32 @@ mod tests {
         // A message of any kind begins the time anew.
         liveness.heard();
         assert_eq!(asked_after(&liveness).await, LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_a_server_that_speaks_and_answers_nothing_is_asked_for_an_answer() {
+        let liveness = Liveness::new(None);
+        let began = Instant::now();
+        let speaking = async {
+            for _ in 0..1000 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                liveness.heard();
+            }
+        };
+        let asked = async {
+            // Its callers come and go.
+            liveness.ended_call(liveness.called(LIMIT), false);
+            liveness.until_question(true).await
+        };
+        let sign = tokio::select! {
+            () = speaking => panic!("it is not asked"),
+            sign = asked => sign,
+        };
+        assert_eq!(sign, WantedSign::Answer);
+        assert_eq!(began.elapsed(), UNANSWERED * OWED);
+        // An answer begins the time anew, and ends it if nothing else is owed.
+        liveness.answered();
+        assert_eq!(asked_after(&liveness).await, IDLE);
     }
 
     #[tokio::test(start_paused = true)]

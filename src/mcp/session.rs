@@ -220,7 +220,7 @@ async fn watch(
     };
     let mut drops_ping = false;
     loop {
-        liveness.until_question(is_process).await;
+        let sign = liveness.until_question(is_process).await;
         if liveness.end() != ConnectionEnd::None {
             return;
         }
@@ -229,7 +229,7 @@ async fn watch(
         };
         if connection.is_asked() {
             // EDGE-1: it waits for a user, and may read nothing else meanwhile.
-            liveness.heard();
+            liveness.answered();
             continue;
         }
         let ping = match connection.dialect() {
@@ -241,7 +241,7 @@ async fn watch(
         for number in 0..questions {
             let is_ping = number == 0 && !drops_ping;
             let question = if is_ping { ping } else { other };
-            if connection.has_answered(question).await {
+            if connection.has_answered(question, sign).await {
                 drops_ping |= number > 0;
                 is_alive = true;
                 break;
@@ -251,7 +251,66 @@ async fn watch(
             liveness.hang();
             return;
         }
-        // The next question is due in the same time as after a message.
-        liveness.heard();
+        // The next question is due in the same time as after an answer.
+        liveness.answered();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use serde_json::Value;
+    use tokio::sync::mpsc;
+    use tokio::time::{sleep, timeout};
+
+    use super::super::audience::ServerNotice;
+    use super::super::incoming::IncomingMessage;
+    use super::super::message::{MessageId, RawReply};
+    use super::super::settings::McpSettings;
+    use super::*;
+
+    /// Says something each second. Answers what is asked, or not.
+    async fn speak(
+        connection: &Arc<Connection>,
+        asked: &mut mpsc::Receiver<Vec<Bytes>>,
+        answers: bool,
+    ) {
+        for _ in 0..1000 {
+            sleep(Duration::from_secs(1)).await;
+            let told = ServerNotice::new("notifications/message", None);
+            connection.take(IncomingMessage::Notification(told), None);
+            while let Ok(line) = asked.try_recv() {
+                let line: Value = serde_json::from_slice(&line.concat()).unwrap();
+                let id = MessageId::new(&line["id"].to_string());
+                let reply = RawReply::of(JsonText::of(&serde_json::json!({})));
+                if answers {
+                    connection.take(IncomingMessage::Answer(id, Ok(reply)), None);
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_a_server_that_speaks_hangs_if_it_answers_nothing_for_long() {
+        for answers in [false, true] {
+            let (lines, mut asked) = mpsc::channel(32);
+            let link = Link::Pipe(Mutex::new(Some(lines)));
+            let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+            let liveness = Arc::new(Liveness::new(NonZeroU32::new(2)));
+            let connection = Connection::new(link, Arc::clone(&liveness), &state, None);
+            liveness.called(OWED);
+            let watched = Arc::downgrade(&connection);
+            let lives = async {
+                tokio::select! {
+                    () = watch(&watched, &liveness, (Some("tools/list"), true)) => false,
+                    () = speak(&connection, &mut asked, answers) => true,
+                }
+            };
+            let lives = timeout(10 * OWED, lives).await;
+            assert_eq!(lives.unwrap_or(true), answers);
+            assert_eq!(liveness.end() == ConnectionEnd::Hung, !answers);
+        }
     }
 }
