@@ -38,6 +38,17 @@ pub enum AuthChoice {
     Own(Box<CallerAuth>),
 }
 
+impl AuthChoice {
+    /// Returns true if callers present nothing. `has_default`: there is a `gateway.auth`.
+    pub(super) fn is_open(&self, has_default: bool) -> bool {
+        match self {
+            Self::Inherited => !has_default,
+            Self::Off => true,
+            Self::Own(_) => false,
+        }
+    }
+}
+
 /// Rules for signed tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

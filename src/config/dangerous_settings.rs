@@ -54,11 +54,7 @@ fn check_open_gateway(settings: &Settings, root: &Section<'_>) {
     if gateway.bind.ip().to_canonical().is_loopback() || asks_certificates {
         return;
     }
-    let is_open = |config: &DependencyConfig| match config.auth {
-        AuthChoice::Inherited => gateway.auth.is_none(),
-        AuthChoice::Off => true,
-        AuthChoice::Own(_) => false,
-    };
+    let is_open = |config: &DependencyConfig| config.auth.is_open(gateway.auth.is_some());
     let mut all = settings.dependencies.iter();
     if let Some((name, _)) = all.find(|(_, config)| is_open(config) && has_key(config)) {
         let text = format!(

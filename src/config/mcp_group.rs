@@ -6,7 +6,6 @@ use breakerbox_actors::nearest_word;
 use config::ValueKind;
 use serde_json::json;
 
-use super::caller_auth::AuthChoice;
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::kind::DependencyKind;
@@ -175,11 +174,7 @@ pub(super) fn check_auth(
     has_auth: bool,
     table: &Section<'_>,
 ) {
-    let is_open = |config: &DependencyConfig| match config.auth {
-        AuthChoice::Inherited => !has_auth,
-        AuthChoice::Off => true,
-        AuthChoice::Own(_) => false,
-    };
+    let is_open = |config: &DependencyConfig| config.auth.is_open(has_auth);
     for (owner, config) in dependencies {
         if !is_open(config) {
             continue;
