@@ -104,8 +104,8 @@ impl McpSettings {
         Self::of(server, Self::HANG_LIMIT, true)
     }
 
-    /// Creates settings for a server at this URL. Its connection is cheap, so it is made anew after
-    /// each timeout.
+    /// Creates settings for a server at this URL. Its connection is cheap, so it is made anew once two
+    /// questions for a sign of life stay unanswered.
     #[must_use]
     pub fn http(url: impl Into<String>) -> Self {
         let server = McpServer::Http {

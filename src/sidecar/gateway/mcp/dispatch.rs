@@ -425,8 +425,7 @@ impl McpEndpoint {
     }
 
     /// Begins a session; `None` if its caller is served without one. `caller`: its capabilities, and its
-    /// identity. `group`: the session of a group
-    /// of which it is the part at this server.
+    /// identity. `group`: the session of a group of which it is the part at this server.
     ///
     /// # Errors  As [`McpEndpoint::initialize`].
     pub(super) fn begin_session(

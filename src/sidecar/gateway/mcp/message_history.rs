@@ -1,7 +1,8 @@
-//! Messages of sessions that are kept for callers that come back, those of one server together.
+//! Messages of sessions and of their calls that are kept for callers that come back: those of one
+//! server together, or of one group.
 //!
-//! EDGE-4: they count in the budget, once for all sessions that keep them. The oldest ones give way
-//! to bodies that need the memory.
+//! EDGE-4: they count in the budget, and a copy that several sessions share counts once. The oldest
+//! ones give way to bodies that need the memory.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use crate::lock::LockExt as _;
 pub(super) const MAX_MESSAGE: usize = 1 << 20;
 /// Part of the kept bytes that gives way at once.
 const SHED_PART: u64 = 8;
-/// Minimum number of messages before those that no session keeps are forgotten.
+/// Minimum number of entries from which those of messages that no stream keeps are removed.
 const LEAST_SWEPT: usize = 1024;
 
 /// The kept messages, the oldest first.
@@ -30,11 +31,11 @@ pub(super) struct MessageHistory {
 #[derive(Default)]
 struct MessageOrder {
     messages: VecDeque<Weak<KeptMessage>>,
-    /// Number of messages at which those that no session keeps are forgotten.
+    /// Number of entries from which those of messages that no stream keeps are removed.
     sweep_at: usize,
 }
 
-/// A message that is kept until no session keeps it, or until it gives way.
+/// A message that is kept as long as a stream keeps it, or until it gives way.
 pub(super) struct KeptMessage {
     pub(super) size: usize,
     text: Mutex<Option<Bytes>>,

@@ -203,8 +203,8 @@ fn check_newer(
     })
 }
 
-/// Checks the headers that repeat arguments of a call. `params`: the marked arguments, and the last
-/// parts of their headers.
+/// Checks the headers that repeat arguments of a call. `marked`: the paths of these arguments, and
+/// the last parts of their headers.
 ///
 /// # Errors  A header and its argument differ.
 pub(super) fn check_params(
