@@ -10,9 +10,10 @@ use axum::response::IntoResponse as _;
 use breakerbox::Health;
 use tokio::net::TcpListener;
 
-use super::fake_server::FrontBed;
+use super::fake_server::{FakeServer, FrontBed};
 use super::web_servers::older;
 use super::*;
+use crate::gateway::serve::http;
 
 const CHALLENGE: &str = "Bearer resource_metadata=\"https://keys.example/meta\"";
 
@@ -82,4 +83,43 @@ async fn edge_1_a_refused_credential_of_our_own_is_a_mistake_of_the_configuratio
         assert_ne!(health, Health::Ok);
         bed.end().await;
     }
+}
+
+#[tokio::test]
+async fn mcp_6_a_notification_takes_the_connection_of_its_callers_headers() {
+    let fake = FakeServer::start("fake", &["read"]).await;
+    let more = "sessions = \"per_caller\"\nforward_headers = [\"authorization\"]";
+    let table = format!(
+        "{}[dependencies.g]\nkind = \"mcp_group\"\nmembers = {{ a = \"kg\" }}\n",
+        fake.table("kg", more)
+    );
+    let bed = FrontBed::of(&table).await;
+    for (path, tool) in [("/kg/mcp", "read"), ("/g/mcp", "a_read")] {
+        let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": { "roots": {} } });
+        let (_, headers, text) = bed.send(path, "initialize", hello, &[]).await;
+        let session = headers
+            .get("mcp-session-id")
+            .unwrap_or_else(|| panic!("{text}"));
+        let own = [
+            ("authorization", "Bearer of-the-caller"),
+            ("mcp-session-id", session.to_str().unwrap()),
+        ];
+        let call = json!({ "name": tool, "arguments": {} });
+        let (status, _, text) = bed.send(path, "tools/call", call, &own).await;
+        assert_eq!(status, 200, "{text}");
+        let (called, _) = fake.seen("tools/call").pop().unwrap();
+        let method = "notifications/roots/list_changed";
+        let told = json!({ "jsonrpc": "2.0", "method": method });
+        let mut telling = http().post(bed.url(path)).json(&told);
+        telling = telling.header("accept", "application/json, text/event-stream");
+        for (name, value) in own {
+            telling = telling.header(name, value);
+        }
+        assert_eq!(telling.send().await.unwrap().status(), 202, "{path}");
+        let (told, _) = fake.seen(method).pop().unwrap_or_else(|| panic!("{path}"));
+        for name in ["authorization", "mcp-session-id"] {
+            assert_eq!(told[name], called[name], "{path}");
+        }
+    }
+    bed.end().await;
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use super::sessions::{SessionLimits, SessionTable};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
-use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
+use crate::mcp::audience::{CallListener, CallSide, ServerAudience, ServerNotice};
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
 use crate::mcp::log_level::LEVELS;
@@ -226,11 +227,12 @@ impl McpAudience {
     }
 
     /// Passes a notification of a caller on to the server that serves it alone, such as that its roots
-    /// have changed.
+    /// have changed. `headers`: those of the caller that pass.
     pub(super) async fn pass_notice(
         &self,
         session: &Arc<CallerSession>,
         (method, params): (&str, Option<JsonText>),
+        headers: Option<Arc<HeaderMap>>,
     ) {
         let only = self.only_session();
         let is_alone = only.is_some_and(|only| only.caller() == session.number);
@@ -238,7 +240,12 @@ impl McpAudience {
             // MCP-5: a server must not take what one caller says, such as its roots, for that of all.
             return;
         };
-        let telling = client.tell(method, params, session.side());
+        // MCP-6: callers with other headers have other connections to the server.
+        let side = CallSide {
+            headers,
+            ..session.side()
+        };
+        let telling = client.tell(method, params, side);
         // CALL-6: a server that reads nothing keeps no message of its callers.
         if timeout(NOTICE_WAIT, telling).await.is_err() {
             tracing::debug!(method, "a notification of a caller was not taken");

@@ -143,7 +143,11 @@ impl McpEndpoint {
             ("notifications/progress", Some(session), _) => session.progressed(read, params).await,
             // MCP-5: what is not known here passes too.
             (method, Some(session), _) if passes(method) => {
-                self.audience.pass_notice(&session, (method, params)).await;
+                let headers = self.hooks.forwarded(head);
+                let passing = self
+                    .audience
+                    .pass_notice(&session, (method, params), headers);
+                passing.await;
             }
             _ => {}
         }

@@ -136,7 +136,8 @@ impl McpGroup {
                     let parts = self.sessions.parts_of(&session);
                     let telling = parts.iter().map(|(endpoint, part)| {
                         let own = (method, params.clone());
-                        endpoint.audience.pass_notice(part, own)
+                        let headers = endpoint.hooks.forwarded(head);
+                        endpoint.audience.pass_notice(part, own, headers)
                     });
                     join_all(telling).await;
                 }
