@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use breakerbox_actors::redact;
 use bytes::Bytes;
@@ -223,6 +224,17 @@ impl NatsConnection {
     }
 }
 
+/// Returns true if a publication was not taken because another one came before it: its subject, or its
+/// stream, has another last number than it expects.
+pub(crate) fn has_lost_swap(error: &PublishError) -> bool {
+    // FLT-7: copies of a stream that are about to write the other one have an error of their own.
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+    let code = source.map(jetstream::Error::error_code);
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
 async fn authenticate(
     options: ConnectOptions,
     config: &FleetConfig,
@@ -358,6 +370,22 @@ mod tests {
         assert!(!complaints.note(text), "they are too many to be told");
         assert_eq!(complaints.0.len(), MAX_COMPLAINTS);
         assert!(complaints.has_forbidden("dead.web", began));
+    }
+
+    #[test]
+    fn flt_7_a_swap_that_came_second_is_told_from_a_failure() {
+        let of_server = |code: u64| {
+            let text = format!("{{\"code\":400,\"err_code\":{code},\"description\":\"no\"}}");
+            let error: jetstream::Error = serde_json::from_str(&text).unwrap();
+            PublishError::with_source(PublishErrorKind::Other, error)
+        };
+        assert!(has_lost_swap(&of_server(10164)));
+        assert!(!has_lost_swap(&of_server(10077)));
+        let kind = PublishErrorKind::WrongLastSequence;
+        assert!(has_lost_swap(&PublishError::new(kind)));
+        assert!(!has_lost_swap(&PublishError::new(
+            PublishErrorKind::TimedOut
+        )));
     }
 
     #[test]

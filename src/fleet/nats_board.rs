@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::datetime::DateTime;
-use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::kv::{Entry, Operation, Store};
 use async_nats::jetstream::stream;
 use breakerbox_policy::fleet::BoardTime;
@@ -23,7 +22,7 @@ use super::board::{Board, BoardNews, SwapAnswer};
 use super::board_word::{self as word, BoardKey, BoardWord};
 use crate::config::FleetConfig;
 use crate::lock::LockExt as _;
-use crate::nats::{NatsConnection, NatsError, Standing};
+use crate::nats::{NatsConnection, NatsError, Standing, has_lost_swap};
 
 /// Time limit of the questions by which a session begins.
 const SETUP: Duration = Duration::from_secs(2);
@@ -188,7 +187,7 @@ async fn swap(
     };
     match tokio::time::timeout(shared.timeout, question).await {
         Ok(Ok(answer)) => SwapAnswer::Done(answer.sequence),
-        Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => SwapAnswer::Lost,
+        Ok(Err(error)) if has_lost_swap(&error) => SwapAnswer::Lost,
         _ => SwapAnswer::Unknown,
     }
 }
