@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::board::{Board, BoardNews, SwapAnswer};
 use super::board_word::{self as word, BoardKey, BoardWord};
@@ -26,8 +27,8 @@ use crate::nats::{NatsConnection, NatsError, Standing, has_lost_swap};
 
 /// Time limit of the questions by which a session begins.
 const SETUP: Duration = Duration::from_secs(2);
-/// Wait before another try of a session while its connection stands.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Wait before another try of a session while its connection stands: at first, and at most.
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 /// Wait before the files of the connection are read again.
 const REREAD: Duration = Duration::from_secs(5);
 /// Number of writes that may wait for the connection's own queue (rule CALL-6).
@@ -252,6 +253,8 @@ impl SessionKeeper {
         *self.shared.connection.acquire() = Some(connection.clone());
         let mut standing = connection.standing();
         let mut problem = connection.problem();
+        // Number of sessions in a row that the server has refused, or that have ended at once.
+        let mut failed = 0;
         loop {
             loop {
                 tokio::select! {
@@ -270,13 +273,17 @@ impl SessionKeeper {
                     return;
                 }
             }
+            let began = Instant::now();
             let Err(reason) = self.session(&connection, &mut standing).await;
-            self.shared.is_joined.store(false, Ordering::Release);
+            let has_joined = self.shared.is_joined.swap(false, Ordering::AcqRel);
             if self.news.send(BoardNews::Lost(reason)).await.is_err() {
                 return;
             }
-            // Jitter, so that the replicas do not come back in one moment.
-            tokio::time::sleep(AGAIN.mul_f64(0.5 + crate::nats::random_half())).await;
+            if has_joined && began.elapsed() > AGAIN[1] {
+                failed = 0;
+            }
+            tokio::time::sleep(again(failed)).await;
+            failed = failed.saturating_add(1);
         }
     }
 
@@ -330,7 +337,7 @@ impl SessionKeeper {
                 entry = words.next() => {
                     let entry = entry.ok_or("the watch has ended")?;
                     let entry = entry.map_err(|error| NatsError::of(error).to_string())?;
-                    let age = (joined - entry.created).try_into().unwrap_or(Duration::ZERO);
+                    let age = age_of((entry.revision, entry.created), (own, joined));
                     // They come by their revisions, so none is missing once the own join has come, or a
                     // later one in its place. The server's count of those to come can be wrong then.
                     let is_last = !is_current && entry.revision >= own;
@@ -411,6 +418,24 @@ impl SessionKeeper {
     }
 }
 
+/// Returns the wait before the next try of a session after this number of failures, of it a random
+/// half, so that the replicas do not come back in one moment.
+fn again(failed: u32) -> Duration {
+    // FLT-15: a server that refuses sessions is asked less and less often.
+    let longest = (AGAIN[0] * 2_u32.pow(failed.min(10))).min(AGAIN[1]);
+    longest.mul_f64(0.5 + crate::nats::random_half())
+}
+
+/// Returns the age of a word when this replica joined. Each with its revision and its time by the
+/// server's clock.
+fn age_of((revision, written): (u64, DateTime), (own, joined): (u64, DateTime)) -> Duration {
+    match revision < own {
+        true => (joined - written).try_into().unwrap_or(Duration::ZERO),
+        // FLT-10: one that arrives live begins now; the server's clock may have been set since the join.
+        false => Duration::ZERO,
+    }
+}
+
 /// Notes a word that can be purged.
 fn note_old(old: &mut Vec<(String, u64)>, entry: &Entry, age: Duration) {
     let is_own = matches!(BoardKey::of(&entry.key), Some(BoardKey::Evidence(..)));
@@ -428,5 +453,38 @@ fn news_of(entry: Entry, age: Duration) -> BoardNews {
         key: entry.key,
         revision: entry.revision,
         age,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flt_10_a_live_word_begins_now_though_the_servers_clock_was_set() {
+        let at = |seconds| DateTime::from_unix_timestamp(seconds).unwrap();
+        let own = (7, at(10_000));
+        let age = |revision, seconds| age_of((revision, at(seconds)), own);
+        assert_eq!(age(6, 9_990), Duration::from_secs(10));
+        assert_eq!(
+            age(6, 10_010),
+            Duration::ZERO,
+            "it was set back before the join"
+        );
+        assert_eq!(age(8, 10_010), Duration::ZERO);
+        assert_eq!(
+            age(8, 6_400),
+            Duration::ZERO,
+            "it was set back after the join"
+        );
+    }
+
+    #[test]
+    fn flt_15_waits_between_tries_of_a_session_grow() {
+        for (failed, longest) in [(0, 250), (1, 500), (2, 1_000), (3, 2_000), (99, 2_000)] {
+            let longest = Duration::from_millis(longest);
+            let wait = again(failed);
+            assert!(wait >= longest / 2 && wait <= longest, "{failed}: {wait:?}");
+        }
     }
 }
