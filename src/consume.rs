@@ -7,6 +7,8 @@ mod dead_letters;
 
 mod ended_notes;
 
+mod known_parts;
+
 mod nats_queue;
 
 mod notes;

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwapOption;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
@@ -18,6 +17,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::dead_letters;
+use super::known_parts::KnownParts;
 use super::provision::{self, QUESTION, QueueParts};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
@@ -30,8 +30,7 @@ use crate::nats::{NatsConnection, NatsError};
 pub(super) struct QueueServer {
     pub(super) connection: NatsConnection,
     pub(super) settings: QueueSettings,
-    /// The parts at the servers, and the number of the connection by which they were found.
-    parts: ArcSwapOption<(u64, QueueParts)>,
+    parts: KnownParts<QueueParts>,
     clock: Mutex<Option<ServerClock>>,
 }
 
@@ -40,28 +39,24 @@ impl QueueServer {
         Self {
             connection,
             settings,
-            parts: ArcSwapOption::empty(),
+            parts: KnownParts::default(),
             clock: Mutex::default(),
         }
     }
 
     /// Returns the parts at the servers; makes the missing ones once in each connection.
     pub(super) async fn parts(&self) -> Result<Arc<(u64, QueueParts)>, SourceError> {
-        let connections = self.connection.standing().borrow().connections;
-        if let Some(parts) = self.parts.load_full()
-            && parts.0 == connections
-        {
-            return Ok(parts);
-        }
-        let made = provision::provide(&self.connection, &self.settings).await;
-        let parts = Arc::new((connections, made.map_err(unavailable)?));
-        self.parts.store(Some(Arc::clone(&parts)));
-        Ok(parts)
+        let connection = || self.connection.standing().borrow().connections;
+        let provided = || async {
+            let made = provision::provide(&self.connection, &self.settings).await;
+            made.map_err(unavailable)
+        };
+        self.parts.get(connection, provided).await
     }
 
     /// Forgets the parts, so that they are looked for again.
     pub(super) fn forget(&self) {
-        self.parts.store(None);
+        self.parts.forget();
     }
 
     /// Returns the servers' time, measured anew from time to time.
