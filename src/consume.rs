@@ -9,6 +9,8 @@ mod ended_notes;
 
 mod known_parts;
 
+mod move_log;
+
 mod nats_queue;
 
 mod notes;

@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, HeaderValue};
 use breakerbox_actors::{
     MessageSource, ORIGIN, OutgoingMessage, QueueMessage, SourceError, SourceFuture,
@@ -24,7 +22,7 @@ use tokio::time::Instant;
 
 use super::ended_notes::EndedNotes;
 use super::notes;
-use super::provision::{QUESTION, QueueParts};
+use super::provision::QUESTION;
 use super::queue_server::{QueueServer, headers_of, unavailable};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
@@ -244,25 +242,10 @@ impl NatsQueue {
         }
     }
 
-    async fn note(
-        &self,
-        parts: &QueueParts,
-        subject: &str,
-    ) -> Result<Option<StreamMessage>, SourceError> {
-        let asked = async {
-            match parts.notes.get_last_raw_message_by_subject(subject).await {
-                Ok(note) => Ok(Some(note)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        self.server.ask(asked).await
-    }
-
     async fn read_notes(&self, message: &QueueMessage) -> Result<MessageNotes, SourceError> {
         let parts = self.server.parts().await?;
         let subject = self.server.note_subject(parts.1.epoch, &message.place);
-        let note = self.note(&parts.1, &subject).await?;
+        let note = self.server.note(&parts.1, &subject).await?;
         Ok(note
             .and_then(|note| notes::read(&note.payload))
             .unwrap_or_default())
@@ -278,10 +261,11 @@ impl NatsQueue {
         let text = Bytes::from(notes::write(notes, &self.holder));
         let mut last = 0;
         for _ in 0..CLAIMS {
-            if self.server.put_after(last, &subject, text.clone()).await? {
+            let put = self.server.put_after(last, &subject, text.clone());
+            if put.await?.is_some() {
                 return Ok(());
             }
-            let Some(note) = self.note(&parts.1, &subject).await? else {
+            let Some(note) = self.server.note(&parts.1, &subject).await? else {
                 last = 0;
                 continue;
             };

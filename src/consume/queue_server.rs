@@ -10,7 +10,7 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, RequestErrorKind};
 use breakerbox_actors::{ORIGIN, OutgoingMessage, QueueMessage, SourceError};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
 use super::sorted_message::prefix_of;
 use crate::lock::LockExt as _;
-use crate::nats::{NatsConnection, NatsError};
+use crate::nats::{NatsConnection, NatsError, has_lost_swap};
 
 /// The servers of one queue. Its parts there are made, where they are missing, at the first question after
 /// each connection.
@@ -86,6 +86,17 @@ impl QueueServer {
         format!("$KV.{notes}.{durable}.{epoch}.{place}")
     }
 
+    /// Returns the subject of the last intent to move a message into its partition.
+    pub(super) fn move_subject(&self) -> String {
+        let QueueSettings {
+            notes,
+            stream,
+            durable,
+            ..
+        } = &self.settings;
+        format!("$KV.{notes}.moved.{stream}.{durable}")
+    }
+
     /// Removes notes of a message.
     pub(super) async fn purge_notes(
         &self,
@@ -127,20 +138,47 @@ impl QueueServer {
     }
 
     /// Publishes a message if the last one of its subject is that with this number, or if there is none
-    /// and the number is 0. Returns false otherwise.
+    /// and the number is 0. Returns `None` otherwise.
     pub(super) async fn put_after(
         &self,
         sequence: u64,
         subject: &str,
         payload: Bytes,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Option<PublishAck>, SourceError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
+        self.put_if(subject, headers, payload).await
+    }
+
+    /// Publishes a message if its stream has the last number that the headers expect. Returns `None`
+    /// otherwise.
+    pub(super) async fn put_if(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Option<PublishAck>, SourceError> {
         match self.publish(subject, headers, payload).await? {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Ok(ack) => Ok(Some(ack)),
+            Err(error) if has_lost_swap(&error) => Ok(None),
             Err(error) => Err(self.unpublished(subject, &error).await),
         }
+    }
+
+    /// Returns the last note of a subject.
+    pub(super) async fn note(
+        &self,
+        parts: &QueueParts,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, SourceError> {
+        let asked = async {
+            match parts.notes.get_last_raw_message_by_subject(subject).await {
+                Ok(note) => Ok(Some(note)),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.ask(asked).await
     }
 
     async fn publish(

@@ -1,9 +1,9 @@
 //! Messages on their way from the stream into their partitions, one after the other.
 //!
 //! Servers choose messages for a consumer by subject alone, and the key of the order is a header. So
-//! each message is moved to a subject of its partition: published there, confirmed, then acknowledged.
-//! One message is outstanding over all replicas, so messages are moved in the order of the stream. It
-//! makes no call, and knows no breaker.
+//! each message is moved to a subject of its partition: published there, confirmed, then acknowledged;
+//! `move_log` does that once. One message is outstanding over all replicas, so messages are moved in the
+//! order of the stream. It makes no call, and knows no breaker.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::task::JoinHandle;
 
+use super::move_log::{MoveLog, SortedDelivery};
 use super::provision::{OrderParts, QUESTION};
 use super::queue_server::{QueueServer, unavailable};
 use super::queue_settings::ID;
@@ -71,8 +72,9 @@ impl Drop for SorterTask {
 
 async fn sort(server: Arc<QueueServer>, is_over: Arc<AtomicBool>) {
     let mut problem = None;
+    let moves = MoveLog::default();
     while !is_over.load(Ordering::Relaxed) {
-        match step(&server).await {
+        match step(&server, &moves).await {
             Ok(()) => problem = None,
             Err(error) => {
                 let text = error.to_string();
@@ -88,7 +90,7 @@ async fn sort(server: Arc<QueueServer>, is_over: Arc<AtomicBool>) {
 }
 
 /// Moves the next message, if one comes within the time of a question.
-async fn step(server: &QueueServer) -> Result<(), SourceError> {
+async fn step(server: &QueueServer, moves: &MoveLog) -> Result<(), SourceError> {
     let parts = server.parts().await?;
     let order = parts.1.order.as_ref();
     let order = order.ok_or_else(|| SourceError::Refused("it has no order".to_owned()))?;
@@ -100,7 +102,7 @@ async fn step(server: &QueueServer) -> Result<(), SourceError> {
     let mut batch = server.ask(next).await?;
     let message = tokio::time::timeout(POLL + QUESTION, batch.next()).await;
     match message {
-        Ok(Some(Ok(message))) => move_on(server, &message).await,
+        Ok(Some(Ok(message))) => move_on(server, moves, &message).await,
         Ok(Some(Err(error))) => {
             server.forget();
             Err(unavailable(NatsError::of(error)))
@@ -129,25 +131,29 @@ async fn finish_former(server: &QueueServer, order: &OrderParts) -> Result<(), S
 }
 
 /// Moves one message into its partition.
-async fn move_on(server: &QueueServer, message: &jetstream::Message) -> Result<(), SourceError> {
+async fn move_on(
+    server: &QueueServer,
+    moves: &MoveLog,
+    message: &jetstream::Message,
+) -> Result<(), SourceError> {
     let Some(partitions) = server.settings.partitions else {
         return Ok(());
     };
-    let Some((own, place, token)) = SortedMessage::of(message)
-        .zip(message.info().ok().map(|info| info.stream_sequence))
+    let Some(((own, info), token)) = SortedMessage::of(message)
+        .zip(message.info().ok())
         .zip(message.reply.as_ref())
-        .map(|((own, place), token)| (own, place, token.to_string()))
     else {
         return Ok(());
     };
+    let (place, token) = (info.stream_sequence, token.to_string());
     let headers = message.headers.as_ref();
     let key = headers.and_then(|headers| headers.get(KEY));
     let key = key.map_or_else(|| place.to_string(), |key| key.as_str().to_owned());
     let prefix = prefix_of(&server.settings);
     let partition = partition_of(&key, partitions);
     let subject = own.subject_in(&prefix, partitions.get(), partition);
-    let id: HeaderValue = own
-        .sorted_id(place)
+    let sorted_id = own.sorted_id(place);
+    let id: HeaderValue = sorted_id
         .parse()
         .map_err(|_| SourceError::Refused("the id of a message is none of NATS".to_owned()))?;
     let mut sorted = HeaderMap::new();
@@ -164,18 +170,26 @@ async fn move_on(server: &QueueServer, message: &jetstream::Message) -> Result<(
     let mut delivery = QueueMessage::new(own.id, &b""[..]);
     delivery.token = token;
     delivery.subject = own.subject;
-    let payload = message.payload.clone();
+    let sorted = SortedDelivery {
+        number: info.consumer_sequence,
+        id: sorted_id,
+        subject,
+        headers: sorted,
+        payload: message.payload.clone(),
+    };
     // MSG-9: until it stands in its partition, no later one is moved.
     let moved = insist(async || {
         // Their stream may have been lost meanwhile.
-        server.parts().await?;
-        let (subject, sorted) = (subject.clone(), Some(sorted.clone()));
-        server.put(subject, sorted, payload.clone()).await
+        let parts = server.parts().await?;
+        moves.carry_out(server, &parts.1, &sorted).await
     });
     let moved = moved.await;
     if let Err(SourceError::Refused(why)) = moved {
         // One that no server takes would hold up all others.
-        send_dead_letter(server, &delivery, sorted, (payload, &why)).await?;
+        let SortedDelivery {
+            headers, payload, ..
+        } = sorted;
+        send_dead_letter(server, &delivery, headers, (payload, &why)).await?;
     }
     insist(|| server.tell(&delivery, Bytes::from_static(b"+ACK"), true)).await
 }

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use async_nats::jetstream::Context as JetStream;
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::stream::{Config, RetentionPolicy};
+use breakerbox::config::FleetConfig;
+use breakerbox::consume::{NatsQueue, QueueSettings};
 
-use super::nats::{NatsServer, count, publish, stored, stream, until_count};
+use super::nats::{NatsServer, PATIENCE, count, publish, stored, stream, until_count};
 use super::sidecar::{Service, configure, until_books, until_made};
 use super::*;
 use crate::gateway::serve::{Sidecar, command};
@@ -148,4 +152,61 @@ async fn msg_9_a_lost_stream_of_the_order_is_made_anew_and_no_message_is_a_dead_
     assert_in_order(&service, 4);
     assert_eq!(count(&context, "dead_web").await, 0);
     drop(sidecar);
+}
+
+#[tokio::test]
+async fn msg_9_a_message_is_moved_once_though_its_move_is_repeated_after_the_duplicate_window() {
+    // What was moved cannot be acknowledged, so it is delivered again.
+    let denied = "authorization { users: [ { user: u, password: p, permissions: { publish: \
+                  { deny: [\"$JS.ACK.CALLS.>\", \"$JS.ACK.*.*.CALLS.>\"] } } } ] }\n\
+                  no_auth_user: u\n";
+    let Some(nats) = NatsServer::configured(denied).await else {
+        return;
+    };
+    let context = nats.jetstream().await;
+    let order = Config {
+        name: "CALLS_breakerbox_jobs_order".to_owned(),
+        subjects: vec!["breakerbox_order.CALLS.breakerbox_jobs.>".to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        duplicate_window: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let mut order = context.create_stream(order).await.unwrap();
+    let mut settings = QueueSettings::new("jobs", "CALLS", "calls.>");
+    settings.partitions = Some(nonzero(1));
+    settings.ack_wait = Duration::from_secs(1);
+    let fleet = FleetConfig::new(nats.url());
+    let mut queues = Vec::new();
+    for _ in 0..3 {
+        let queue = NatsQueue::connect(&fleet, settings.clone()).await.unwrap();
+        // It moves messages from its first successful question on.
+        let begun = async {
+            while queue.fetch_of(0, Duration::ZERO).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begun).await.unwrap();
+        queues.push(queue);
+    }
+    publish(
+        &context,
+        "calls.a",
+        &[("breakerbox-order", "a")],
+        "a question",
+    )
+    .await;
+    let stream = context.get_stream("CALLS").await.unwrap();
+    // Each queue waits for the word on its own delivery, so the third one follows the second move.
+    let delivered = async {
+        loop {
+            let consumer = stream.get_consumer::<pull::Config>("breakerbox_jobs").await;
+            if consumer.unwrap().cached_info().delivered.consumer_sequence >= 3 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, delivered).await.unwrap();
+    assert_eq!(order.info().await.unwrap().state.last_sequence, 1);
+    drop(queues);
 }
