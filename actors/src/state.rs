@@ -89,10 +89,15 @@ pub(crate) enum Route {
 /// [`Route::Workers`] and [`Route::Parked`], and reveals them when it is removed.
 const FALLBACK_ONLY: u8 = 8;
 
+/// Number of dependencies so far, for [`Shared::life`].
+static LIVES: AtomicU64 = AtomicU64::new(0);
+
 /// The state shared by all actors around one dependency, independent of its type.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
+    /// Tells the dependency apart from an earlier one of its name. A replacement keeps it.
+    pub(crate) life: u64,
     /// Replaced as a whole by a reload (rule CFG-2).
     settings: ArcSwap<DependencySettings>,
     /// Held while they are replaced.
@@ -181,6 +186,7 @@ impl Shared {
             breaker,
             keys: KeyedBreakers::default(),
             name,
+            life: LIVES.fetch_add(1, Ordering::Relaxed),
             budget: Mutex::new(None),
             replicas: AtomicU32::new(1),
             outage: AtomicU64::new(0),

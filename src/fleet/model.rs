@@ -177,15 +177,27 @@ impl FleetModel {
         member
             .evidence
             .retain(|id, _| *id == me || witnesses.contains(id));
-        let came = view.is_some() && !member.is_here;
-        member.is_here = view.is_some();
-        if came && let Some(order) = member.order.clone() {
-            let until = member.order_until;
-            if until.is_none_or(|until| until > now) {
-                effects.push(orders::set(name, &order, until));
-            }
+        let life = view.map(|view| view.life);
+        let is_other = std::mem::replace(&mut member.life, life) != life;
+        if is_other {
+            (member.attempts, member.last_success) = (0, None);
+            // FLT-3: one that has gone has no evidence, and probes for no other replica.
+            let gone = FleetInput::Closed {
+                by_own_probe: false,
+            };
+            self.feed(now, name, runtime, gone, effects);
         }
-        if let Some(suspicion) = member.machine.suspicion().filter(|_| member.is_here) {
+        let Some(member) = self.members.get(name) else {
+            return;
+        };
+        // FLT-12: an override holds for a dependency that comes later.
+        let order = member.order.as_ref().filter(|_| is_other && view.is_some());
+        if let Some(order) = order
+            && member.order_until.is_none_or(|until| until > now)
+        {
+            effects.push(orders::set(name, order, member.order_until));
+        }
+        if let Some(suspicion) = member.machine.suspicion().filter(|_| view.is_some()) {
             effects.push(Effect::Suspect(name.to_owned(), Some(suspicion)));
         }
         if let Some(view) = view {
@@ -233,10 +245,11 @@ impl FleetModel {
                 machine.on(now, FleetInput::Connected);
             }
             let member = Member {
+            let view = runtime.fleet_view(name);
                 machine,
                 trips: settings.trips,
-                is_here: false,
-                attempts: runtime.fleet_view(name).map_or(0, |view| view.attempts),
+                life: view.map(|view| view.life),
+                attempts: view.map_or(0, |view| view.attempts),
                 last_success: None,
                 rule: String::new(),
                 verdict: None,

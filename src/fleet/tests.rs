@@ -1,5 +1,6 @@
 //! Fleets of several runtimes on virtual time, on a board in memory that can be lost.
 
+mod lives;
 mod orders;
 mod rates;
 
@@ -81,6 +82,32 @@ impl TestFleet {
     }
 }
 
+/// Starts the dependency of a replica.
+async fn start_dependency(
+    runtime: &TestRuntime,
+    script: &Script<(), ()>,
+    rate_limit: Option<breakerbox_policy::RateLimitSettings>,
+) -> Client<Scripted<(), ()>> {
+    let worker = script.clone();
+    let lease = ProbeLease::Leased {
+        timeout: FleetConfig::new("nats://127.0.0.1:1").timeout,
+    };
+    let started = runtime
+        .dependency(DEP)
+        .workers(move || worker.dependency())
+        .configure(move |settings| {
+            settings.breaker.failure_threshold = std::num::NonZeroU32::new(5);
+            settings.breaker.consecutive_failures = None;
+            settings.breaker.open.base = Duration::from_secs(1);
+            settings.breaker.open.factor = 1.0;
+            settings.breaker.open.jitter = 0.0;
+            settings.breaker.half_open.lease = lease;
+            settings.rate_limit = rate_limit;
+            settings.rate_sharing = rate_limit.map(|_| breakerbox_policy::RateSharing::default());
+        });
+    started.start().await.unwrap()
+}
+
 impl TestReplica {
     async fn start(
         board: &ScriptedBoard,
@@ -115,28 +142,8 @@ impl TestReplica {
             reaction.after(5 * MS)
         });
         let runtime = TestRuntime::start().await;
-        let worker = script.clone();
         let (config, settings) = settings(trips);
-        let lease = ProbeLease::Leased {
-            timeout: config.timeout,
-        };
-        let client = runtime
-            .dependency(DEP)
-            .workers(move || worker.dependency())
-            .configure(move |settings| {
-                settings.breaker.failure_threshold = std::num::NonZeroU32::new(5);
-                settings.breaker.consecutive_failures = None;
-                settings.breaker.open.base = Duration::from_secs(1);
-                settings.breaker.open.factor = 1.0;
-                settings.breaker.open.jitter = 0.0;
-                settings.breaker.half_open.lease = lease;
-                settings.rate_limit = rate_limit;
-                settings.rate_sharing =
-                    rate_limit.map(|_| breakerbox_policy::RateSharing::default());
-            })
-            .start()
-            .await
-            .unwrap();
+        let client = start_dependency(&runtime, &script, rate_limit).await;
         let name = format!("replica-{index}");
         let named = FleetConfig {
             replica: Some(name),

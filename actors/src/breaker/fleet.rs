@@ -16,6 +16,8 @@ use crate::state::Shared;
 /// The state of a dependency, as far as a fleet asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FleetView {
+    /// Number of the dependency, which no other one of its name has.
+    pub life: u64,
     /// The breaker's automatic state.
     pub state: State,
     /// Mode of the override in force.
@@ -35,6 +37,7 @@ impl FleetView {
         let machine = shared.breaker.lock();
         let view = machine.view(shared.clock.now());
         Self {
+            life: shared.life,
             state: machine.state(),
             overridden: machine.overridden().map(|set| set.mode),
             failed_periods: view.open_attempt,

@@ -20,6 +20,7 @@ pub(crate) fn is_heard(event: &Event) -> bool {
             BreakerEvent::Transition { .. } | BreakerEvent::ProbeDue { .. }
         ),
         EventKind::Started { .. } => event.subject.contains('/'),
+        EventKind::Removed { .. } => true,
         EventKind::Paused { by, .. } => by.is_none(),
         _ => false,
     }
@@ -33,7 +34,11 @@ impl FleetModel {
             EventKind::Breaker(breaker) => {
                 // The breakers of keys decide alone.
                 let name = &*event.subject;
-                if runtime.fleet_view(name).is_some() {
+                if let Some(view) = runtime.fleet_view(name) {
+                    let known = self.members.get(name).map(|one| one.life);
+                    if known.is_some_and(|life| life != Some(view.life)) {
+                        self.refresh(now, name, runtime, &mut effects);
+                    }
                     self.breaker(now, name, breaker, runtime, &mut effects);
                 }
             }
@@ -43,6 +48,9 @@ impl FleetModel {
                     self.member(now, &name, runtime);
                     self.refresh(now, &name, runtime, &mut effects);
                 }
+            }
+            EventKind::Removed { .. } => {
+                self.refresh(now, &event.subject, runtime, &mut effects);
             }
             // Those of keys stay here.
             EventKind::Paused {

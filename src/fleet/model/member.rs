@@ -82,8 +82,8 @@ pub(crate) struct SeenVerdict {
 pub(crate) struct Member {
     pub(crate) machine: FleetDependency,
     pub(super) trips: TripSharing,
-    /// True while the runtime has it.
-    pub(super) is_here: bool,
+    /// The number by which the runtime has it; `None` while it has none of this name.
+    pub(super) life: Option<u64>,
     /// Attempts at the last heartbeat.
     pub(super) attempts: u64,
     pub(super) last_success: Option<Time>,

@@ -1,0 +1,40 @@
+//! Dependencies that are removed and added again under the same name.
+
+use super::*;
+
+#[test]
+fn flt_12_an_override_holds_for_a_dependency_that_was_removed_and_added_again() {
+    run_paused(async || {
+        let mut fleet = TestFleet::start(2).await;
+        let order = ("a release", "ann");
+        let given = fleet.replicas[1].fleet.operate(DEP, "open", order, None);
+        given.await.unwrap();
+        fleet.pass(10 * MS).await;
+        let one = &mut fleet.replicas[0];
+        // Both within one heartbeat.
+        assert!(one.runtime.remove(DEP, "ann").await);
+        one.client = start_dependency(&one.runtime, &one.script, None).await;
+        fleet.pass(Duration::from_secs(3)).await;
+        let set = fleet.replicas[0].client.status().overridden;
+        assert_eq!(set.map(|set| set.mode), Some(OverrideMode::ForcedOpen));
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn flt_3_a_dependency_that_was_removed_has_no_evidence() {
+    run_paused(async || {
+        let fleet = TestFleet::start(2).await;
+        let [a, b] = &fleet.replicas[..] else {
+            unreachable!()
+        };
+        a.fail(true);
+        a.call(5).await;
+        fleet.pass(MS).await;
+        assert_eq!(b.fleet.status().dependencies[DEP].evidence, 1);
+        assert!(a.runtime.remove(DEP, "ann").await);
+        fleet.pass(10 * MS).await;
+        assert_eq!(b.fleet.status().dependencies[DEP].evidence, 0);
+        fleet.finish().await;
+    });
+}
