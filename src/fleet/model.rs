@@ -59,6 +59,8 @@ pub(crate) struct FleetModel {
     next_heartbeat: Time,
     /// Number of the last heartbeat, and when it was said.
     said: (u64, Time),
+    /// Number of the last heartbeat of its own that was heard.
+    heard_own: u64,
     pub(crate) round_trip: Option<Duration>,
     unknown: BTreeSet<UnknownWord>,
     has_warned: bool,
@@ -87,6 +89,7 @@ impl FleetModel {
             told_live: 0,
             next_heartbeat: now,
             said: (0, now),
+            heard_own: 0,
             round_trip: None,
             unknown: BTreeSet::new(),
             has_warned: false,
@@ -125,9 +128,12 @@ impl FleetModel {
         let mut effects = Vec::new();
         if self.next_heartbeat <= now {
             self.next_heartbeat = now.after(self.config.heartbeat);
+            // FLT-14: while not even its own heartbeat is heard, nothing says that others have ended.
+            if self.heard_own == self.said.0 {
+                self.forget_dead(now, &mut effects);
+            }
             self.look(now, runtime, &mut effects);
             self.heartbeat(now, runtime, &mut effects);
-            self.forget_dead(now, &mut effects);
         }
         let due = |one: &Member| one.machine.next_deadline().is_some_and(|at| at <= now);
         let due = self.members.iter().filter(|(_, one)| due(one));
@@ -239,13 +245,13 @@ impl FleetModel {
                 return None;
             }
             let settings = self.settings_of(name, runtime);
+            let view = runtime.fleet_view(name);
             let mut machine = FleetDependency::new(settings);
             if self.is_connected {
                 // It has nothing to say yet.
                 machine.on(now, FleetInput::Connected);
             }
             let member = Member {
-            let view = runtime.fleet_view(name);
                 machine,
                 trips: settings.trips,
                 life: view.map(|view| view.life),

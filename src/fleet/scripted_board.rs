@@ -61,6 +61,8 @@ struct BoardWords {
     hangs: bool,
     /// True while no swap is taken.
     takes_none: bool,
+    /// True while no message is told.
+    is_mute: bool,
     /// The begin of its clock.
     begin: Option<Instant>,
 }
@@ -196,6 +198,12 @@ impl ScriptedBoard {
         self.0.acquire().takes_none = takes_none;
     }
 
+    /// Tells no message from now on, or again, as a server that hangs.
+    #[cfg(test)]
+    pub(super) fn mute(&self, is_mute: bool) {
+        self.0.acquire().is_mute = is_mute;
+    }
+
     /// Loses all its words, as a server without its files does.
     #[cfg(test)]
     pub(super) fn lose_words(&self) {
@@ -267,7 +275,7 @@ impl Board for OfReplica {
 
     fn say(&self, message: Bytes) {
         let words = self.board.0.acquire();
-        if words.is_connected(self.index) {
+        if words.is_connected(self.index) && !words.is_mute {
             words.tell(&BoardNews::Message(message));
         }
     }

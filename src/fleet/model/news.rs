@@ -72,10 +72,7 @@ impl FleetModel {
         for member in self.members.values_mut() {
             member.is_order_old = member.order.is_some();
         }
-        // FLT-3: no replica was silent while nothing could be heard.
-        for replica in self.replicas.values_mut() {
-            replica.seen = now;
-        }
+        self.hear_again(now);
         self.look(now, runtime, effects);
         for name in self.names_of_members() {
             // FLT-15: own evidence that stands is said again.

@@ -88,6 +88,9 @@ impl FleetModel {
                 };
                 if id == self.me && number == self.said.0 {
                     self.round_trip = Some(now.since(self.said.1));
+                    if std::mem::replace(&mut self.heard_own, number) + 1 < number {
+                        self.hear_again(now);
+                    }
                 }
                 let every = Duration::from_millis(every_ms).clamp(INTERVALS[0], INTERVALS[1]);
                 let replica = Replica {
@@ -169,6 +172,14 @@ impl FleetModel {
         let dead: Vec<ReplicaId> = dead.map(|(id, _)| *id).collect();
         for id in dead {
             self.gone(now, id, effects);
+        }
+    }
+
+    /// Counts the silence of the replicas from now on: nothing could be heard before.
+    pub(super) fn hear_again(&mut self, now: Time) {
+        // FLT-14: no replica was silent while nothing could be heard.
+        for replica in self.replicas.values_mut() {
+            replica.seen = now;
         }
     }
 

@@ -1,4 +1,5 @@
-//! Dependencies that are removed and added again under the same name.
+//! Dependencies that are removed and added again under the same name, and replicas that only seem to
+//! have ended.
 
 use super::*;
 
@@ -35,6 +36,24 @@ fn flt_3_a_dependency_that_was_removed_has_no_evidence() {
         assert!(a.runtime.remove(DEP, "ann").await);
         fleet.pass(10 * MS).await;
         assert_eq!(b.fleet.status().dependencies[DEP].evidence, 0);
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn flt_14_no_replica_is_dead_while_not_even_an_own_heartbeat_is_heard() {
+    run_paused(async || {
+        let fleet = TestFleet::start(3).await;
+        let live = || fleet.replicas[0].fleet.figures().replicas;
+        fleet.board.mute(true);
+        fleet.pass(Duration::from_secs(20)).await;
+        assert_eq!(live(), 3, "a server that hangs says nothing about them");
+        fleet.board.mute(false);
+        fleet.pass(Duration::from_secs(3)).await;
+        assert_eq!(live(), 3);
+        fleet.board.cut_off(2);
+        fleet.pass(Duration::from_secs(8)).await;
+        assert_eq!(live(), 2);
         fleet.finish().await;
     });
 }
