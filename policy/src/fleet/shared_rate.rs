@@ -11,7 +11,8 @@
 //! ([`SharedRateSettings::new`]).
 //!
 //! - *Loss*: without an answer of the board for `timeout`, calls go by the replica's own share
-//!   ([`UnitAnswer::Alone`]).
+//!   ([`UnitAnswer::Alone`]). It begins as full as the number was, and what goes out by it is told with
+//!   the next lease.
 //! - *Clocks*: the board's, between two bounds ([`BoardClock`]). A unit begins by the lower and ends by
 //!   the upper one.
 //!
@@ -49,6 +50,8 @@ struct AskedLease {
     request: RateRequest,
     /// The units that it is about; `None` if it gives some back.
     units: Option<UnitSpan>,
+    /// Time in which the rate makes up what went out by the own share, and is told by it.
+    owed: u64,
     at: Time,
 }
 
@@ -79,6 +82,10 @@ pub struct SharedRate {
     counts: RateCounts,
     /// Time from which calls by the own share count as one more lease without the board.
     alone_from: Time,
+    /// Time at which the own share has made up what went out by it.
+    own_full_at: Time,
+    /// Time at which it begins to do so: at that of the number, what the board knows has come back.
+    own_from: Time,
 }
 
 impl SharedRate {
@@ -101,6 +108,8 @@ impl SharedRate {
             replicas: 1,
             counts: RateCounts::default(),
             alone_from: Time::ZERO,
+            own_full_at: Time::ZERO,
+            own_from: Time::ZERO,
         }
     }
 
@@ -119,6 +128,34 @@ impl SharedRate {
     /// Notes a call that finds no units.
     pub fn note_demand(&mut self, now: Time, weight: u32) {
         self.demand.note(now, weight, self.settings.span);
+    }
+
+    /// Takes `weight` units of this replica's own share, the part of one of all replicas in the rate and
+    /// in the burst. What the board knew to be given out has to come back first. `ahead`: units of
+    /// calls that wait before it; it takes none then.
+    ///
+    /// # Errors  The time from which they are there; `None` if the share never has so many.
+    pub fn take_alone(&mut self, now: Time, ahead: u64, weight: u32) -> Result<(), Option<Time>> {
+        let SharedRateSettings {
+            unit, early, life, ..
+        } = self.settings;
+        let replicas = u64::from(self.replicas);
+        let each = unit.saturating_mul(replicas);
+        // FLT-13: at least one unit.
+        let burst = (early.saturating_add(life) / unit / replicas).max(1);
+        if u64::from(weight) > burst {
+            return Err(None);
+        }
+        self.set_owed(now, self.owed(now));
+        let span = |units: u64| Duration::from_nanos(each.saturating_mul(units));
+        let units = ahead.saturating_add(weight.into());
+        let full_at = self.own_full_at.after(span(units)).as_nanos();
+        let at = Time::from_nanos(full_at.saturating_sub(nanos(span(burst))));
+        if ahead > 0 || at > now {
+            return Err(Some(at.max(now)));
+        }
+        self.own_full_at = self.own_full_at.after(span(weight.into()));
+        Ok(())
     }
 
     /// Notes the units of the calls that wait: while there are some, none is given back.
@@ -144,7 +181,7 @@ impl SharedRate {
                 let Some(least) = self.clock.at_least(now) else {
                     return UnitAnswer::Asked;
                 };
-                let begin = self.believed(now).max(least);
+                let begin = self.believed(now).max(least).plus(self.owed(now));
                 begin.plus(unit.saturating_mul(missing))
             }
         };
@@ -184,7 +221,9 @@ impl SharedRate {
                 self.is_connected = true;
                 self.clock.join(now, &clock);
                 // FLT-15: the board may be a new one, with revisions that start anew.
+                let owed = self.owed(now);
                 self.number = number;
+                self.set_owed(now, owed);
                 self.asked = None;
                 self.replaced = None;
                 self.silent = None;
@@ -199,7 +238,11 @@ impl SharedRate {
                 is_own,
             } => return self.heard(now, number, written, is_own),
             RateInput::Answered { expected, answer } => self.answered(now, expected, answer),
-            RateInput::Replicas(count) => self.replicas = count.max(1),
+            RateInput::Replicas(count) => {
+                let owed = self.owed(now);
+                self.replicas = count.max(1);
+                self.set_owed(now, owed);
+            }
         }
         None
     }
@@ -300,13 +343,28 @@ impl SharedRate {
         UnitAnswer::Alone
     }
 
+    /// Returns the time in which the rate makes up what went out by the own share lately.
+    fn owed(&self, now: Time) -> u64 {
+        let left = self.own_full_at.since(self.own_from.max(now));
+        nanos(left) / u64::from(self.replicas)
+    }
+
+    /// Sets that time, which begins once the number has come back: the rate makes each unit once.
+    fn set_owed(&mut self, now: Time, owed: u64) {
+        let left = owed.saturating_mul(self.replicas.into());
+        self.own_from = self.clock.when(self.believed(now), now);
+        self.own_full_at = self.own_from.after(Duration::from_nanos(left));
+    }
+
     /// Returns the number, as far as it can be true: the board's clock may have been set back.
     fn believed(&self, now: Time) -> BoardTime {
         let SharedRateSettings {
             early, life, span, ..
         } = self.settings;
         let leases = span.saturating_mul(2 * u64::from(self.replicas));
-        let most = early + life + BEYOND;
+        // All replicas may owe a burst together.
+        let burst = early.saturating_add(life);
+        let most = burst.saturating_mul(2).saturating_add(BEYOND);
         let Some(latest) = self.clock.at_most(now).or(self.clock.at_least(now)) else {
             return self.number.full_at;
         };
@@ -324,14 +382,17 @@ impl SharedRate {
         let full_at = self.believed(now);
         // What another replica gave back comes first.
         let usable = arrival.plus(unit).minus(life);
-        let back = self.number.free.and_then(|free| free.from(usable, unit));
+        let owed = self.owed(now);
+        let free = self.number.free.filter(|_| owed == 0);
+        let back = free.and_then(|free| free.from(usable, unit));
         let (taken, number) = match back {
             Some(free) => {
                 let (taken, left) = free.split(units, unit);
                 (taken, (full_at, left))
             }
             None => {
-                let begin = full_at.max(arrival);
+                // FLT-13: what went out without the board counts, or its return would be one more burst.
+                let begin = full_at.max(arrival).plus(owed);
                 let end = begin.plus(unit.saturating_mul(units));
                 let first = begin.plus(unit);
                 (UnitSpan { first, last: end }, (end, None))
@@ -354,6 +415,7 @@ impl SharedRate {
         let asked = AskedLease {
             request,
             units,
+            owed: units.map_or(0, |_| self.owed(now)),
             at: now,
         };
         self.asked = Some(asked);
@@ -379,7 +441,9 @@ impl SharedRate {
             self.clock.sent(sent.at, now, written);
         }
         if number.revision > self.number.revision {
+            let owed = self.owed(now);
             self.number = number;
+            self.set_owed(now, owed);
         }
         self.silent = None;
         if own.is_some() {
@@ -430,6 +494,7 @@ impl SharedRate {
         let known = self.asked.take().or(self.sent);
         let Some(AskedLease {
             units: Some(units),
+            owed,
             at,
             ..
         }) = known
@@ -441,6 +506,7 @@ impl SharedRate {
         self.round_trip = all.saturating_add(trip) / SMOOTHED;
         self.counts.granted += 1;
         self.stock.put(units);
+        self.set_owed(now, self.owed(now).saturating_sub(owed));
         // Read once, whether by its answer or by its word.
         if let Some(sent) = &mut self.sent {
             sent.units = None;

@@ -149,6 +149,29 @@ fn flt_13_without_the_board_each_has_its_share() {
 }
 
 #[test]
+fn flt_13_a_board_that_is_lost_for_a_moment_lets_out_no_burst_more() {
+    run_paused(async || {
+        let fleet = fleet(4, limit(100, Duration::ZERO)).await;
+        let demanding = demand(&fleet, &[250.0; 4], 4 * SECOND);
+        let losing = async {
+            fleet.pass(2 * SECOND).await;
+            for index in 0..4 {
+                fleet.board.cut_off(index);
+            }
+            fleet.pass(400 * MS).await;
+            for index in 0..4 {
+                fleet.board.bring_back(index);
+            }
+        };
+        let (each, ()) = tokio::join!(demanding, losing);
+        let fullest = fullest(&sorted(&each));
+        // Without a look at what has gone out, there are 100 more at the loss, and again at the return.
+        assert!(fullest <= 630, "{fullest}");
+        fleet.finish().await;
+    });
+}
+
+#[test]
 fn flt_1_a_call_waits_for_a_silent_board_for_its_time_limit_only() {
     run_paused(async || {
         let fleet = fleet(2, limit(50, Duration::ZERO)).await;

@@ -1,8 +1,7 @@
 //! The part of one replica in a rate limit of a whole fleet, in front of a limit of its own.
 //!
-//! The machine in `policy` owns the leased units. This module adds the line of the calls that wait for
-//! a lease, and falls back on the replica's own share. It sends nothing itself: the fleet's child has
-//! given it a [`RateLink`].
+//! The machine in `policy` owns the leased units, and the replica's own share. This module adds the
+//! line of the calls that wait. It sends nothing itself: the fleet's child has given it a [`RateLink`].
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -15,7 +14,7 @@ use breakerbox_policy::fleet::{
 use breakerbox_policy::{RateLimitSettings, RateSharing, Time};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{RateLimit, TooFast};
+use super::TooFast;
 use crate::clock::{Clock, is_too_late};
 use crate::sync::LockExt;
 
@@ -62,8 +61,6 @@ struct ShareState {
     limit: RateLimitSettings,
     sharing: RateSharing,
     machine: SharedRate,
-    /// Limit of this replica alone, for calls without the board.
-    own: Arc<RateLimit>,
     link: Option<RateLink>,
     waiters: usize,
     /// Units of the waiters.
@@ -74,8 +71,6 @@ struct ShareState {
 enum ShareStep {
     /// It has its units.
     Entered,
-    /// It goes by the replica's own share.
-    Alone(Arc<RateLimit>),
     /// It waits for news, until then.
     Wait(Time),
 }
@@ -89,12 +84,10 @@ impl ShareState {
         let settings = SharedRateSettings::new(limit, sharing, TIMEOUT);
         let mut machine = SharedRate::new(settings);
         machine.on(clock.now(), RateInput::Replicas(replicas));
-        let own = SharedRateSettings::share(limit, replicas);
         Self {
             limit: *limit,
             sharing,
             machine,
-            own: Arc::new(RateLimit::new(&own, clock.clone())),
             link: None,
             waiters: 0,
             waiting: 0,
@@ -112,11 +105,6 @@ impl ShareState {
         if let Some(link) = &self.link {
             (link.ask)(request);
         }
-    }
-
-    fn set_own(&mut self, clock: &Clock) {
-        let own = SharedRateSettings::share(&self.limit, self.machine.replicas());
-        self.own = Arc::new(RateLimit::new(&own, clock.clone()));
     }
 }
 
@@ -141,7 +129,6 @@ impl RateShare {
         (state.limit, state.sharing) = (*limit, sharing);
         let settings = SharedRateSettings::new(limit, sharing, timeout);
         state.machine.reconfigure(settings);
-        state.set_own(&self.clock);
         drop(state);
         // A raised limit has room for those that wait.
         self.news.notify_one();
@@ -170,7 +157,6 @@ impl RateShare {
             state
                 .machine
                 .on(self.clock.now(), RateInput::Replicas(replicas));
-            state.set_own(&self.clock);
             drop(state);
             self.news.notify_one();
         }
@@ -185,8 +171,7 @@ impl RateShare {
     }
 
     pub(super) fn is_waited_for(&self) -> bool {
-        let state = self.lock();
-        state.waiters > 0 || state.own.is_waited_for()
+        self.lock().waiters > 0
     }
 
     /// Takes `weight` units at once, if they are here and no call waits.
@@ -199,7 +184,7 @@ impl RateShare {
             state.request(now, 1);
             return true;
         }
-        !state.machine.is_connected() && state.own.try_enter(weight, now)
+        !state.machine.is_connected() && state.machine.take_alone(now, 0, weight.get()).is_ok()
     }
 
     /// Waits for `weight` units, behind the calls that already wait.
@@ -219,7 +204,7 @@ impl RateShare {
                 // The semaphore is never closed.
                 turn = self.turn.acquire() => Some(turn),
                 // CALL-9: it waits no longer than its own time, however long the one before it does.
-                () = self.clock.sleep_until(place.latest()) => return Err(place.too_late()),
+                () = self.clock.sleep_until(place.latest()) => return place.at_last(),
             },
             _ => None,
         };
@@ -230,16 +215,6 @@ impl RateShare {
         loop {
             match step {
                 ShareStep::Entered => return Ok(()),
-                ShareStep::Alone(own) => {
-                    // The others need not wait for it.
-                    drop(place);
-                    drop(turn);
-                    return match own.enter_alone(weight, deadline).await {
-                        // The whole burst would hold it, and the share's does not.
-                        Err(TooFast::TooHeavy) => Err(TooFast::NotBefore(TIMEOUT)),
-                        entered => entered,
-                    };
-                }
                 ShareStep::Wait(until) => {
                     tokio::select! {
                         () = self.clock.sleep_until(until) => {}
@@ -307,13 +282,12 @@ impl ShareWaiter<'_> {
             .map_or(latest, |deadline| deadline.min(latest))
     }
 
-    /// Returns the refusal of a call that has waited behind others for as long as it may.
-    fn too_late(&self) -> TooFast {
+    /// Takes the last step of a call that has waited behind others for as long as it may.
+    fn at_last(&self) -> Result<(), TooFast> {
         let now = self.share.clock.now();
-        match self.look(now) {
-            Err(refusal) => refusal,
-            Ok(ShareStep::Wait(until)) => TooFast::NotBefore(until.since(now)),
-            Ok(ShareStep::Entered | ShareStep::Alone(_)) => TooFast::NotBefore(TIMEOUT),
+        match self.look(now)? {
+            ShareStep::Entered => Ok(()),
+            ShareStep::Wait(until) => Err(TooFast::NotBefore(until.since(now))),
         }
     }
 
@@ -341,21 +315,26 @@ impl ShareWaiter<'_> {
                 weight
             },
         );
-        let until = match answer {
+        // The time from which it waits for the rate, and that of its turn; `None`: for the board.
+        let turn = match answer {
             UnitAnswer::Granted => return Ok(ShareStep::Entered),
-            UnitAnswer::Alone => return Ok(ShareStep::Alone(Arc::clone(&state.own))),
-            UnitAnswer::Asked if now >= patience => {
-                return Ok(ShareStep::Alone(Arc::clone(&state.own)));
+            UnitAnswer::NotBefore(at) => Some((self.began, at)),
+            UnitAnswer::Asked if now < patience => None,
+            UnitAnswer::Asked | UnitAnswer::Alone => {
+                match state.machine.take_alone(now, ahead, weight) {
+                    Ok(()) => return Ok(ShareStep::Entered),
+                    // The whole burst would hold it, and the share's does not.
+                    Err(None) => return Err(TooFast::NotBefore(TIMEOUT)),
+                    Err(Some(at)) => Some((now.min(patience), at)),
+                }
             }
-            UnitAnswer::Asked => patience,
-            UnitAnswer::NotBefore(at) => at,
         };
-        let is_refused = matches!(answer, UnitAnswer::NotBefore(_))
-            && (until.since(self.began) > state.limit.max_wait
-                || is_too_late(until, self.deadline));
-        if is_refused {
-            return Err(TooFast::NotBefore(until.since(now)));
+        if let Some((since, at)) = turn
+            && (at.since(since) > state.limit.max_wait || is_too_late(at, self.deadline))
+        {
+            return Err(TooFast::NotBefore(at.since(now)));
         }
+        let until = turn.map_or(patience, |(_, at)| at);
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         Ok(ShareStep::Wait(until))
     }

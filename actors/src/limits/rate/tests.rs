@@ -3,6 +3,7 @@
 use super::*;
 
 mod line;
+mod shared;
 
 fn limit(rate: f64, burst: u32, max_wait: u64) -> RateLimit {
     let settings = RateLimitSettings {

@@ -1,6 +1,5 @@
 //! Settings, inputs and outputs of a shared rate.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::Revision;
@@ -60,17 +59,6 @@ impl SharedRateSettings {
     #[must_use]
     pub const fn timeout(&self) -> Duration {
         self.timeout
-    }
-
-    /// Returns the share of one of `replicas` of a limit; at least one unit at once.
-    #[must_use]
-    pub fn share(limit: &RateLimitSettings, replicas: u32) -> RateLimitSettings {
-        let replicas = replicas.max(1);
-        RateLimitSettings {
-            rate: limit.rate / f64::from(replicas),
-            burst: NonZeroU32::new(limit.burst.get() / replicas).unwrap_or(NonZeroU32::MIN),
-            ..*limit
-        }
     }
 }
 
@@ -191,7 +179,8 @@ pub enum UnitAnswer {
     Asked,
     /// The rate is used up until then.
     NotBefore(Time),
-    /// The board is not reached: the call goes by the replica's own share.
+    /// The board is not reached: the call goes by the replica's own share
+    /// ([`SharedRate::take_alone`](super::SharedRate::take_alone)).
     Alone,
 }
 

@@ -61,6 +61,10 @@ pub(super) struct SimulatedFleet {
     latency: u64,
     /// True if some requests find no answer.
     pub(super) loses: bool,
+    /// True if calls that find no board go by the own share, and count.
+    pub(super) goes_alone: bool,
+    /// True while no replica reaches the board.
+    is_cut: bool,
     pub(super) replicas: Vec<SimulatedReplica>,
     events: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     number: u64,
@@ -78,6 +82,8 @@ impl SimulatedFleet {
             settings,
             latency,
             loses: false,
+            goes_alone: false,
+            is_cut: false,
             replicas: Vec::new(),
             events: BinaryHeap::new(),
             number: 0,
@@ -98,6 +104,30 @@ impl SimulatedFleet {
             .on(replica.time(0), RateInput::Connected { clock, number });
         self.replicas.push(replica);
         self.plan(0, Happening::Call(self.replicas.len() - 1));
+        if self.goes_alone {
+            let count = u32::try_from(self.replicas.len()).unwrap();
+            for which in 0..self.replicas.len() {
+                self.input(which, RateInput::Replicas(count));
+            }
+        }
+    }
+
+    /// Cuts all replicas off, or lets them reach the board again.
+    pub(super) fn cut(&mut self, is_cut: bool) {
+        self.is_cut = is_cut;
+        for which in 0..self.replicas.len() {
+            let mut clock = BoardClock::default();
+            clock.heard(
+                self.replicas[which].time(self.now),
+                BoardTime(EPOCH + self.now),
+            );
+            let number = self.words.last().unwrap().0;
+            let input = match is_cut {
+                true => RateInput::Disconnected,
+                false => RateInput::Connected { clock, number },
+            };
+            self.input(which, input);
+        }
     }
 
     /// A number in [0, 1).
@@ -136,6 +166,7 @@ impl SimulatedFleet {
             self.now = at;
             self.happen(event);
         }
+        self.now = self.now.max(until_ms * MS);
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -147,6 +178,8 @@ impl SimulatedFleet {
                 self.call(which);
             }
             Happening::Timeout(which) => self.serve(which),
+            Happening::Request(..) | Happening::Answer(..) | Happening::Word(..) if self.is_cut => {
+            }
             Happening::Request(which, expected, full_at, free) => {
                 self.swap(which, expected, (full_at, free));
             }
@@ -210,6 +243,12 @@ impl SimulatedFleet {
                     self.let_out(which);
                 }
                 UnitAnswer::Asked if !is_late => break,
+                UnitAnswer::Alone | UnitAnswer::Asked if self.goes_alone => {
+                    one.waiting.remove(0);
+                    if one.machine.take_alone(time, 0, weight).is_ok() {
+                        self.let_out(which);
+                    }
+                }
                 // Refused, or by its own share, which is not counted here.
                 _ => drop(one.waiting.remove(0)),
             }
@@ -273,8 +312,12 @@ impl SimulatedFleet {
 
     /// Asserts that no span of any length has more units than the burst and the rate allow.
     pub(super) fn assert_below(&self, settings: SharedRateSettings) {
-        let unit = i128::from(settings.unit);
-        let burst = i128::from(settings.early + settings.life);
+        self.assert_within(i128::from(settings.early + settings.life));
+    }
+
+    /// Asserts the same with a burst of this time.
+    pub(super) fn assert_within(&self, burst: i128) {
+        let unit = i128::from(self.settings.unit);
         let mut most = i128::MIN;
         for (index, at) in (0_i128..).zip(&self.out) {
             let at = i128::from(*at) - index * unit;
