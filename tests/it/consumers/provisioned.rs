@@ -200,7 +200,7 @@ async fn msg_7_a_bucket_of_notes_that_was_deleted_is_made_anew() {
 }
 
 #[tokio::test]
-async fn msg_2_a_missing_stream_for_answers_is_warned_of_before_any_work_is_done() {
+async fn msg_2_a_missing_stream_for_answers_is_warned_of_without_a_message() {
     let Some(nats) = NatsServer::start().await else {
         return;
     };
