@@ -126,7 +126,10 @@ impl Lease {
         }
         self.revision = revision;
         self.holder = None;
-        self.own = OwnLease::None;
+        // FLT-7: a question that is under way is answered still, or the probe goes out alone in the end.
+        if !matches!(self.own, OwnLease::Asked(_)) {
+            self.own = OwnLease::None;
+        }
         true
     }
 

@@ -171,6 +171,32 @@ fn flt_8_a_verdict_of_an_old_revision_or_of_its_own_is_not_heard() {
 }
 
 #[test]
+fn flt_7_a_verdict_that_comes_behind_a_question_takes_nothing_from_its_answer() {
+    for by in [ME, B] {
+        let mut machine = connected();
+        machine.on(at(0), FleetInput::ProbeDue);
+        let verdict = Verdict::Failed {
+            wait: Duration::ZERO,
+            failed_periods: 1,
+        };
+        let revision = Revision(5);
+        machine.on(
+            at(10),
+            live(FleetWord::Verdict {
+                by,
+                verdict,
+                revision,
+            }),
+        );
+        // It had expected the lease before that.
+        let lost = machine.on(at(20), FleetInput::Swapped(Err(Revision(0))));
+        assert_eq!(lost, [super::lease::hold_for_a_moment()], "{by:?}");
+        let asks = FleetOutput::TakeLease { expected: revision };
+        assert_eq!(machine.on(at(300), FleetInput::ProbeDue), [asks]);
+    }
+}
+
+#[test]
 fn flt_10_a_lease_of_the_snapshot_holds_if_it_is_younger_than_a_lease() {
     for (age, holds) in [(2_999, true), (3_000, false)] {
         let mut machine = connected();
