@@ -9,7 +9,7 @@ use breakerbox_actors::SourceError;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// The parts of a queue, with the number of the connection by which they were found.
+/// The parts of a queue, or its clock, with the number of the connection by which they were found.
 #[derive(Debug)]
 pub(super) struct KnownParts<T> {
     known: ArcSwapOption<(u64, T)>,

@@ -4,7 +4,7 @@
 //! would keep all publications, and send them later.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
@@ -22,7 +22,6 @@ use super::provision::{self, QUESTION, QueueParts};
 use super::queue_settings::{ID, QueueSettings};
 use super::server_clock::ServerClock;
 use super::sorted_message::prefix_of;
-use crate::lock::LockExt as _;
 use crate::nats::{NatsConnection, NatsError, has_lost_swap};
 
 /// The servers of one queue. Its parts there are made, where they are missing, at the first question after
@@ -31,7 +30,7 @@ pub(super) struct QueueServer {
     pub(super) connection: NatsConnection,
     pub(super) settings: QueueSettings,
     parts: KnownParts<QueueParts>,
-    clock: Mutex<Option<ServerClock>>,
+    clock: KnownParts<ServerClock>,
 }
 
 impl QueueServer {
@@ -40,7 +39,7 @@ impl QueueServer {
             connection,
             settings,
             parts: KnownParts::default(),
-            clock: Mutex::default(),
+            clock: KnownParts::default(),
         }
     }
 
@@ -59,12 +58,19 @@ impl QueueServer {
         self.parts.forget();
     }
 
-    /// Returns the servers' time, measured anew from time to time.
+    /// Returns the servers' time, measured anew in each connection, and from time to time.
     pub(super) async fn clock(&self, parts: &QueueParts) -> Result<ServerClock, SourceError> {
-        let known = *self.clock.acquire();
-        if let Some(known) = known.filter(|known| !known.is_old()) {
-            return Ok(known);
+        let connection = || self.connection.standing().borrow().connections;
+        let known = self.clock.get(connection, || self.measure(parts)).await?;
+        if !known.1.is_old() {
+            return Ok(known.1);
         }
+        self.clock.forget();
+        let measured = self.clock.get(connection, || self.measure(parts));
+        Ok(measured.await?.1)
+    }
+
+    async fn measure(&self, parts: &QueueParts) -> Result<ServerClock, SourceError> {
         let subject = format!(
             "$KV.{}.clock.{}",
             self.settings.notes, self.settings.durable
@@ -75,9 +81,7 @@ impl QueueServer {
         let written = parts.notes.get_last_raw_message_by_subject(&subject);
         let written = self.connection.within(QUESTION, written).await;
         let written = written.map_err(unavailable)?.time;
-        let clock = ServerClock::at(written.unix_timestamp_nanos(), before);
-        *self.clock.acquire() = Some(clock);
-        Ok(clock)
+        Ok(ServerClock::at(written.unix_timestamp_nanos(), before))
     }
 
     /// Returns the subject of the notes of the message at this place of its stream.

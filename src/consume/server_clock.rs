@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time after which the difference is measured again: clocks drift apart.
-const FRESH: Duration = Duration::from_secs(600);
+/// Time after which the difference is measured again: clocks drift apart, and that of the server may be
+/// set, or be another server's.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// A moment of the servers, and the same moment here.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +40,13 @@ impl ServerClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn msg_8_a_server_clock_that_was_set_is_read_again_within_a_minute() {
+        let clock = ServerClock::at(5_000_000_000, Instant::now());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(clock.is_old());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn msg_8_an_age_is_told_by_the_servers_time() {
