@@ -267,7 +267,7 @@ impl Shared {
     ) -> (Arc<DependencySettings>, Arc<DependencySettings>) {
         let _one_at_a_time = self.replacing.acquire();
         let new = Arc::new(DependencySettings {
-            // It is changed with the route alone, and may be newer than what the caller has read.
+            // It is changed with the route alone, and may be newer than the settings of the caller.
             fallback_only: self.is_fallback_only(),
             ..settings
         });

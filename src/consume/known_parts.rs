@@ -1,4 +1,4 @@
-//! What a process knows about the servers in one connection: found once, by the first lane that asks.
+//! Facts of a process about the servers in one connection: found once, by the first lane that asks.
 //!
 //! It finds nothing itself.
 

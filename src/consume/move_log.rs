@@ -197,7 +197,7 @@ impl MoveLog {
     ) -> Result<bool, SourceError> {
         let info = server.ask(parts.messages.get_info()).await?;
         if info.created.unix_timestamp() != intent.epoch {
-            // MSG-3: what stood in a lost stream says nothing about this one.
+            // MSG-3: the messages of a lost stream say nothing about this one.
             server.forget();
             let problem = "the stream of the order was made again".to_owned();
             return Err(SourceError::Unavailable(problem));

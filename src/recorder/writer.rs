@@ -311,7 +311,7 @@ mod tests {
         };
         writer.take(outcome());
         writer.max_bytes = 1;
-        // Nothing can be renamed to what is a folder.
+        // No file can be renamed to a folder.
         std::fs::create_dir(&older).unwrap();
         writer.take(outcome());
         assert!(writer.reported && writer.file.is_none());

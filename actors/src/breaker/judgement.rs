@@ -148,7 +148,7 @@ fn note(
                 cause,
                 BreakerCause::OpenTimeOver | BreakerCause::LeaseGranted
             );
-            // BRK-11: the reason is that of what refuses, which an override is while it stands.
+            // BRK-11: an override refuses while it stands, and the reason is its own.
             if !keeps_reason && machine.overridden().is_none() {
                 target.set_reason(cause.to_string());
             }

@@ -132,7 +132,7 @@ impl Watchers {
         // Some went with their supervisor, which has told nothing of them.
         alive.retain(|one| one.strong_count() > 0);
         if !alive.is_empty() {
-            // SUP-5: what has taken its place lives on, and the end of this one is not its own.
+            // SUP-5: its successor lives on, and this end is not that of the successor.
             return;
         }
         let name = notice.name.clone();

@@ -11,7 +11,7 @@
 //! ([`SharedRateSettings::new`]).
 //!
 //! - *Loss*: without an answer of the board for `timeout`, calls go by the replica's own share
-//!   ([`UnitAnswer::Alone`]). It begins as full as the number was, and what goes out by it is told with
+//!   ([`UnitAnswer::Alone`]). It begins as full as the number was, and the units that go out by it are told with
 //!   the next lease.
 //! - *Clocks*: the board's, between two bounds ([`BoardClock`]). A unit begins by the lower and ends by
 //!   the upper one.
@@ -50,7 +50,7 @@ struct AskedLease {
     request: RateRequest,
     /// The units that it is about; `None` if it gives some back.
     units: Option<UnitSpan>,
-    /// Time in which the rate makes up what went out by the own share, and is told by it.
+    /// Time in which the rate makes up the units of the own share, and is told by it.
     owed: u64,
     at: Time,
 }
@@ -82,9 +82,9 @@ pub struct SharedRate {
     counts: RateCounts,
     /// Time from which calls by the own share count as one more lease without the board.
     alone_from: Time,
-    /// Time at which the own share has made up what went out by it.
+    /// Time at which the own share has made up its units.
     own_full_at: Time,
-    /// Time at which it begins to do so: at that of the number, what the board knows has come back.
+    /// Time at which it begins to do so: at that of the number, all that the board knows of has come back.
     own_from: Time,
 }
 
@@ -131,7 +131,7 @@ impl SharedRate {
     }
 
     /// Takes `weight` units of this replica's own share, the part of one of all replicas in the rate and
-    /// in the burst. What the board knew to be given out has to come back first. `ahead`: units of
+    /// in the burst. The units that the board knew to be given out have to come back first. `ahead`: units of
     /// calls that wait before it; it takes none then.
     ///
     /// # Errors  The time from which they are there; `None` if the share never has so many.
@@ -343,7 +343,7 @@ impl SharedRate {
         UnitAnswer::Alone
     }
 
-    /// Returns the time in which the rate makes up what went out by the own share lately.
+    /// Returns the time in which the rate makes up the recent units of the own share.
     fn owed(&self, now: Time) -> u64 {
         let left = self.own_full_at.since(self.own_from.max(now));
         nanos(left) / u64::from(self.replicas)

@@ -76,7 +76,7 @@ fn flt_12_an_override_outlives_the_words_of_its_board() {
         }
         fleet.pass(10 * MS).await;
         assert_eq!(overrides(&fleet), [Some(OverrideMode::ForcedOpen); 2]);
-        // OPS-1: what is said again for the board is no order of its own.
+        // OPS-1: a word that is repeated for the board is no order of its own.
         let events = fleet.replicas[0].runtime.events_since(0);
         let given = events
             .iter()

@@ -109,7 +109,7 @@ impl AuthTable {
         self.by(name.and_then(|name| self.entries.get(name)))
     }
 
-    /// The same for a dependency whose route was found.
+    /// The same for a dependency to which a route was found.
     ///
     /// # Errors  It was removed meanwhile, and its check with it.
     pub(super) fn of_route(&self, name: &str) -> Result<Option<PendingCheck>, RemovedDependency> {

@@ -132,7 +132,9 @@ impl TokenLimits {
         if let Some(former) = former.filter(|former| former.config == config) {
             return Some(Arc::clone(former));
         }
-        let limits = kept(former.map(Arc::as_ref), config).into_iter().zip(config);
+        let limits = kept(former.map(Arc::as_ref), config)
+            .into_iter()
+            .zip(config);
         let limits = limits.map(|(kept, limit)| {
             let Some(kept) = kept else {
                 return MeteredLimit::new(settings(limit), limit.max_wait, clock.clone());
@@ -265,7 +267,10 @@ mod tests {
             held.push(limit.reserve(amount, None).await.unwrap());
         }
         assert_eq!(debts(&former), [1, 2, 3]);
-        let turned = of(&[day.clone(), limit(TokensOf::Output, 60), minute], Some(&former));
+        let turned = of(
+            &[day.clone(), limit(TokensOf::Output, 60), minute],
+            Some(&former),
+        );
         assert_eq!(debts(&turned), [3, 0, 2]);
         let hour = limit(TokensOf::Total, 3_600);
         let changed = of(&[hour, day, input], Some(&former));

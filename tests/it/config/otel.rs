@@ -66,7 +66,7 @@ fn shown(settings: &Settings, key: &str) -> (String, String) {
 fn item_93_the_standard_variables_are_the_weakest_layer() {
     let around = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hidden%20word"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=swordfish%20two"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "2000"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
@@ -86,7 +86,10 @@ fn item_93_the_standard_variables_are_the_weakest_layer() {
     let [(name, value)] = &otel.headers[..] else {
         panic!("{otel:?}");
     };
-    assert_eq!((name.as_str(), value.expose()), ("api-key", "hidden word"));
+    assert_eq!(
+        (name.as_str(), value.expose()),
+        ("api-key", "swordfish two")
+    );
     assert_eq!(otel.timeout, Duration::from_secs(4));
     assert_eq!(otel.interval, Duration::from_secs(3));
     assert_eq!(otel.max_queue.get(), 16);
@@ -101,7 +104,7 @@ fn item_93_the_standard_variables_are_the_weakest_layer() {
     assert_eq!(shown(&settings, "timeout").1, "the given text:2");
     let origin = "environment variable BREAKERBOX__OTEL__INTERVAL";
     assert_eq!(shown(&settings, "interval").1, origin);
-    assert!(!format!("{settings:?}").contains("hidden"));
+    assert!(!format!("{settings:?}").contains("swordfish"));
     for (sampler, ratio) in [
         ("always_on", 1.0),
         ("parentbased_always_off", 0.0),

@@ -94,7 +94,7 @@ impl ShareState {
         }
     }
 
-    /// Asks the fleet for what the machine wants to have. `first`: weight of the call that waits first.
+    /// Asks the fleet as the machine wants it. `first`: weight of the call that waits first.
     fn request(&mut self, now: Time, first: u32) {
         if let Some(request) = self.machine.request(now, self.waiting, first) {
             self.send(request);
