@@ -36,7 +36,7 @@ async fn echo(
 }
 
 fn attempts(settings: &mut DependencySettings, most: u32) {
-    settings.retry.max_attempts = NonZeroU32::new(most).unwrap();
+    settings.retry.max_attempts = NonZeroU32::new(most).expect("not zero");
     settings.retry.backoff.base = Duration::from_millis(1);
     settings.retry.backoff.jitter = RetryJitter::None;
 }
@@ -99,7 +99,7 @@ fn lim_4_the_options_of_a_call_limit_its_attempts() {
             .await;
             client.ask_with(0, idempotent(of_call)).await.unwrap_err();
             assert_eq!(script.calls(), made);
-            assert_eq!(client.status().counts.retries, u64::from(made) - 1);
+            assert_eq!(client.status().counts.retries, made - 1);
             runtime.finish().await;
         }
     });

@@ -55,10 +55,10 @@ impl MessageWork for ToldWork {
 async fn start(runtime: &Runtime, queue: &ScriptedQueue) -> ConsumerHandle {
     let script = Script::new(|(), _| Reaction::Answer(()));
     let new = runtime.dependency("d").workers(move || script.dependency());
-    let work = Arc::new(ToldWork(new.start().await.unwrap()));
+    let work = Arc::new(ToldWork(new.start().await.expect("it starts")));
     let settings = ConsumerSettings::new("dead.jobs");
     let consuming = runtime.consume_by("jobs", settings, Arc::new(queue.clone()), work);
-    consuming.await.unwrap()
+    consuming.await.expect("it consumes")
 }
 
 #[test]
