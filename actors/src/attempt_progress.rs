@@ -24,6 +24,8 @@ struct ProgressState {
     is_paused: bool,
     is_final: bool,
     is_unsent: bool,
+    /// True once an attempt of the call has sent something.
+    has_sent: bool,
     upload: UploadState,
     /// Number of holds, and the begin of the first of those that last.
     holds: u32,
@@ -200,13 +202,16 @@ impl AttemptProgress {
     /// Notes whether nothing has been sent so far, because the dependency has to be prepared first. A
     /// limit of time that ends the attempt meanwhile leaves it unexecuted (rule CALL-2).
     pub fn set_unsent(&self, is_unsent: bool) {
-        self.0.acquire().is_unsent = is_unsent;
+        let mut state = self.0.acquire();
+        state.is_unsent = is_unsent;
+        state.has_sent |= !is_unsent;
     }
 
-    /// Returns true if nothing has been sent so far.
+    /// Returns true if nothing has been sent so far, by this attempt or an earlier one of the call.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.0.acquire().is_unsent
+        let state = self.0.acquire();
+        state.is_unsent && !state.has_sent
     }
 
     /// Returns the execution of an attempt that a limit of time has ended after its begin.

@@ -146,15 +146,18 @@ impl McpConnector {
 }
 
 /// Waits for the connection of a call, which may have to be made first.
-async fn unsent<T>(side: &CallSide, connecting: impl Future<Output = T>) -> T {
+async fn unsent<T>(
+    side: &CallSide,
+    connecting: impl Future<Output = Result<T, McpError>>,
+) -> Result<T, McpError> {
     let Some(progress) = &side.progress else {
         return connecting.await;
     };
     // CALL-2: a call that a limit ends meanwhile was not executed.
     progress.set_unsent(true);
-    let connected = connecting.await;
+    let connected = connecting.await?;
     progress.set_unsent(false);
-    connected
+    Ok(connected)
 }
 
 /// Sends a request to the process of its caller.

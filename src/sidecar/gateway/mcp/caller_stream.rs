@@ -62,13 +62,27 @@ impl CredentialRefusal {
     }
 }
 
+/// Calls under the breaker that one call of a caller has made: another one for each answer of its user.
+#[derive(Default)]
+struct MadeCalls {
+    /// Progress of the latest; `None` before the first one.
+    latest: Option<AttemptProgress>,
+    /// True once an earlier one has sent something.
+    has_sent: bool,
+}
+
+impl MadeCalls {
+    fn is_unsent(&self) -> bool {
+        !self.has_sent && self.latest.as_ref().is_none_or(AttemptProgress::is_unsent)
+    }
+}
+
 /// Caller of one call.
 pub(super) struct CallerStream {
     caller: u64,
     /// The caller as it has proved itself; `None` if callers present nothing.
     identity: Option<CallerIdentity>,
-    /// The latest attempt of its call.
-    attempt: Mutex<AttemptProgress>,
+    made: Mutex<MadeCalls>,
     messages: Mutex<mpsc::Sender<CallerMessage>>,
     session: Option<Arc<CallerSession>>,
     /// The way of questions to a caller without a session, and its capabilities.
@@ -95,7 +109,7 @@ impl CallerStream {
         let stream = Self {
             caller,
             identity,
-            attempt: Mutex::default(),
+            made: Mutex::default(),
             messages: Mutex::new(messages),
             session,
             questions: None,
@@ -121,7 +135,7 @@ impl CallerStream {
         let stream = Self {
             caller: next_caller(),
             identity,
-            attempt: Mutex::default(),
+            made: Mutex::default(),
             messages: Mutex::new(messages),
             session: None,
             questions: Some((sender, capabilities)),
@@ -132,9 +146,11 @@ impl CallerStream {
         (Arc::new(stream), waiting, questions)
     }
 
-    /// Notes an attempt of the call.
-    pub(super) fn begin_attempt(&self, progress: &AttemptProgress) {
-        *self.attempt.acquire() = progress.clone();
+    /// Notes that a call under the breaker begins.
+    pub(super) fn begin_call(&self, progress: &AttemptProgress) {
+        let mut made = self.made.acquire();
+        made.has_sent = !made.is_unsent();
+        made.latest = Some(progress.clone());
     }
 
     /// Notes the error of the call, which ends it.
@@ -150,9 +166,10 @@ impl CallerStream {
         self.refusal.get()
     }
 
-    /// Returns true if nothing of the call has been sent so far, since its server has to start first.
+    /// Returns true if nothing of the call has been sent so far: it waits to be admitted, or for its
+    /// server to start.
     pub(super) fn is_unsent(&self) -> bool {
-        self.attempt.acquire().is_unsent()
+        self.made.acquire().is_unsent()
     }
 
     /// Returns the messages for the next request of the same call.
@@ -265,5 +282,23 @@ mod tests {
         }
         let last = String::from_utf8(last.unwrap()).unwrap();
         assert!(last.contains("elicitation/create"), "{last}");
+    }
+
+    #[test]
+    fn call_2_a_call_is_unsent_until_one_of_its_attempts_was_sent() {
+        let (stream, _) = CallerStream::new((None, None), None, true);
+        assert!(stream.is_unsent(), "before its first attempt");
+        let first = AttemptProgress::default();
+        first.set_unsent(true);
+        stream.begin_call(&first);
+        assert!(stream.is_unsent(), "its server starts");
+        first.set_unsent(false);
+        assert!(!stream.is_unsent());
+        first.set_unsent(true);
+        assert!(!stream.is_unsent(), "it is tried again");
+        let second = AttemptProgress::default();
+        second.set_unsent(true);
+        stream.begin_call(&second);
+        assert!(!stream.is_unsent(), "the first one may have been executed");
     }
 }

@@ -200,7 +200,9 @@ impl McpEndpoint {
         stream: &Arc<CallerStream>,
     ) -> Result<(RawReply, AnswerLabel), RpcError> {
         let progress = AttemptProgress::default();
-        stream.begin_attempt(&progress);
+        // CALL-2: nothing is sent before the call is admitted and its server is there.
+        progress.set_unsent(true);
+        stream.begin_call(&progress);
         let listener: Arc<dyn crate::mcp::audience::CallListener> =
             Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
         let of_caller = match &request.session {
