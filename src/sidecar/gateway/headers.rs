@@ -79,8 +79,9 @@ pub(super) fn without_head_fields<B>(frame: Frame<B>) -> Option<Frame<B>> {
     (!trailers.is_empty()).then(|| Frame::trailers(trailers))
 }
 
-/// Removes the headers that belong to one connection, and those that `Connection` names.
-pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
+/// Removes the headers that belong to one connection, and those that `Connection` names. Returns true
+/// if there were such beside those that always belong to one.
+pub(super) fn strip_one_hop(headers: &mut HeaderMap) -> bool {
     // Most messages have none or one, and looking up each name costs more.
     let of_one_hop = |name: &HeaderName| ONE_HOP.iter().position(|one| one == name);
     let present: u16 = headers
@@ -88,13 +89,12 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
         .filter_map(of_one_hop)
         .fold(0, |present, at| present | 1 << at);
     if present == 0 {
-        return;
+        return false;
     }
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = named_by_connection(headers).collect();
-        for name in named {
-            headers.remove(name);
-        }
+    let named: Vec<HeaderName> = named_by_connection(headers).collect();
+    let mut has_named = false;
+    for name in named.iter().filter(|name| !ONE_HOP.contains(name)) {
+        has_named |= headers.remove(name).is_some();
     }
     if headers.contains_key(TRANSFER_ENCODING) {
         // EDGE-3: the coding frames the message, and a length beside it says nothing.
@@ -107,6 +107,7 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     {
         headers.remove(name);
     }
+    has_named
 }
 
 /// A mark of answers of which `Connection` named fields, which are gone.
@@ -116,10 +117,9 @@ pub(super) struct NamedFields;
 /// Removes the headers of an answer that belong to one connection, and notes if others were named
 /// with them.
 pub(super) fn strip_answer(head: &mut Parts) {
-    if names_fields(&head.headers) {
+    if strip_one_hop(&mut head.headers) {
         head.extensions.insert(NamedFields);
     }
-    strip_one_hop(&mut head.headers);
 }
 
 /// Returns true if `Connection` names fields that a message has, other than those that always belong
@@ -136,7 +136,10 @@ fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
     lines
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        // Most say one of these, which are no other fields.
+        .filter(|name| !["close", "keep-alive"].contains(name))
+        .filter_map(|name| name.parse().ok())
 }
 
 /// Returns true if a message has headers of ours. Most have none, and looking up each costs more.

@@ -13,7 +13,7 @@ const MAX_DECODINGS: usize = 3;
 ///
 /// # Source  RFC 3986, sections 5.2.4 and 6.2.2; RFC 3629, section 10.
 pub(super) fn has_dot_segment(path: &str) -> bool {
-    if path.is_ascii() && !path.contains(['.', '%']) {
+    if is_plain(path) {
         return false;
     }
     let mut reading = path.as_bytes().to_vec();
@@ -28,6 +28,20 @@ pub(super) fn has_dot_segment(path: &str) -> bool {
         reading = decoded;
     }
     is_leading_out(&reading)
+}
+
+/// Returns true for a path without anything that servers read in different ways, and without a part
+/// that begins with a dot: nearly all are like this.
+fn is_plain(path: &str) -> bool {
+    let mut is_begin = true;
+    path.bytes().all(|byte| {
+        let begins = std::mem::replace(&mut is_begin, byte == b'/');
+        match byte {
+            b'%' | b'\\' => false,
+            b'.' => !begins,
+            byte => byte.is_ascii_graphic(),
+        }
+    })
 }
 
 /// Returns the begin of a text, of at most so many bytes.
