@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::masking::show_body;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, bytes, count, duration, integer, one_of, string};
 
@@ -131,7 +132,7 @@ fn read_kind(
     let code = integer(200..=599_u16);
     let printable = |text: &str| !text.is_empty() && text.chars().all(|c| !c.is_control());
     let media = string("a media type", printable);
-    let text = string("a text", |_| true);
+    let text = string("a text", |_| true).shown_by(show_body);
     let max_age = section.get("max_age", &span);
     let max_entries = section.get("max_entries", &entries);
     let refresh = section.get("refresh", &boolean());

@@ -68,6 +68,8 @@ pub(crate) fn is_sensitive(name: &str) -> bool {
 /// Formats a given value approximately as written, without credentials.
 pub(super) fn show(value: &Value) -> String {
     match &value.kind {
+        // SEC-1: a secret may stand where another value belongs, such as the path of its file.
+        ValueKind::String(text) if is_key_content(text) => MASK.to_owned(),
         ValueKind::String(text) => quoted(&without_credentials(text)),
         ValueKind::Array(values) => list(values.iter().map(show)),
         // Its keys were not expected here, so they are not known.
@@ -85,6 +87,14 @@ pub(super) fn show(value: &Value) -> String {
         // It is no whole number where one is asked for.
         ValueKind::Float(number) if number.fract() == 0.0 => format!("{number:.1}"),
         _ => value.to_string(),
+    }
+}
+
+/// Formats the body of an answer, which callers see anyway: it may have several lines, and be JSON.
+pub(super) fn show_body(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) if !is_key(text) => quoted(&without_credentials(text)),
+        _ => show(value),
     }
 }
 
@@ -243,6 +253,40 @@ pub(crate) fn looks_secret(text: &str) -> bool {
         && count(u8::is_ascii_alphabetic) >= 3
 }
 
+/// Returns true for a text that is most likely a key, or the contents of a file with one, whatever value
+/// was asked for: no other value has several lines, or is JSON.
+pub(super) fn is_key_content(text: &str) -> bool {
+    let text = text.trim();
+    text.contains(['\n', '\r']) || text.starts_with('{') || is_key(text)
+}
+
+/// Returns true for PEM, a well-known kind of token, and a long stretch of base64 or hexadecimal digits.
+fn is_key(text: &str) -> bool {
+    /// Names of models and of machines are shorter, or have hyphens.
+    const LONG: usize = 24;
+    const LONG_HEX: usize = 32;
+    let text = text.trim();
+    let is_token = text.len() >= 20 && TOKENS.iter().any(|begin| text.starts_with(begin));
+    let mut words = text.split_whitespace();
+    let is_scheme =
+        |word: &str| word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
+    let is_header = words.next().is_some_and(is_scheme)
+        && words.next().is_some_and(|key| key.len() >= 6)
+        && words.next().is_none();
+    let is_of_it = |letter: char| letter.is_ascii_alphanumeric() || letter == '+';
+    let mut stretches = text.split(|letter| !is_of_it(letter));
+    let is_stretch = stretches.any(|part| {
+        let count = |is: fn(&u8) -> bool| part.bytes().filter(is).count();
+        let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
+        let is_mixed = count(u8::is_ascii_uppercase) > 0 && count(u8::is_ascii_lowercase) > 0;
+        let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits >= 3
+            && letters >= 3
+            && (part.len() >= LONG && is_mixed || part.len() >= LONG_HEX && is_hex)
+    });
+    text.contains("-----BEGIN") || is_token || is_header || is_stretch
+}
+
 /// Masks the parts of an address that may be secret: the user, the query and the fragment.
 pub(super) fn without_credentials(text: &str) -> String {
     let (begin, rest) = match text.find("://") {
@@ -268,6 +312,36 @@ pub(super) fn without_credentials(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sec_1_a_text_that_looks_like_a_key_is_not_shown_whatever_was_asked_for() {
+        for text in [
+            "-----BEGIN PRIVATE KEY-----\nMIIEvHUNTER2\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN NATS USER JWT-----",
+            "one line\nanother line",
+            "{\"private_key\": \"hunter2\"}",
+            "Bearer hunter2",
+            "ghp_16C7e42F292c6912E7aa",
+            "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj",
+            "https://hooks.example/T000/B000/aB3dE6gH9jK2mN5pQ8sT1vW4",
+            "0123456789abcdef0123456789abcdef",
+        ] {
+            assert_eq!(show(&Value::new(None, text)), MASK, "{text}");
+        }
+        for text in [
+            "secrets/own.pem",
+            "/run/secrets/BreakerboxProductionGatewayServer/tls.key",
+            "claude-3-5-sonnet-20241022",
+            "anthropic.claude-sonnet-4-20250514-v1:0",
+            "basic checks of the new release",
+            "http://127.0.0.1:19101/api",
+            "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+        ] {
+            assert_eq!(show(&Value::new(None, text)), format!("{text:?}"));
+        }
+        let body = Value::new(None, "{\"items\": []}\n");
+        assert_eq!(show_body(&body), "\"{\\\"items\\\": []}\\n\"");
+    }
 
     #[test]
     fn edge_7_no_secret_of_a_command_line_is_shown() {

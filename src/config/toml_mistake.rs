@@ -191,6 +191,11 @@ fn shown_line(line: &str, section: &str) -> String {
         let value = without_credentials(value);
         return format!("{name}{value}");
     }
+    // SEC-1: the end of a key in base64 looks like a name without a value.
+    let is_padding = value.trim_end().bytes().all(|byte| byte == b'=');
+    if is_padding && !KnownKeys::new().has_name(&plain(name)) {
+        return MASK.to_owned();
+    }
     format!("{name}{} {MASK}", &value[..1])
 }
 
@@ -321,6 +326,8 @@ mod tests {
             "[dependencies.a]\ntimeout = { word = \"hunter2",
             "[dependencies.a]\ntimeout = { \"hunter2",
             "[dependencies.a]\ntimeout = { token = \"hunter2\", attempt = }",
+            "[dependencies.a]\ntls.key =\nhunter2==\n",
+            "[dependencies.a]\nhunter2==\n",
         ];
         for text in lines {
             let said = said(text);

@@ -420,10 +420,14 @@ pub(super) fn is_in_home(path: &str) -> bool {
     rest.is_empty() || rest.contains('/') && is_user
 }
 
-/// Returns the mistake of a path that only a shell or a browser understands. A file that is really
-/// called so has a path that begins with `./`.
+/// Returns the mistake of a path that only a shell or a browser understands, or that is the content of a
+/// file with a key. A file that is really called so has a path that begins with `./`.
 fn foreign_path(path: &str) -> Option<&'static str> {
     let variable = path.strip_prefix('$');
+    // SEC-1: it would go on as a path, and be shown as one by each error of the file.
+    if masking::is_key_content(path) {
+        return Some("it looks like the content of a file, did you mean the path of the file?");
+    }
     let is_variable = variable
         .is_some_and(|name| name.starts_with(|one: char| one.is_ascii_uppercase()))
         || path
@@ -560,5 +564,36 @@ mod tests {
         }
         let odd = Settings::loader().bare().flag("recorder.path", "./~x/$Y");
         assert!(odd.load().is_ok());
+    }
+
+    #[test]
+    fn sec_1_a_key_in_place_of_the_path_of_its_file_is_refused_and_not_shown() {
+        const WEB: &str = "[dependencies.web]\nkind = \"http\"\nurl = \"https://127.0.0.1:1\"\n";
+        const MODEL: &str = "[dependencies.m]\nkind = \"model\"\napi = \"openai\"\n\
+                             url = \"http://127.0.0.1:1\"\n";
+        const PEM: &str = "-----BEGIN PRIVATE KEY-----\nHUNTER2\n-----END PRIVATE KEY-----\n";
+        for (text, key, given) in [
+            (WEB, "dependencies.web.tls.key", PEM),
+            (
+                WEB,
+                "dependencies.web.credentials",
+                "{\"private_key\": \"HUNTER2\"}",
+            ),
+            ("", "gateway.tls.key", PEM),
+            (
+                "",
+                "gateway.auth.jwt.jwks_file",
+                "{\"keys\": [\"HUNTER2\"]}",
+            ),
+            ("", "fleet.credentials", PEM),
+            ("", "admin.state", PEM),
+            ("", "recorder.path", PEM),
+            (MODEL, "dependencies.m.key_header", "Bearer HUNTER2"),
+        ] {
+            let loader = Settings::loader().bare().toml(text).flag(key, given);
+            let error = loader.load().expect_err(key);
+            let is_told = error.problems().iter().any(|one| one.key == key);
+            assert!(is_told && !error.to_string().contains("HUNTER2"), "{error}");
+        }
     }
 }

@@ -329,9 +329,9 @@ fn variable() -> Option<Secret> {
 }
 
 fn read_token(path: &Path) -> Result<Secret, ClientError> {
+    // SEC-1: the token itself may stand here in place of the path of its file.
     let wrong = |why: &dyn fmt::Display| {
-        let path = shown(path);
-        ClientError::Wrong(format!("the token of {path} cannot be used: {why}"))
+        ClientError::Wrong(format!("the file of --token-file cannot be used: {why}"))
     };
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let mut text = String::new();
@@ -387,5 +387,15 @@ mod tests {
             assert!(is_good || error.contains("cannot be sent"), "{error}");
             assert!(!error.contains(text.trim()), "{error}");
         }
+    }
+
+    #[test]
+    fn sec_1_a_token_in_place_of_its_file_is_not_shown() {
+        let error = read_token(Path::new("hunter2-is-no-file")).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("--token-file") && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 }
