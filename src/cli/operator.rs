@@ -191,8 +191,14 @@ async fn tell_of_refused_files(remote: &RemoteAdmin, err: &mut dyn Write) -> io:
 
 async fn ask(status: &Status, remote: &RemoteAdmin) -> Result<Value, ClientError> {
     match &status.name {
-        Some(name) => remote.get(&["api", "dependencies", name]).await,
-        None => remote.get(&["api", "dependencies"]).await,
+        Some(name) => {
+            let path = ["api", "dependencies", name];
+            remote.object(&path, &[], "health").await
+        }
+        None => {
+            let all = remote.list(&["api", "dependencies"], "health").await?;
+            Ok(Value::Array(all))
+        }
     }
 }
 
@@ -229,7 +235,7 @@ pub(crate) fn operate(
             body["scope"] = json!("replica");
         }
         let path = ["api", "dependencies", &order.name, operation];
-        match remote.post(&path, &body).await {
+        match remote.post(&path, &body, "done").await {
             Ok(answer) => {
                 match answer["holds"].as_str() {
                     Some(holds) => writeln!(out, "{operation}: done, {}", table::plain(holds))?,
@@ -263,7 +269,11 @@ pub(crate) fn events(
         let since = events.since.unwrap_or(0).to_string();
         let fold = if events.json { "false" } else { "true" };
         match remote
-            .get_with(&["api", "events"], &[("since", &since), ("fold", fold)])
+            .object(
+                &["api", "events"],
+                &[("since", &since), ("fold", fold)],
+                "events",
+            )
             .await
         {
             Ok(page) => {

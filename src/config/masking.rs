@@ -280,7 +280,7 @@ fn is_key(text: &str) -> bool {
         let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
         let is_mixed = count(u8::is_ascii_uppercase) > 0 && count(u8::is_ascii_lowercase) > 0;
         let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        digits >= 3
+        digits >= 2
             && letters >= 3
             && (part.len() >= LONG && is_mixed || part.len() >= LONG_HEX && is_hex)
     });

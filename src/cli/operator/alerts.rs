@@ -74,11 +74,8 @@ pub(crate) fn alerts(
 /// outages that have no alert follow.
 async fn read(remote: &RemoteAdmin, earlier: bool) -> Result<Vec<Value>, ClientError> {
     // In this order each alert's outage is there.
-    let alerts = remote.get(&["api", "alerts"]).await?;
-    let outages = remote.get(&["api", "outages"]).await?;
-    let (Value::Array(mut alerts), Value::Array(outages)) = (alerts, outages) else {
-        return Ok(Vec::new());
-    };
+    let mut alerts = remote.list(&["api", "alerts"], "state").await?;
+    let outages = remote.list(&["api", "outages"], "since").await?;
     let mut without: Vec<&Value> = outages.iter().collect();
     for alert in &mut alerts {
         let id = alert["outage"].take();
@@ -237,7 +234,8 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
     for alert in own {
         let id = alert["id"].to_string();
         let subject = alert["subject"].as_str().map(plain).unwrap_or_default();
-        match remote.post(&["api", "alerts", &id, "clear"], &body).await {
+        let path = ["api", "alerts", &id, "clear"];
+        match remote.post(&path, &body, "id").await {
             Ok(_) => {
                 let line = format!("{subject}: cleared\n");
                 told.push_str(&line);
@@ -305,7 +303,8 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
     let body = json!({ "reason": ack.note });
     let mut told = String::new();
     for id in ids {
-        let alert = remote.post(&["api", "alerts", &id, "ack"], &body).await?;
+        let path = ["api", "alerts", &id, "ack"];
+        let alert = remote.post(&path, &body, "id").await?;
         let by = alert["by"].as_str().map(plain).unwrap_or_default();
         let line = format!("{}: acknowledged by {by}\n", plain(&ack.name));
         told.push_str(&line);

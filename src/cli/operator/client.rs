@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use breakerbox::config::{AdminConfig, Secret};
 use breakerbox::serve;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 
@@ -118,15 +119,43 @@ impl RemoteAdmin {
         Ok(Self { url, token, client })
     }
 
+    /// Reads a list of objects that have this field.
+    ///
+    /// # Errors  [`ClientError`]; also for anything else, which is no answer of an admin side: it would
+    /// read as an empty list, and so as good news.
+    pub(super) async fn list(&self, path: &[&str], field: &str) -> Result<Vec<Value>, ClientError> {
+        match self.get(path).await? {
+            Value::Array(all) if all.iter().all(|one| one.get(field).is_some()) => Ok(all),
+            _ => Err(self.stranger()),
+        }
+    }
+
+    /// Reads an object that has this field.
+    ///
+    /// # Errors  As those of [`RemoteAdmin::list`].
+    pub(super) async fn object(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        field: &str,
+    ) -> Result<Value, ClientError> {
+        self.with_field(self.get_with(path, query).await?, field)
+    }
+
+    /// Returns an answer that has this field.
+    pub(super) fn with_field(&self, answer: Value, field: &str) -> Result<Value, ClientError> {
+        match answer.get(field) {
+            Some(_) => Ok(answer),
+            None => Err(self.stranger()),
+        }
+    }
+
+    /// Reads anything.
     pub(super) async fn get(&self, path: &[&str]) -> Result<Value, ClientError> {
         self.get_with(path, &[]).await
     }
 
-    pub(super) async fn get_with(
-        &self,
-        path: &[&str],
-        query: &[(&str, &str)],
-    ) -> Result<Value, ClientError> {
+    async fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, ClientError> {
         let mut url = self.at(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -134,9 +163,16 @@ impl RemoteAdmin {
         self.json(self.client.get(url).timeout(ANSWER)).await
     }
 
-    pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
+    /// Makes a change. The answer is an object that has this field.
+    pub(super) async fn post(
+        &self,
+        path: &[&str],
+        body: &Value,
+        field: &str,
+    ) -> Result<Value, ClientError> {
         let request = self.client.post(self.at(path)).timeout(ANSWER).json(body);
-        self.json(self.signed(request)).await
+        let answer = self.json(self.signed(request)).await?;
+        self.with_field(answer, field)
     }
 
     /// Opens the event stream after this event.
@@ -145,7 +181,13 @@ impl RemoteAdmin {
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
-        self.send(request).await
+        let response = self.send(request).await?;
+        let media = response.headers().get(CONTENT_TYPE);
+        let media = media.and_then(|media| media.to_str().ok());
+        match media.is_some_and(|media| media.starts_with("text/event-stream")) {
+            true => Ok(response),
+            false => Err(self.stranger()),
+        }
     }
 
     fn signed(&self, request: RequestBuilder) -> RequestBuilder {

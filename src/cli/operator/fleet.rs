@@ -41,7 +41,11 @@ pub(crate) fn fleet(
             Ok(remote) => remote,
             Err(failure) => return tell(&failure, err),
         };
-        match remote.get(&["api", "fleet"]).await {
+        let told = match remote.get(&["api", "fleet"]).await {
+            Ok(fleet) if !fleet.is_null() => remote.with_field(fleet, "replicas"),
+            other => other,
+        };
+        match told {
             Ok(Value::Null) => {
                 let why =
                     "this process is in no fleet, allowed: the section fleet in its configuration";

@@ -51,7 +51,7 @@ pub(super) async fn follow(
         // As `tail -f`: the first lines say where one is.
         let limit = LAST.to_string();
         match remote
-            .get_with(&["api", "events"], &[("limit", &limit)])
+            .object(&["api", "events"], &[("limit", &limit)], "events")
             .await
         {
             Ok(page) => {

@@ -36,7 +36,7 @@ pub(crate) fn note(
             Err(failure) => return tell(&failure, err),
         };
         let body = json!({ "text": note.text, "dependency": note.dependency });
-        match remote.post(&["api", "notes"], &body).await {
+        match remote.post(&["api", "notes"], &body, "text").await {
             Ok(answer) => {
                 let text = |field: &str| plain(answer[field].as_str().unwrap_or_default());
                 writeln!(out, "{}  {}", text("time"), text("text"))?;

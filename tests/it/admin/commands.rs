@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{LONG, Rig, TOKEN};
 use crate::demo::breakerbox;
@@ -434,4 +435,54 @@ async fn ops_l_the_sick_alone_are_shown_on_request() {
     let both = run(command(&rig, &["status", "dep", "--sick"])).await;
     assert_eq!(both.code, Some(2));
     rig.finish().await;
+}
+
+/// A service that answers each request with 200 and this JSON. Returns its address.
+async fn other_service(body: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match socket.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+                 connection: close\r\n\r\n{body}"
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn ops_1_another_service_with_json_is_not_taken_for_the_admin_side() {
+    for body in ["{\"service\": \"api\"}", "[{\"id\": 1}]", "\"ok\""] {
+        let url = other_service(body).await;
+        for arguments in [
+            &["status"][..],
+            &["status", "--sick"],
+            &["status", "--json"],
+            &["status", "dep"],
+            &["alerts"],
+            &["alerts", "--all", "--json"],
+            &["events"],
+            &["events", "--follow", "--since", "1"],
+            &["fleet"],
+        ] {
+            let mut asked = breakerbox(arguments);
+            asked.args(["--admin", &url]);
+            let ran = run(asked).await;
+            // Silence would read as "nothing is wrong".
+            assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.out);
+            let said = "is not the admin side of a Breakerbox";
+            assert!(ran.err.contains(said), "{arguments:?}: {}", ran.err);
+        }
+    }
 }
