@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::Sidecar;
 use super::changed_settings::{ChangedSettings, secrets_of_dependencies};
-use crate::config::{DependencyConfig, FallbackKind, Settings};
+use crate::config::{DependencyConfig, FallbackKind, Settings, Warning};
 use crate::sidecar::gateway::{AddError, AddOutcome, Gateway};
 use crate::{AppliedReload, RuntimeSettings, StartError};
 
@@ -50,6 +50,10 @@ impl Sidecar {
             return self.refuse(by, &problem.to_string());
         }
         self.admin.accept_files();
+        // EDGE-7: what `check` and the start warn of, a reload warns of too.
+        for warning in new_warnings(&self.settings, &settings) {
+            tracing::warn!(by, "{warning}");
+        }
         self.tell_of_own(&settings, by);
         self.gateway.configure(&settings.gateway);
         let wanted = self.plan.wanted(&settings);
@@ -165,6 +169,18 @@ impl Sidecar {
     }
 }
 
+/// Returns the warnings of a configuration that the `old` one did not have.
+fn new_warnings<'a>(old: &Settings, new: &'a Settings) -> Vec<&'a Warning> {
+    let is_same = |one: &Warning, other: &Warning| {
+        // A line above it may have moved the place of a key; a variable has no other name.
+        let is_there = !one.key.is_empty() || one.origin == other.origin;
+        (&one.key, &one.text) == (&other.key, &other.text) && is_there
+    };
+    let all = new.warnings().iter();
+    let is_known = |one: &Warning| old.warnings().iter().any(|other| is_same(one, other));
+    all.filter(|one| !is_known(one)).collect()
+}
+
 /// Adds and changes dependencies. Returns the problems of those that could not be started, too.
 async fn apply(
     gateway: &Gateway,
@@ -261,5 +277,28 @@ mod tests {
         let places = callers_first(&settings);
         assert!(places["c"] < places["b"], "{places:?}");
         assert!(places["b"] < places["a"], "{places:?}");
+    }
+
+    #[test]
+    fn edge_7_a_reload_warns_of_what_the_configuration_before_it_did_not_have() {
+        let load = |text: &str, variable: &str| {
+            let text = format!("{text}[dependencies.a]\ntimeout.attempt = 5000\n");
+            let loader = Settings::loader().bare().toml(text);
+            loader.env_vars([(variable, "1s")]).load().unwrap()
+        };
+        let old = load("", "BREAKERBOX_SOMETHING");
+        // The key has another line, and the same value.
+        let moved = load("[gateway]\n", "BREAKERBOX_SOMETHING");
+        assert!(new_warnings(&old, &moved).is_empty());
+        let other = load("", "BREAKERBOX_ANOTHER");
+        let told: Vec<String> = new_warnings(&old, &other)
+            .into_iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("BREAKERBOX_ANOTHER"), "{told:?}");
+        let from_none = new_warnings(&Settings::default(), &old);
+        let keys: Vec<&str> = from_none.iter().map(|one| one.key.as_str()).collect();
+        assert!(keys.contains(&"dependencies.a.timeout.attempt"), "{keys:?}");
     }
 }
