@@ -376,7 +376,17 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
 fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String, DependencyConfig> {
     let names = table.names();
     let mut dependencies = BTreeMap::new();
+    // A variable alone adds none of them.
+    let is_of_files = |name: &&str| table.rank_of(name) < LayerRank::DotEnv;
+    let others: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(is_of_files)
+        .collect();
     for name in &names {
+        if variable_names::is_named_too_early(table, name, &others) {
+            continue;
+        }
         let section = table.named(name);
         if !is_dependency_name(name) {
             let allowed =
@@ -384,10 +394,6 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
             table.conflict(name, "this name is not allowed", allowed);
         } else if section.origin().rank >= LayerRank::DotEnv && !section.has("kind") {
             // Most likely a typo in a variable: the new dependency would protect no calls.
-            let others = names.iter().filter(|other| {
-                *other != name && table.named(other).origin().rank < LayerRank::DotEnv
-            });
-            let others: Vec<&str> = others.map(String::as_str).collect();
             if let Some((owner, rest)) = variable_names::split(name, &others) {
                 // The names of its keys are no mistake, so none of them is read.
                 let (reason, allowed) = variable_names::one_underscore(owner, rest);

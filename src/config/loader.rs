@@ -128,8 +128,6 @@ impl Loader {
         let dotenv = self.dotenv_path().display().to_string();
         let in_file = |name: &str| format!("{dotenv}: {name}");
         let mut warnings = around.warnings;
-        warnings.extend(unknown(&around.dotenv, in_file));
-        warnings.extend(unknown(&around.variables, variable));
         let (dotenv, process) = (&around.dotenv, &around.variables);
         let found = (&mut problems, &mut warnings);
         empty_variables::report((dotenv, &in_file), (process, &variable), found);
@@ -146,6 +144,9 @@ impl Loader {
         // A file that has just come or gone is not to be mixed with the embedded one.
         let has_read = of_files.len() > self.texts.len();
         let names = FileNames::of(of_files.iter().flatten());
+        let dependencies = names.dependencies();
+        warnings.extend(unknown(&around.dotenv, in_file, &dependencies));
+        warnings.extend(unknown(&around.variables, variable, &dependencies));
         layers.extend(of_files);
         let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, in_file(name));
         layers.extend(variables_of(around.dotenv, (place, &names), &mut problems));

@@ -8,6 +8,8 @@ use config::{Value, ValueKind};
 use serde_json::Value as Json;
 
 use super::known_keys::{KnownKeys, folded, last_of};
+use super::table_lists::is_table_list;
+use super::variable_names::{PREFIX, is_of_variable};
 
 /// The key that a value in place of a section is most likely meant for.
 const MAIN_KEYS: [(&str, &str, &str); 14] = [
@@ -32,6 +34,13 @@ const MAIN_KEYS: [(&str, &str, &str); 14] = [
 pub(super) struct SectionAdvice {
     pub(super) reason: String,
     pub(super) allowed: String,
+}
+
+/// Returns the key that a value of this section of a dependency is most likely meant for.
+pub(super) fn main_key_of(section: &str) -> Option<String> {
+    let mut all = MAIN_KEYS.iter();
+    let found = all.find(|(name, ..)| folded(name) == section);
+    found.map(|(name, key, _)| format!("{name}.{key}"))
 }
 
 /// Returns the advice about a value in place of the section at `path`.
@@ -110,6 +119,12 @@ fn in_place_of_names(path: &str, tables: &[Value]) -> SectionAdvice {
 /// Returns the reason why a value is no list of tables.
 pub(super) fn in_place_of_list(path: &str, value: &Value) -> String {
     match &value.kind {
+        ValueKind::Table(_) if is_of_variable(value) && is_table_list(path) => format!(
+            "a variable takes the whole list, as JSON: {PREFIX}{}=[{{\"kind\": \"stale_cache\"}}]",
+            path.to_ascii_uppercase()
+                .replace('-', "_")
+                .replace('.', "__")
+        ),
         ValueKind::Table(_) => format!(
             "one bracket makes one table, and it is a list: did you mean [[{path}]] with two brackets?"
         ),

@@ -17,6 +17,7 @@ use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
 use super::unknown_key;
 use super::value_type::{ValueType, long_span};
+use super::variable_names;
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
@@ -487,12 +488,13 @@ impl<'a> Section<'a> {
                 && !allowed.contains(&key.as_str());
             if alien && ValueOrigin::of(value).rank >= rank {
                 let reason = format!("it does not apply with {chooser} = {chosen}");
-                self.note(
-                    &self.path_of(key),
-                    Some(value),
-                    Some(reason),
-                    "to leave it out",
-                );
+                let path = self.path_of(key);
+                let shown = match holds_secrets(&path) || is_sensitive(&path) {
+                    true => MASK.to_owned(),
+                    false => show(value),
+                };
+                let origin = ValueOrigin::of(value);
+                self.push(path, Some(shown), Some(reason), "to leave it out", &origin);
             }
         }
     }
@@ -504,7 +506,8 @@ impl<'a> Section<'a> {
                 continue;
             }
             let known: Vec<&'static str> = self.known.iter().copied().collect();
-            let advice = unknown_key::advice(&self.path, (key, value), &known);
+            let advice = variable_names::at_top(&self, key, value);
+            let advice = advice.or_else(|| unknown_key::advice(&self.path, (key, value), &known));
             let (reason, near, allowed) = match advice {
                 Some(advice) => (advice.text, Some(advice.name), advice.allowed),
                 None => ("unknown key".to_owned(), None, None),
@@ -529,6 +532,11 @@ impl<'a> Section<'a> {
                 &origin,
             );
         }
+    }
+
+    /// Returns a value as it was given.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
     }
 
     pub(super) fn path_of(&self, key: &str) -> String {
@@ -556,19 +564,8 @@ impl<'a> Section<'a> {
         );
     }
 
-    fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {
-        let origin = value.map_or_else(ValueOrigin::built_in, ValueOrigin::of);
-        let secret = holds_secrets(path) || is_sensitive(path);
-        let shown = value.map(|value| match reason {
-            _ if secret => MASK.to_owned(),
-            // A text in place of a table has no key that is known.
-            None => show_unknown(path, Some(""), value),
-            Some(_) => show(value),
-        });
-        self.push(path.to_owned(), shown, reason, allowed, &origin);
-    }
-
-    fn push(
+    /// Reports a value.
+    pub(super) fn push(
         &self,
         key: String,
         given: Option<String>,

@@ -43,6 +43,10 @@ pub(super) fn advice(
     (key, value): (&str, &Value),
     known: &[&'static str],
 ) -> Option<KeyAdvice> {
+    if folded(key).is_empty() {
+        // No letter of it says what was meant.
+        return None;
+    }
     let same = |one: &&&str| folded(one) == folded(key);
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));

@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::known_keys::{KnownKeys, folded};
+use config::{Value, ValueKind};
+
+use super::known_keys::{KnownKeys, folded, last_of};
+use super::masking::MASK;
 use super::problem::Warning;
 use super::section::Section;
+use super::source::{LayerRank, ValueOrigin};
+use super::unknown_key::KeyAdvice;
+use super::{foreign_names, misplaced_value};
 
 /// Begin of the names of all our variables.
 pub(super) const OURS: &str = "BREAKERBOX";
@@ -23,6 +29,16 @@ const FOLDER: [&str; 6] = [
     "configfolder",
     "conf",
 ];
+/// Names that a variable for the log might have, without their beginning.
+const LOG: [&str; 3] = ["log", "loglevel", "rustlog"];
+const LOG_ADVICE: &str = "the log lines are chosen by RUST_LOG, such as RUST_LOG=debug";
+/// Sections of named tables, and the words that begin a variable of one.
+const OWNERS: [(&str, [&str; 2]); 2] = [
+    ("dependencies", ["dependencies", "dependency"]),
+    ("consumers", ["consumers", "consumer"]),
+];
+/// Tables of a dependency in which the keys are names of any form.
+const NAMED: [&str; 3] = ["env", "headers", "links"];
 /// Maximum length of a key, in bytes.
 const MAX_KEY: usize = 1024;
 /// Maximum number of parts of a key: each becomes a table within another.
@@ -46,10 +62,11 @@ pub(super) fn too_large(key: &str) -> Option<(&'static str, &'static str)> {
     (!all_sane).then_some(("its index is invalid", "an index from 0 to 999"))
 }
 
-/// Warns of each variable that looks like one of ours and sets nothing.
+/// Warns of each variable that looks like one of ours and sets nothing. `dependencies`: of the files.
 pub(super) fn unknown(
     variables: &[(String, String)],
     place: impl Fn(&str) -> String,
+    dependencies: &[&str],
 ) -> Vec<Warning> {
     let sorted: BTreeMap<&str, &str> = variables
         .iter()
@@ -67,64 +84,171 @@ pub(super) fn unknown(
     });
     ours.map(|(name, _)| Warning {
         key: String::new(),
-        text: format!("unknown variable, it sets nothing{}", advice(name)),
+        text: format!(
+            "unknown variable, it sets nothing{}",
+            advice(name, dependencies)
+        ),
         origin: place(name),
     })
     .collect()
 }
 
 /// Returns the name that was probably meant.
-fn advice(name: &str) -> String {
-    let plain = |text: &str| -> String {
-        let letters = text.chars().filter(char::is_ascii_alphanumeric);
-        letters.collect::<String>().to_ascii_lowercase()
-    };
+fn advice(name: &str, dependencies: &[&str]) -> String {
     let is_split = name.starts_with(SPLIT);
     let begin = if is_split { SPLIT.len() } else { OURS.len() };
-    let given = plain(&name[begin..]);
-    let keys = super::Settings::keys();
-    let meant = keys.iter().find(|key| plain(key) == given);
-    let of_key = |key: &str| {
-        let key = key.to_ascii_uppercase().replace('.', "__");
-        format!(", did you mean {PREFIX}{key}?")
-    };
-    match meant {
-        Some(key) => of_key(key),
-        None if FOLDER.contains(&given.as_str()) => {
+    let rest = name[begin..].to_ascii_lowercase();
+    let words = words_of(&rest);
+    let of_key = |key: &str| format!(", did you mean {}?", variable_of(key));
+    match folded(&rest).as_str() {
+        given if FOLDER.contains(&given) => {
             ", the folder of the configuration is given by --config DIR".to_owned()
         }
-        None if ["log", "loglevel", "rustlog"].contains(&given.as_str()) => {
-            ", the log lines are chosen by RUST_LOG, such as RUST_LOG=debug".to_owned()
-        }
-        None if given == "token" => of_key("admin.token"),
-        None if ["bind", "listen", "address"].contains(&given.as_str()) => of_key("gateway.bind"),
-        None if given == "env" || given == "environment" => {
-            format!(", did you mean {ENVIRONMENT}?")
-        }
-        None => match of_dependency(name) {
+        given if LOG.contains(&given) => format!(", {LOG_ADVICE}"),
+        "token" => of_key("admin.token"),
+        "bind" | "listen" | "address" => of_key("gateway.bind"),
+        "env" | "environment" => format!(", did you mean {ENVIRONMENT}?"),
+        _ => match meant_key(&words, dependencies) {
             Some(key) => of_key(&key),
             None => format!(", allowed: {ENVIRONMENT}, or {PREFIX}SECTION__KEY"),
         },
     }
 }
 
-/// Returns the key of a dependency that a name with single underscores probably stands for:
-/// `BREAKERBOX_DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT` is `dependencies.web_search.timeout.attempt`.
-fn of_dependency(name: &str) -> Option<String> {
-    let rest = name.get(OURS.len()..)?.to_ascii_lowercase();
-    let parts: Vec<&str> = rest.split('_').filter(|part| !part.is_empty()).collect();
-    let (first, rest) = parts.split_first()?;
-    if !["dependencies", "dependency"].contains(first) {
-        return None;
+fn words_of(name: &str) -> Vec<&str> {
+    let words = name.split(['_', '.']);
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// Returns the variable that sets a key. A shell takes no hyphen in its name.
+fn variable_of(key: &str) -> String {
+    let upper = key.to_ascii_uppercase().replace('-', "_");
+    format!("{PREFIX}{}", upper.replace('.', "__"))
+}
+
+/// Returns the key that the words of a name probably stand for, whatever stands between them:
+/// `DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT` is `dependencies.web_search.timeout.attempt`. It can be
+/// set by a variable as it is.
+fn meant_key(words: &[&str], dependencies: &[&str]) -> Option<String> {
+    let keys = super::Settings::keys();
+    let whole = words.concat();
+    let is_own = |key: &&String| !key.contains(['*', '[']) && folded(key) == whole;
+    if let Some(own) = keys.iter().find(is_own) {
+        return Some(own.clone());
     }
-    let known = KnownKeys::new();
+    let (first, rest) = words.split_first()?;
+    let owner = OWNERS.iter().find(|(_, names)| names.contains(first));
+    let owner = owner.map(|(owner, _)| *owner);
+    if owner != Some("consumers") {
+        let after = if owner.is_some() { rest } else { words };
+        let known = dependencies.iter();
+        let known = known.filter_map(|name| Some((name, without(after, name)?)));
+        // The longest name is the closest one.
+        if let Some((name, rest)) = known.max_by_key(|(name, _)| name.len()) {
+            let key = key_below(&keys, "dependencies", rest)?;
+            return Some(format!("dependencies.{name}.{key}"));
+        }
+    }
+    let Some(owner) = owner else {
+        // Such as GATEWAY_PORT.
+        let meant = foreign_names::meant(&rest.join("_"), false)?;
+        let key = format!("{first}.{}", last_of(meant));
+        return keys.contains(&key).then_some(key);
+    };
     // The longest key that it ends with; what is before it is the name.
     (1..rest.len()).find_map(|length| {
-        let (owner, key) = rest.split_at(length);
-        let key = key.concat();
-        let found = known.of_dependency().find(|known| folded(known) == key)?;
-        Some(format!("dependencies.{}.{found}", owner.join("_")))
+        let (name, key) = rest.split_at(length);
+        let key = key_below(&keys, owner, key)?;
+        Some(format!("{owner}.{}.{key}", name.join("_")))
     })
+}
+
+/// Returns the words behind a name.
+fn without<'w>(words: &'w [&'w str], name: &str) -> Option<&'w [&'w str]> {
+    let name = folded(name);
+    let mut lengths = 1..words.len();
+    let length = lengths.find(|length| words[..*length].concat() == name)?;
+    Some(&words[length..])
+}
+
+/// Returns the key below a dependency or a consumer that these words stand for.
+fn key_below(keys: &[String], owner: &str, words: &[&str]) -> Option<String> {
+    let (first, rest) = words.split_first()?;
+    if owner == "dependencies" && NAMED.contains(first) {
+        return (!rest.is_empty()).then(|| format!("{first}.{}", rest.join("_")));
+    }
+    let begin = format!("{owner}.*.");
+    let below = keys.iter().filter_map(|key| key.strip_prefix(&begin));
+    let mut below = below.filter(|key| !key.contains(['*', '[']));
+    let whole = words.concat();
+    let own = below.find(|key| folded(key) == whole);
+    // A section takes no value itself.
+    own.map(str::to_owned)
+        .or_else(|| misplaced_value::main_key_of(&whole))
+}
+
+/// Returns the advice about a variable of which the first part is no section, such as
+/// `BREAKERBOX__DEPENDENCIES_WEB_URL` or `BREAKERBOX__WEB__URL`. `root`: has the key and its value.
+pub(super) fn at_top(root: &Section<'_>, key: &str, value: &Value) -> Option<KeyAdvice> {
+    let is_owner = OWNERS.iter().any(|(_, names)| names.contains(&key));
+    if !root.path.is_empty() || is_owner || !is_of_variable(value) {
+        return None;
+    }
+    let path = first_path(key, value);
+    let (text, allowed) = if LOG.contains(&folded(&path).as_str()) {
+        (LOG_ADVICE.to_owned(), "RUST_LOG".to_owned())
+    } else {
+        let named = root.value("dependencies").map(|table| &table.kind);
+        let names: Vec<&str> = match named {
+            Some(ValueKind::Table(table)) => table.keys().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let meant = variable_of(&meant_key(&words_of(&path), &names)?);
+        (format!("did you mean {meant}?"), meant)
+    };
+    Some(KeyAdvice {
+        text: format!("unknown key, {text}"),
+        name: key.to_owned(),
+        allowed: Some(allowed),
+    })
+}
+
+/// Returns true for a value that a variable has set.
+pub(super) fn is_of_variable(value: &Value) -> bool {
+    let rank = ValueOrigin::of(value).rank;
+    matches!(rank, LayerRank::DotEnv | LayerRank::Environment)
+}
+
+/// Returns the path of the first value in a table.
+fn first_path(key: &str, value: &Value) -> String {
+    let ValueKind::Table(table) = &value.kind else {
+        return key.to_owned();
+    };
+    let first = table.iter().min_by_key(|(name, _)| name.as_str());
+    first.map_or_else(
+        || key.to_owned(),
+        |(name, value)| format!("{key}.{}", first_path(name, value)),
+    )
+}
+
+/// Reports a variable that gives a value to a name of a dependency, such as
+/// `BREAKERBOX__DEPENDENCIES__WEB_URL`. Returns false for anything else, and if no key of `dependencies`
+/// can be meant.
+pub(super) fn is_named_too_early(table: &Section<'_>, name: &str, dependencies: &[&str]) -> bool {
+    let is_text = |value: &&Value| !matches!(value.kind, ValueKind::Table(_));
+    let given = table.value(name).filter(is_text);
+    let mut words = vec!["dependencies"];
+    words.extend(words_of(name));
+    let meant = given.filter(|value| is_of_variable(value));
+    let meant = meant.and_then(|value| Some((value, meant_key(&words, dependencies)?)));
+    let Some((value, key)) = meant else {
+        return false;
+    };
+    let reason = format!("did you mean {key}? A dot is two underscores in a variable");
+    let (masked, origin) = (Some(MASK.to_owned()), ValueOrigin::of(value));
+    let allowed = variable_of(&key);
+    table.push(table.path_of(name), masked, Some(reason), &allowed, &origin);
+    true
 }
 
 /// Splits a name that is a dependency's with one of its sections behind it: a variable had one
@@ -192,7 +316,44 @@ fn is_of_a_cluster(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Settings;
     use super::advice;
+
+    #[test]
+    fn edge_7_a_variable_with_one_underscore_where_two_belong_gets_its_right_name() {
+        const FILE: &str =
+            "[dependencies.weather]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n";
+        for (name, expected) in [
+            (
+                "DEPENDENCIES_WEATHER_URL",
+                "BREAKERBOX__DEPENDENCIES__WEATHER__URL",
+            ),
+            (
+                "DEPENDENCIES__WEATHER_TIMEOUT_ATTEMPT",
+                "dependencies.weather.timeout.attempt?",
+            ),
+            (
+                "WEATHER__TIMEOUT__ATTEMPT",
+                "BREAKERBOX__DEPENDENCIES__WEATHER__TIMEOUT__ATTEMPT?",
+            ),
+            ("RUST_LOG", "by RUST_LOG, such as RUST_LOG=debug"),
+            (
+                "DEPENDENCIES__WEATHER__FALLBACK__0__KIND",
+                "BREAKERBOX__DEPENDENCIES__WEATHER__FALLBACK=[{",
+            ),
+        ] {
+            let name = format!("BREAKERBOX__{name}");
+            let loader = Settings::loader().bare().toml(FILE);
+            let error = loader.env_vars([(name, "hunter2")]).load().unwrap_err();
+            let told = error.to_string();
+            assert!(told.contains(expected), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
+            assert_eq!(error.problems().len(), 1, "{told}");
+        }
+        let loader = Settings::loader().bare().toml(FILE);
+        let error = loader.env_vars([("BREAKERBOX__", "x")]).load().unwrap_err();
+        assert!(!error.to_string().contains("did you mean"), "{error}");
+    }
 
     #[test]
     fn edge_7_an_unknown_variable_says_what_was_probably_meant() {
@@ -212,11 +373,41 @@ mod tests {
             ("BREAKER_BOX__ADMIN__TOKEN", "BREAKERBOX__ADMIN__TOKEN?"),
             ("BREAKERBOX_LOG", "RUST_LOG"),
             (
+                "BREAKERBOX_WEATHER_TIMEOUT_ATTEMPT",
+                "did you mean BREAKERBOX__DEPENDENCIES__WEATHER__TIMEOUT__ATTEMPT?",
+            ),
+            (
+                "BREAKERBOX_WEB_SEARCH_URL",
+                "did you mean BREAKERBOX__DEPENDENCIES__WEB_SEARCH__URL?",
+            ),
+            (
+                "BREAKERBOX_DEPENDENCIES_WEATHER_HEADERS_X_API_KEY",
+                "did you mean BREAKERBOX__DEPENDENCIES__WEATHER__HEADERS__X_API_KEY?",
+            ),
+            (
+                "BREAKERBOX_DEPENDENCIES_NEW_TIMEOUT",
+                "did you mean BREAKERBOX__DEPENDENCIES__NEW__TIMEOUT__ATTEMPT?",
+            ),
+            (
+                "BREAKERBOX_CONSUMERS_JOBS_ACK_WAIT",
+                "did you mean BREAKERBOX__CONSUMERS__JOBS__ACK_WAIT?",
+            ),
+            (
+                "BREAKERBOX_GATEWAY_PORT",
+                "did you mean BREAKERBOX__GATEWAY__BIND?",
+            ),
+            (
+                "BREAKERBOX_ADMIN_PORT",
+                "did you mean BREAKERBOX__ADMIN__BIND?",
+            ),
+            ("BREAKERBOX_CONSUMERS_STREAM", "BREAKERBOX__SECTION__KEY"),
+            ("BREAKERBOX_DEPENDENCIES_URL", "BREAKERBOX__SECTION__KEY"),
+            (
                 "BREAKERBOX_DEPENDENCIES_API_COLOUR",
                 "BREAKERBOX__SECTION__KEY",
             ),
         ] {
-            let advice = advice(name);
+            let advice = advice(name, &["weather", "web-search"]);
             assert!(advice.contains(expected), "{name}: {advice}");
         }
     }

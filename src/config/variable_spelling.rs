@@ -36,6 +36,12 @@ impl FileNames {
         names
     }
 
+    /// Returns the names of the dependencies.
+    pub(super) fn dependencies(&self) -> Vec<&str> {
+        let known = self.0.get("dependencies").into_iter().flatten();
+        known.map(String::as_str).collect()
+    }
+
     /// Notes the names in a table, and returns those that are tables themselves.
     fn take<'v>(&mut self, path: &str, table: &'v Value) -> Vec<(&'v str, &'v Map<String, Value>)> {
         let ValueKind::Table(table) = &table.kind else {
