@@ -253,8 +253,8 @@ pub(crate) fn looks_secret(text: &str) -> bool {
         && count(u8::is_ascii_alphabetic) >= 3
 }
 
-/// Returns true for a text that is most likely a key, or the contents of a file with one, whatever value
-/// was asked for: no other value has several lines, or is JSON.
+/// Returns true for a text that is most likely a key, or the contents of a file with one, in place of
+/// any other value: none of these has several lines, or is JSON.
 pub(super) fn is_key_content(text: &str) -> bool {
     let text = text.trim();
     text.contains(['\n', '\r']) || text.starts_with('{') || is_key(text)

@@ -13,7 +13,7 @@ pub(super) struct NamedPlace {
     pub(super) column: usize,
     /// The full path.
     pub(super) path: String,
-    /// True for the line that begins a table.
+    /// True for the line that begins a table, or one of an array.
     pub(super) is_header: bool,
 }
 
@@ -30,19 +30,18 @@ pub(super) fn named_places(text: &str) -> Vec<NamedPlace> {
         let trimmed = content.trim();
         if let Some(header) = header(trimmed) {
             section = header;
-            // Each table of an array has a number of its own.
-            if trimmed.starts_with("[[") {
-                let next = lists.entry(section.clone()).or_default();
-                section.push_str(&format!("[{next}]"));
-                *next += 1;
-                continue;
-            }
             found.push(NamedPlace {
                 line,
                 column: indent + 1,
                 path: section.clone(),
                 is_header: true,
             });
+            // Each table of an array has a number of its own.
+            if trimmed.starts_with("[[") {
+                let next = lists.entry(section.clone()).or_default();
+                section.push_str(&format!("[{next}]"));
+                *next += 1;
+            }
         } else if !trimmed.starts_with('#') {
             let keys = keys_of_line(content).into_iter();
             found.extend(keys.map(|(column, name)| NamedPlace {

@@ -82,24 +82,36 @@ impl TextPlace {
     }
 }
 
-/// Returns the name of another format, if the text is in it.
+/// Returns the name of another format, if the text is in it. Its first line says so, after its comments.
 fn foreign_format(text: &str) -> Option<&'static str> {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    if text.starts_with('{') {
+    let is_comment = |line: &&str| {
+        let mut marks = ["#", "//", "/*", "*"].into_iter();
+        line.is_empty() || marks.any(|mark| line.starts_with(mark))
+    };
+    let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let first = lines.find(|line| !is_comment(line))?;
+    let inner = first.strip_prefix('[').map(str::trim_start);
+    if first.starts_with('{')
+        || inner.is_some_and(|inner| inner.is_empty() || inner.starts_with('{'))
+    {
         return Some("JSON");
     }
-    let mut lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let first = lines.next()?;
-    let is_yaml = first == "---"
-        || first.split_once(':').is_some_and(|(name, rest)| {
-            let is_name = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
-            let is_value = rest.is_empty() || rest.starts_with(' ');
-            !name.is_empty() && name.chars().all(is_name) && is_value && !rest.contains('=')
-        });
-    is_yaml.then_some("YAML")
+    if first == "---" || first.starts_with("--- ") || first.starts_with('%') {
+        return Some("YAML");
+    }
+    // An entry of a list.
+    if first == "-" || first.starts_with("- ") {
+        return Some("YAML");
+    }
+    let (name, rest) = first.split_once(':')?;
+    let bare = name.trim_matches(['"', '\'']);
+    let is_name = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    let is_value = rest.is_empty() || rest.starts_with(' ');
+    if bare.is_empty() || !bare.chars().all(is_name) || !is_value || rest.contains('=') {
+        return None;
+    }
+    let is_json = name.starts_with('"') && rest.ends_with(['{', '[', ',']);
+    Some(if is_json { "JSON" } else { "YAML" })
 }
 
 /// Names the table or key that a text has twice, and its first place.
@@ -139,6 +151,15 @@ fn duplicate(message: &str, text: &str, place: &TextPlace) -> Option<String> {
         let (line, key) = (first.line, &first.path);
         return Some(format!(
             "{path} is added to {key}, which line {line} has set already as a whole"
+        ));
+    }
+    // A table with a header of its own takes no keys from elsewhere.
+    let headers = before.iter().filter(|one| one.is_header);
+    let around = headers.filter(|one| is_within(path, &one.path));
+    if let Some(first) = around.max_by_key(|one| one.path.len()) {
+        let (line, key) = (first.line, &first.path);
+        return Some(format!(
+            "{path} is added to {key}, which line {line} has begun already: it belongs there"
         ));
     }
     Some(format!("{message} in {path}"))
@@ -277,6 +298,35 @@ mod tests {
     }
 
     #[test]
+    fn cfg_1_ops_a_a_list_beside_a_table_of_its_name_is_named_with_the_first_place() {
+        let section = "[dependencies.web]\nkind = \"http\"\n";
+        let tables = "[[dependencies.web.fallback]]\nkind = \"fixed\"\n";
+        for (text, expected) in [
+            (
+                format!("{section}[[dependencies.web]]\n"),
+                "dependencies.web is there twice, first at line 1",
+            ),
+            (
+                format!("{section}{tables}[dependencies.web.fallback]\n"),
+                "dependencies.web.fallback is there twice, first at line 3",
+            ),
+            (
+                format!("{section}fallback = [{{ kind = \"fixed\" }}]\n{tables}"),
+                "dependencies.web.fallback is there twice, first at line 3",
+            ),
+            (
+                format!(
+                    "{section}[dependencies.web.timeout]\n[dependencies]\nweb.timeout.total = 1\n"
+                ),
+                "added to dependencies.web.timeout, which line 3 has begun already",
+            ),
+        ] {
+            let told = said(&text);
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+
+    #[test]
     fn cfg_1_habits_of_other_formats_are_recognized() {
         for (text, expected) in [
             ("// ours\n[gateway]\n", "a comment begins with #"),
@@ -297,13 +347,25 @@ mod tests {
 
     #[test]
     fn cfg_1_another_format_is_recognized() {
-        for text in ["{\"dependencies\": {}}", "  {\n}"] {
+        let json = [
+            "{\"dependencies\": {}}",
+            "  {\n}",
+            "[{\"name\": \"a\"}]\n",
+            "[\n1\n]\n",
+            "// ours\n{ \"dependencies\": {} }\n",
+            "\"dependencies\": {\n}\n",
+        ];
+        for text in json {
             assert!(said(text).contains("this is JSON"), "{text}");
         }
         let yaml = [
             "dependencies:\n  web:\n    kind: http\n",
             "# ours\n---\ngateway:\n",
             "admin: { bind: 1 }\n",
+            "- name: a\n  url: b\n",
+            "- weather\n- news\n",
+            "%YAML 1.2\n---\na: b\n",
+            "\"gateway\":\n  \"bind\": \"127.0.0.1:0\"\n",
         ];
         for text in yaml {
             assert!(said(text).contains("this is YAML"), "{text}");

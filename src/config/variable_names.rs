@@ -126,8 +126,8 @@ fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", upper.replace('.', "__"))
 }
 
-/// Returns the key that the words of a name probably stand for, whatever stands between them:
-/// `DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT` is `dependencies.web_search.timeout.attempt`. It can be
+/// Returns the key that the words of a name probably stand for, with one or two underscores between
+/// them: `DEPENDENCIES_WEB_SEARCH_TIMEOUT_ATTEMPT` is `dependencies.web_search.timeout.attempt`. It can be
 /// set by a variable as it is.
 fn meant_key(words: &[&str], dependencies: &[&str]) -> Option<String> {
     let keys = super::Settings::keys();
