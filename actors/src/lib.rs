@@ -103,7 +103,7 @@ pub use limits::metered::{MeteredCall, MeteredLimit, MeteredShare};
 pub use limits::rate::share::{RateLink, SharedRateView};
 pub use limits::session::Session;
 #[doc(hidden)]
-pub use nearest_word::nearest_word;
+pub use nearest_word::{did_you_mean, nearest_word};
 pub use printable::{printable, printable_json, printable_line};
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;

@@ -11,7 +11,7 @@ use breakerbox::Settings;
 use breakerbox::config::{EffectiveValue, Problem};
 use breakerbox::policy::CountedNoun;
 use breakerbox::serve::{self, RefusedConfig};
-use breakerbox_actors::{nearest_word, printable, printable_json};
+use breakerbox_actors::{did_you_mean, printable, printable_json};
 use serde_json::{Value, json};
 
 use crate::cli::{ConfigArgs, ExitReason};
@@ -133,10 +133,7 @@ fn write_refused(refused: &RefusedConfig, err: &mut dyn Write) -> io::Result<()>
 /// Returns the message about a dependency that is not configured.
 fn unknown_name(name: &str, settings: &Settings) -> String {
     let known: Vec<&str> = settings.dependencies.keys().map(String::as_str).collect();
-    let near = match nearest_word(name, known.iter().copied()) {
-        Some(near) => format!(", did you mean {near}?"),
-        None => String::new(),
-    };
+    let near = did_you_mean(name, known.iter().copied());
     let (name, known) = (printable(name), known.join(", "));
     format!(
         "there is no dependency {name}{near}, allowed: {}",

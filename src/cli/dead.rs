@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use breakerbox::config::{ConsumerConfig, FleetConfig};
 use breakerbox::consume::{DeadLetter, DeadLetterError, DeadLetters};
 use breakerbox::serve;
-use breakerbox_actors::{nearest_word, printable, printable_json};
+use breakerbox_actors::{did_you_mean, printable, printable_json};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -88,10 +88,7 @@ pub(crate) fn run(
     let found = settings.consumers.get(&consumer);
     let (Some(found), Some(fleet)) = (found, &settings.fleet) else {
         let known: Vec<&str> = settings.consumers.keys().map(String::as_str).collect();
-        let near = match nearest_word(&consumer, known.iter().copied()) {
-            Some(near) => format!(", did you mean {near}?"),
-            None => String::new(),
-        };
+        let near = did_you_mean(&consumer, known.iter().copied());
         let known = match known.is_empty() {
             true => "none".to_owned(),
             false => known.join(", "),

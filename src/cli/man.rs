@@ -27,10 +27,7 @@ pub(crate) fn write(
             None => {
                 let shown = all.get_subcommands().filter(|one| !one.is_hide_set());
                 let known: Vec<&str> = shown.map(Command::get_name).collect();
-                let near = match breakerbox_actors::nearest_word(name, known.iter().copied()) {
-                    Some(near) => format!(", did you mean {near}?"),
-                    None => String::new(),
-                };
+                let near = breakerbox_actors::did_you_mean(name, known.iter().copied());
                 let known = known.join(", ");
                 writeln!(
                     err,

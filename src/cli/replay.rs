@@ -13,7 +13,7 @@ use breakerbox::config::ConfigError;
 use breakerbox::policy::{BreakerSettings, Time};
 use breakerbox::recorder::{Recording, Trace};
 use breakerbox::{Settings, serve};
-use breakerbox_actors::{nearest_word, printable};
+use breakerbox_actors::{did_you_mean, printable};
 
 use crate::cli::{ExitReason, path};
 use machine::Tape;
@@ -78,11 +78,8 @@ pub(crate) fn run(
     let recordings: Vec<&Recording> = trace.recordings.iter().filter(wanted).collect();
     if let (Some(name), true) = (only, recordings.is_empty()) {
         let known: Vec<&str> = trace.recordings.iter().map(|one| &*one.name).collect();
-        let near = match nearest_word(name, known.iter().copied()) {
-            Some(near) => format!(", did you mean {}?", printable(near)),
-            None => String::new(),
-        };
-        let known = known.join(", ");
+        let near = did_you_mean(name, known.iter().copied());
+        let (near, known) = (printable(&near), known.join(", "));
         let (name, known) = (printable(name), printable(&known));
         writeln!(
             err,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use breakerbox_actors::did_you_mean;
 use breakerbox_policy::MessageRules;
 
 use super::dependency::DependencyConfig;
@@ -162,7 +163,12 @@ fn check(
     };
     if !consumer.dependency.is_empty() {
         match dependencies.get(&consumer.dependency) {
-            None => section.conflict("dependency", "there is no such dependency", &names()),
+            None => {
+                let known = dependencies.keys().map(String::as_str);
+                let near = did_you_mean(&consumer.dependency, known);
+                let reason = format!("there is no such dependency{near}");
+                section.conflict("dependency", reason, &names());
+            }
             Some(one) if !is_http(one.kind) => {
                 let reason = "a message is an HTTP request, and this is another kind";
                 section.conflict("dependency", reason, &names());
@@ -309,6 +315,15 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, subject), is, "{pattern} {subject}");
         }
+    }
+
+    #[test]
+    fn cfg_1_ops_a_an_unknown_dependency_of_a_consumer_gets_the_nearest_one() {
+        let text = "[dependencies.payments]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+                    [consumers.c]\ndependency = \"paymets\"\nstream = \"S\"\nsubject = \"x\"\n";
+        let error = crate::config::Settings::loader().bare().toml(text).load();
+        let said = error.unwrap_err().to_string();
+        assert!(said.contains("did you mean payments?"), "{said}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::section::Section;
 use super::url::origin;
-use breakerbox_actors::nearest_word;
+use breakerbox_actors::did_you_mean;
 
 /// Maximum number of dependencies that stand in for one another. Each call waits within the one before
 /// it, and so takes more of its thread's stack.
@@ -19,8 +19,7 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
             if dependencies.contains_key(name) {
                 continue;
             }
-            let near = nearest_word(name, dependencies.keys().map(String::as_str));
-            let hint = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+            let hint = did_you_mean(name, dependencies.keys().map(String::as_str));
             let names: Vec<&str> = dependencies.keys().map(String::as_str).collect();
             table.conflict(
                 &format!("{owner}.fallback[{index}].name"),

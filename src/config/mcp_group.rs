@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use breakerbox_actors::nearest_word;
+use breakerbox_actors::did_you_mean;
 use config::ValueKind;
 use serde_json::json;
 
@@ -143,10 +143,7 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
                         *name != owner && is_server
                     });
                     let known = servers.map(|(name, _)| name.as_str());
-                    let near = match nearest_word(&member.name, known) {
-                        Some(near) => format!(", did you mean {near}?"),
-                        None => String::new(),
-                    };
+                    let near = did_you_mean(&member.name, known);
                     format!("there is no dependency {:?}{near}", member.name)
                 }
             };

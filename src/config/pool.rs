@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use breakerbox_actors::nearest_word;
+use breakerbox_actors::did_you_mean;
 
 use super::credential_names::holds_credentials;
 use super::dependency::DependencyConfig;
@@ -138,14 +138,8 @@ fn check_members(
     let mut known: Vec<(&str, &DependencyConfig, &'static str)> = Vec::new();
     for name in &pool.members {
         let Some(config) = dependencies.get(name) else {
-            let near = nearest_word(
-                name,
-                dependencies
-                    .keys()
-                    .map(String::as_str)
-                    .filter(|other| *other != owner),
-            );
-            let near = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+            let others = dependencies.keys().map(String::as_str);
+            let near = did_you_mean(name, others.filter(|other| *other != owner));
             let reason = format!("there is no dependency {name:?}{near}");
             table.conflict(&key, reason, ALLOWED);
             continue;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use breakerbox_actors::{nearest_word, printable_json};
+use breakerbox_actors::{did_you_mean, printable_json};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
@@ -254,28 +254,49 @@ async fn clear_all(clear: &AckArgs) -> Result<String, ClientError> {
             told.push_str(&line);
             Ok(told)
         }
-        (true, None) => Err(none_pending(&clear.name, &alerts, is_pending)),
+        (true, None) => {
+            let known = names(&remote).await;
+            Err(none_pending(&clear.name, &alerts, &known, is_pending))
+        }
         (false, None) => Ok(told),
     }
 }
 
+/// Returns the names of all dependencies; none if they cannot be read.
+async fn names(remote: &RemoteAdmin) -> Vec<String> {
+    let all = remote.list(&["api", "dependencies"], "name").await;
+    let all = all.unwrap_or_default().into_iter();
+    all.filter_map(|one| one["name"].as_str().map(plain))
+        .collect()
+}
+
 /// Returns the refusal of a step for a dependency without such an alert, with those that have one.
-fn none_pending(name: &str, alerts: &[Value], is_it: impl Fn(&Value) -> bool) -> ClientError {
+/// `known`: the names of all dependencies.
+fn none_pending(
+    name: &str,
+    alerts: &[Value],
+    known: &[String],
+    is_it: impl Fn(&Value) -> bool,
+) -> ClientError {
     let own = alerts.iter().filter(|alert| is_it(alert));
     let own = own.filter_map(|alert| alert["dependency"].as_str().map(plain));
-    let names: Vec<String> = own.collect::<BTreeSet<_>>().into_iter().collect();
+    let names: BTreeSet<String> = own.collect();
+    let given = plain(name);
+    let is_known = known.contains(&given);
+    let mut near = did_you_mean(&given, names.iter().map(String::as_str));
+    if near.is_empty() && !is_known {
+        near = did_you_mean(&given, known.iter().map(String::as_str));
+    }
+    let why = match is_known || known.is_empty() {
+        true => "no alert of this dependency is active",
+        false => "no dependency has this name",
+    };
+    let names: Vec<String> = names.into_iter().collect();
     let allowed = match names.is_empty() {
         true => "none, no alert is active".to_owned(),
         false => names.join(", "),
     };
-    let given = plain(name);
-    let near = match nearest_word(&given, names.iter().map(String::as_str)) {
-        Some(near) if near != given => format!(", did you mean {near}?"),
-        _ => String::new(),
-    };
-    ClientError::Refused(format!(
-        "no alert of this dependency is active: given {given}{near}, allowed: {allowed}"
-    ))
+    ClientError::Refused(format!("{why}: given {given}{near}, allowed: {allowed}"))
 }
 
 /// Acknowledges the active alerts of a dependency.
@@ -298,7 +319,8 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
     }
     if ids.is_empty() {
         let is_active = |alert: &Value| alert["state"] == "active";
-        return Err(none_pending(&ack.name, &alerts, is_active));
+        let known = names(&remote).await;
+        return Err(none_pending(&ack.name, &alerts, &known, is_active));
     }
     let body = json!({ "reason": ack.note });
     let mut told = String::new();
@@ -324,12 +346,18 @@ mod tests {
             alert("search", "active"),
             alert("over", "resolved"),
         ];
-        let said = none_pending("serch", &alerts, is_pending).to_string();
+        let said = none_pending("serch", &alerts, &[], is_pending).to_string();
         assert!(
             said.ends_with("given serch, did you mean search?, allowed: search, web"),
             "{said}"
         );
-        let said = none_pending("web", &[], is_pending).to_string();
+        let known = ["payments".to_owned(), "web".to_owned()];
+        let said = none_pending("paymets", &[], &known, is_pending).to_string();
+        assert!(
+            said.starts_with("no dependency has this name: given paymets, did you mean payments?"),
+            "{said}"
+        );
+        let said = none_pending("web", &[], &known, is_pending).to_string();
         assert!(
             said.ends_with("allowed: none, no alert is active"),
             "{said}"

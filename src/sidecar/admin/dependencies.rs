@@ -216,7 +216,7 @@ pub(super) async fn one(
 ) -> Result<Json<DependencyView>, AdminProblem> {
     let view = named(&admin, &name);
     view.map(Json)
-        .ok_or_else(|| AdminProblem::unknown_dependency(admin.runtime(), &name))
+        .ok_or_else(|| AdminProblem::unknown_dependency(&admin, &name))
 }
 
 /// Returns the dependency of this name.

@@ -181,7 +181,7 @@ pub(super) async fn of_days(
             .allowed("0.001 to 3650"));
     }
     if admin.runtime().status(&name).is_none() {
-        return Err(AdminProblem::unknown_dependency(admin.runtime(), &name));
+        return Err(AdminProblem::unknown_dependency(&admin, &name));
     }
     let span = Duration::from_secs_f64(days * 24.0 * 3600.0);
     let begin = Time::ZERO.after(admin.inner.stamps.now().since(Time::ZERO.after(span)));

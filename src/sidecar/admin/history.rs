@@ -255,7 +255,7 @@ pub(super) async fn one(
         let sampled = history.sampled.acquire();
         sampled.all.get(&name).map(|known| read(&known.series))
     };
-    let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&inner.runtime, &name))?;
+    let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&admin, &name))?;
     let began = inner.stamps.timestamp(stretch.begin());
     let whole = earlier.before(&name, began, &stretch);
     Ok(Json(shown(name, &whole)))

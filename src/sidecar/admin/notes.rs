@@ -150,7 +150,7 @@ pub(super) async fn add(
     let request = read(body)?;
     let named = request.dependency.as_deref();
     if let Some(unknown) = named.filter(|name| admin.runtime().status(name).is_none()) {
-        return Err(AdminProblem::unknown_dependency(admin.runtime(), unknown));
+        return Err(AdminProblem::unknown_dependency(&admin, unknown));
     }
     let stamps = &admin.inner.stamps;
     let (now, by) = (

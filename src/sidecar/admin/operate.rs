@@ -93,7 +93,7 @@ pub(super) async fn operate(
     let author = by.clone();
     let CarriedOut { holds, note: told } =
         match orders::carry_out(&admin, &name, command, by, for_).await {
-            None => return Err(AdminProblem::unknown_dependency(admin.runtime(), &name)),
+            None => return Err(AdminProblem::unknown_dependency(&admin, &name)),
             Some(Err(illegal)) => {
                 return Err(
                     AdminProblem::new(409, "illegal-transition", illegal.to_string())
@@ -136,8 +136,7 @@ fn done(
     (note, holds): (Option<String>, Option<String>),
 ) -> Result<Json<ChangeResult>, AdminProblem> {
     let dependency = dependencies::named(admin, name);
-    let dependency =
-        dependency.ok_or_else(|| AdminProblem::unknown_dependency(admin.runtime(), name))?;
+    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(admin, name))?;
     Ok(Json(ChangeResult {
         done,
         note,
@@ -188,7 +187,7 @@ async fn restart(
 ) -> Result<Option<String>, AdminProblem> {
     let runtime = admin.runtime();
     if runtime.status(name).is_none() {
-        return Err(AdminProblem::unknown_dependency(runtime, name));
+        return Err(AdminProblem::unknown_dependency(admin, name));
     }
     // Before it is carried out, which may take its time.
     runtime.note_operation(name, "restart", by, reason);
@@ -196,7 +195,7 @@ async fn restart(
         Ok(WorkerRestart::Running) => Ok(None),
         Ok(other) => Ok(Some(redact(&other.to_string()).into_owned())),
         Err(RestartRefusal::UnknownDependency) => {
-            Err(AdminProblem::unknown_dependency(runtime, name))
+            Err(AdminProblem::unknown_dependency(admin, name))
         }
         Err(refusal) => Err(
             AdminProblem::new(409, "illegal-transition", refusal.to_string())

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use breakerbox_actors::did_you_mean;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
@@ -54,7 +55,10 @@ pub(super) async fn answer(
     };
     let route = lane.routes.load().get(name).cloned();
     let Some(route) = route else {
-        let detail = "the second part of the path is the name of a dependency; / lists them";
+        let routes = lane.routes.load();
+        let near = did_you_mean(name, routes.keys().map(|name| &**name));
+        let detail =
+            format!("the second part of the path is the name of a dependency; / lists them{near}");
         return GatewayProblem::of(ProblemKind::UNKNOWN, Some(name), detail).into_response();
     };
     let key = head.headers.get(KEY).and_then(|key| key.to_str().ok());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use breakerbox_actors::{nearest_word, printable};
+use breakerbox_actors::{did_you_mean, printable};
 use breakerbox_policy::CountedNoun;
 
 use crate::config::{
@@ -155,8 +155,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
 fn near_name(settings: &Settings, name: &str) -> String {
     let all = settings.dependencies.iter();
     let known = all.filter(|(_, one)| one.kind.is_some());
-    let near = nearest_word(name, known.map(|(other, _)| other.as_str()));
-    near.map_or(String::new(), |near| format!(", did you mean {near}?"))
+    did_you_mean(name, known.map(|(other, _)| other.as_str()))
 }
 
 /// Returns the place of the first value that was given below a section, in brackets.

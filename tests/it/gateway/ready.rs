@@ -84,6 +84,9 @@ async fn msg_10_a_wrong_question_gets_a_clear_answer() {
     let bed = Bed::new(&upstream.url(), "").await;
     let unknown = bed.get("/.breakerbox/other/ready").await;
     problem(unknown, 404, "unknown-dependency").await;
+    let nearly = bed.get("/.breakerbox/wab/ready").await;
+    let told = problem(nearly, 404, "unknown-dependency").await["detail"].to_string();
+    assert!(told.contains("did you mean web?"), "{told}");
     let span = bed.get("/.breakerbox/web/ready?wait=30").await;
     let detail = problem(span, 400, "bad-request").await["detail"].to_string();
     assert!(detail.contains("30s"), "{detail}");
