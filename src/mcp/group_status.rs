@@ -1,5 +1,7 @@
 //! State of a group of servers, as operators see it.
 
+use breakerbox_policy::CountedNoun;
+
 use crate::Health;
 
 /// A group with its members. It has no breaker and no worker of its own.
@@ -42,12 +44,10 @@ impl GroupStatus {
             return Health::Ok;
         }
         let is_down = |member: &MemberStatus| matches!(member.health, Health::Down { .. });
-        let reason = format!(
-            "{} of {} members are not well: {}",
-            names.len(),
-            self.members.len(),
-            names.join(", ")
-        );
+        let all = CountedNoun(self.members.len() as u64, "member");
+        let are = if names.len() == 1 { "is" } else { "are" };
+        let (sick, named) = (names.len(), names.join(", "));
+        let reason = format!("{sick} of {all} {are} not well: {named}");
         match self.members.iter().all(is_down) {
             true => Health::Down { reason },
             false => Health::Degraded { reason },
@@ -83,11 +83,15 @@ mod tests {
         assert_eq!(group([Health::Ok, Health::Ok]).health(), Health::Ok);
         for sick in [down(), degraded()] {
             let told = group([Health::Ok, sick]).health();
-            let reason = "1 of 2 members are not well: two".to_owned();
+            let reason = "1 of 2 members is not well: two".to_owned();
             assert_eq!(told, Health::Degraded { reason });
         }
         let reason = "2 of 2 members are not well: one, two".to_owned();
         assert_eq!(group([down(), down()]).health(), Health::Down { reason });
+        let mut alone = group([down(), Health::Ok]);
+        alone.members.pop();
+        let reason = "1 of 1 member is not well: one".to_owned();
+        assert_eq!(alone.health(), Health::Down { reason });
         let told = group([down(), degraded()]).health();
         assert!(matches!(told, Health::Degraded { .. }), "{told:?}");
     }

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use breakerbox_policy::{AnswerCounts, BreakerView, Outage, OverrideMode, ServiceLevel, State};
+use breakerbox_policy::{
+    AnswerCounts, BreakerView, CountedNoun, Outage, OverrideMode, ServiceLevel, State,
+};
 
 use crate::breaker::active_probe::ActiveProbeResult;
 use crate::call::core::{DependencyCore, WorkerSlot};
@@ -86,7 +88,8 @@ pub(super) fn health<D: Dependency>(
     }
     let served = shared.outage.load(Ordering::Relaxed);
     if served > 0 {
-        return rated(true, format!("fallbacks answered {served} calls just now"));
+        let calls = CountedNoun(served, "call");
+        return rated(true, format!("fallbacks answered {calls} just now"));
     }
     let complaint = || Some(shared.complaint.load().as_ref()?.to_string());
     let reason = lack_of_workers(core).or_else(complaint);

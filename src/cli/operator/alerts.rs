@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use breakerbox_actors::{did_you_mean, printable_json};
+use breakerbox_policy::CountedNoun;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
@@ -159,8 +160,10 @@ fn block(alert: &Value) -> String {
     if outage.is_object() {
         let affected = &outage["affected"];
         lines.push(format!(
-            "callers: {} errors, {} answers of fallbacks, of {} calls",
-            affected["errors"], affected["by_fallback"], affected["calls"]
+            "callers: {}, {} of fallbacks, of {}",
+            counted(&affected["errors"], "error"),
+            counted(&affected["by_fallback"], "answer"),
+            counted(&affected["calls"], "call"),
         ));
         if outage["probes"].as_u64().is_some_and(|probes| probes > 0) {
             lines.push(format!(
@@ -173,9 +176,9 @@ fn block(alert: &Value) -> String {
     }
     for consumer in alert["paused_consumers"].as_array().into_iter().flatten() {
         lines.push(format!(
-            "consumer {} fetches nothing, {} messages wait",
+            "consumer {} fetches nothing, waiting: {}",
             text(&consumer["name"]),
-            consumer["pending"]
+            counted(&consumer["pending"], "message"),
         ));
     }
     if let Some(over) = alert["over_at"].as_str().map(plain) {
@@ -196,6 +199,11 @@ fn block(alert: &Value) -> String {
     let mut block = lines.join("\n  ");
     block.push('\n');
     block
+}
+
+/// Returns a count with its noun.
+fn counted(count: &Value, noun: &'static str) -> CountedNoun {
+    CountedNoun(count.as_u64().unwrap_or_default(), noun)
 }
 
 /// Returns the next step of an operator.
@@ -386,6 +394,14 @@ mod tests {
             !told.contains("to do") && !told.contains("over since"),
             "{told}"
         );
+        assert!(
+            told.contains("callers: 3 errors, 0 answers of fallbacks, of 3 calls"),
+            "{told}"
+        );
+        outage["affected"] = json!({"calls": 1, "errors": 1, "by_fallback": 1});
+        let one = block(&alert_of(&outage));
+        let said = "callers: 1 error, 1 answer of fallbacks, of 1 call\n";
+        assert!(one.contains(said), "OPS-1: {one}");
         outage["ended_by"] = "recovery".into();
         let told = block(&alert_of(&outage));
         assert!(

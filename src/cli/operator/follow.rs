@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use breakerbox_actors::printable_json;
+use breakerbox_policy::CountedNoun;
 use reqwest::Response;
 use serde_json::Value;
 
@@ -30,8 +31,10 @@ pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Resul
     let id = plain(&event["id"].to_string());
     // HLT-2: the repeated probes of an outage are one line.
     let message = match event["folded"].as_u64() {
-        Some(1) => format!("{message} (and 1 probe event before it)"),
-        Some(folded) => format!("{message} (and {folded} probe events before it)"),
+        Some(folded) => {
+            let folded = CountedNoun(folded, "probe event");
+            format!("{message} (and {folded} before it)")
+        }
         None => message,
     };
     writeln!(out, "{time}  {id:>5}  {subject:<20}  {message}")
@@ -127,7 +130,8 @@ async fn read(
                 }
                 "lagged" => {
                     let missed = data["missed"].as_u64().unwrap_or_default();
-                    writeln!(err, "breakerbox: {missed} events were missed")?;
+                    let missed = CountedNoun(missed, "event");
+                    writeln!(err, "breakerbox: {missed} missed")?;
                 }
                 _ => {}
             }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use breakerbox_actors::{printable, redact};
-use breakerbox_policy::RoundedDuration;
+use breakerbox_policy::{CountedNoun, RoundedDuration};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -160,8 +160,7 @@ pub(super) fn state(one: &Value) -> String {
         Some(mode) => format!("{} ({state})", plain(mode)),
         None => match open_keys(one) {
             0 => state,
-            1 => format!("{state}, 1 key open"),
-            open => format!("{state}, {open} keys open"),
+            open => format!("{state}, {} open", CountedNoun(open as u64, "key")),
         },
     }
 }

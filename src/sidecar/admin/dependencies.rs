@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use breakerbox_policy::{
-    BreakerSettings, ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker,
-    WindowCounts, WindowKind,
+    BreakerSettings, ChaosSettings, CountedNoun, DependencySettings, Override, PauseReason,
+    State as Breaker, WindowCounts, WindowKind,
 };
 use serde::Serialize;
 
@@ -470,7 +470,8 @@ fn window_text(counts: &WindowCounts, settings: &BreakerSettings, minimum_calls:
         counts.slow_rate(minimum_calls),
     ) {
         (Some(failed), Some(slowly)) => format!(
-            "{calls} calls, {failures} failed ({}), {slow} slow ({})",
+            "{}, {failures} failed ({}), {slow} slow ({})",
+            CountedNoun(*calls, "call"),
             percent(failed),
             percent(slowly)
         ),

@@ -9,8 +9,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use breakerbox_policy::{
-    CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, OverrideMode, RoundedDuration,
-    State as Breaker,
+    CauseKind, CountedNoun, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, OverrideMode,
+    RoundedDuration, State as Breaker,
 };
 use serde::{Deserialize, Serialize};
 
@@ -282,7 +282,7 @@ fn got(recent: &RecentAnswers) -> String {
     let mut text = match share {
         // BRK-14: a share is told of enough calls only.
         Some(share) => format!("{:.0} % of {rate} get errors", share * 100.0),
-        None => format!("{errors} of {calls} calls got errors"),
+        None => format!("{errors} of {} got errors", CountedNoun(calls, "call")),
     };
     if by_fallback > 0 {
         // A string takes all that is written.

@@ -140,7 +140,7 @@ async fn hlt_2_the_command_alerts_lists_and_acknowledges() {
     for words in [
         "dep: active, since 20",
         "down ",
-        "callers: 1 errors",
+        "callers: 1 error, ",
         "next probe in ",
         "to do: ",
     ] {
