@@ -69,7 +69,16 @@ const COMMANDS: &[(&[&str], &str)] = &[
 pub(crate) fn about(error: &clap::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => command(&given(error, ContextKind::InvalidSubcommand)?),
-        ErrorKind::UnknownArgument => option(&given(error, ContextKind::InvalidArg)?),
+        ErrorKind::UnknownArgument => {
+            let given = given(error, ContextKind::InvalidArg)?;
+            match given.as_str() {
+                // As `tail -f`.
+                "-f" if is_of_events(error) => {
+                    Some("new events are followed by --follow".to_owned())
+                }
+                _ => option(&given),
+            }
+        }
         _ => None,
     }
 }
@@ -78,6 +87,17 @@ fn given(error: &clap::Error, kind: ContextKind) -> Option<String> {
     match error.get(kind)? {
         ContextValue::String(text) => Some(text.clone()),
         _ => None,
+    }
+}
+
+/// Returns true for a mistake in the arguments of `events`.
+fn is_of_events(error: &clap::Error) -> bool {
+    match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => {
+            let usage = usage.to_string();
+            usage.split_whitespace().any(|word| word == "events")
+        }
+        _ => false,
     }
 }
 
@@ -92,13 +112,10 @@ fn command(given: &str) -> Option<String> {
 }
 
 fn option(given: &str) -> Option<String> {
-    let name = given
-        .trim_start_matches('-')
-        .split('=')
-        .next()?
-        .replace('-', "_");
-    let short = match name.as_str() {
-        "port" | "listen" | "address" | "host" => "gateway.bind",
+    let name = given.trim_start_matches('-').split('=').next()?;
+    let short = match name.replace('-', "_").as_str() {
+        "port" | "listen" | "address" | "host" | "bind" => "gateway.bind".to_owned(),
+        "timeout" => "dependencies.timeout.attempt".to_owned(),
         "log_level" | "verbose" | "v" | "debug" | "log" => {
             return Some(
                 "log output is set by the variable RUST_LOG, such as RUST_LOG=debug".to_owned(),
@@ -107,22 +124,61 @@ fn option(given: &str) -> Option<String> {
         "config_file" | "c" | "f" | "file" | "conf" => {
             return Some("a folder with a file default.toml is given by --config DIR".to_owned());
         }
-        other => other,
+        other => other.to_owned(),
     };
-    let keys = Settings::keys();
-    let is_it = |key: &&String| {
-        key.as_str() == short || key.split('.').next_back() == Some(short) && !short.is_empty()
-    };
-    let key = keys.iter().filter(is_it).min_by_key(|key| {
-        let is_of_dependency = key.starts_with("dependencies.");
-        (is_of_dependency, key.matches('.').count())
-    })?;
-    let key = key.replace('*', "NAME");
-    let variable = key.to_ascii_uppercase().replace('.', "__");
+    let key = key_of(&short)?;
+    let variable = key
+        .to_ascii_uppercase()
+        .replace('-', "_")
+        .replace('.', "__");
     Some(format!(
         "{key} is a key of the configuration: set it in a file, or by the variable \
          BREAKERBOX__{variable}"
     ))
+}
+
+/// Returns the key that an option is called after: by its whole path, without the name of a dependency
+/// or with one, by its path within a dependency, or by its last part.
+fn key_of(option: &str) -> Option<String> {
+    fn whole(key: &str) -> &str {
+        key
+    }
+    fn within(key: &str) -> &str {
+        key.strip_prefix("dependencies.*.").unwrap_or(key)
+    }
+    fn last(key: &str) -> &str {
+        key.rsplit('.').next().unwrap_or(key)
+    }
+    let keys = Settings::keys();
+    let keys = keys.iter().filter(|key| !key.contains('['));
+    let keys: Vec<&str> = keys.map(String::as_str).collect();
+    let find = |given: &str, of: fn(&str) -> &str| {
+        let given = folded(given);
+        let is_it = |key: &&&str| folded(of(key)) == given && !given.is_empty();
+        let found = keys.iter().filter(is_it).min_by_key(|key| {
+            let is_of_dependency = key.starts_with("dependencies.");
+            (is_of_dependency, key.matches('.').count())
+        });
+        found.map(|key| key.replace('*', "NAME"))
+    };
+    let named = || {
+        let (owner, rest) = option.split_once('.')?;
+        let (name, rest) = rest.split_once('.')?;
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let found = find(&format!("{owner}.{rest}"), whole)?;
+        let is_named = found.contains(".NAME.") && name.chars().all(is_name);
+        is_named.then(|| found.replacen("NAME", name, 1))
+    };
+    find(option, whole)
+        .or_else(named)
+        .or_else(|| find(option, within))
+        .or_else(|| find(option, last))
+}
+
+/// Returns a name without its separators, in small letters.
+fn folded(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]
@@ -138,6 +194,26 @@ mod tests {
             said("--failure-threshold=3").contains("dependencies.NAME.breaker.failure_threshold")
         );
         assert!(said("--verbose").contains("RUST_LOG"));
+        for (given, key) in [
+            ("--timeout", "dependencies.NAME.timeout.attempt is"),
+            ("--bind", "gateway.bind is"),
+            ("--gateway-bind", "gateway.bind is"),
+            ("--admin-token", "admin.token is"),
+            ("--token", "admin.token is"),
+            (
+                "--breaker.failure_threshold",
+                "dependencies.NAME.breaker.failure_threshold is",
+            ),
+            ("--dependencies.api.url", "dependencies.api.url is"),
+            ("--fleet.timeout", "fleet.timeout is"),
+        ] {
+            assert!(said(given).starts_with(key), "{given}: {}", said(given));
+        }
+        let refused = clap::Command::new("breakerbox")
+            .subcommand(clap::Command::new("events"))
+            .try_get_matches_from(["breakerbox", "events", "-f"]);
+        let advice = about(&refused.unwrap_err()).unwrap_or_default();
+        assert!(advice.contains("--follow"), "{advice}");
         assert_eq!(option("--qqq"), None);
         assert_eq!(
             command("validate").unwrap(),
