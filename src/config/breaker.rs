@@ -84,7 +84,9 @@ fn read_window(mut section: Section<'_>) -> WindowKind {
         section.default_to("kind", &one_of(KINDS), kind, WindowChoice::Consecutive);
     }
     let size = section.get("size", &count(MOST_OUTCOMES));
-    let span = section.get("span", &duration(TICK..=YEAR));
+    let any_span = duration(TICK..=YEAR);
+    let span = section.get("span", &any_span);
+    section.warn_if_long("span", &any_span, "");
     let buckets = section.get("buckets", &count(10_000));
     if kind.is_none() && section.present && !section.has("kind") {
         section.conflict(
@@ -227,7 +229,9 @@ fn check_lease(section: &Section<'_>, lease: Duration, silence: Option<(&str, Du
 }
 
 fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
-    let after = section.get("after", &duration(TICK..=YEAR));
+    let any_span = duration(TICK..=YEAR);
+    let after = section.get("after", &any_span);
+    section.warn_if_long("after", &any_span, "");
     let closes = section.get_or(
         "then",
         &one_of(&[("opens", false), ("closes", true)]),

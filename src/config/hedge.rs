@@ -13,6 +13,7 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Optio
     let span = duration(TICK..=YEAR);
     let plain = duration(TICK..=YEAR).or_table("{ quantile = 0.95, at_least = \"20ms\" }");
     let (fixed, mut learnt) = section.plain_or_table("delay", &plain);
+    section.warn_if_long("delay", &plain, "");
     let often = Rate::new(0.95).unwrap_or(Rate::ZERO);
     let quantile = learnt.get_or("quantile", &rate(), often);
     let at_least = learnt.get_or("at_least", &span, Duration::from_millis(20));

@@ -122,6 +122,7 @@ fn read_one(table: &Section<'_>, name: &str, total: Option<Duration>) -> ToolRul
         idempotent: entry.get("idempotent", &boolean()),
         timeout: entry.get("timeout", &span),
     };
+    entry.warn_if_long("timeout", &span, "");
     // The name of the probe that collects all keys, too.
     if name == EVERY && rule.rename.is_some() {
         let reason = "all tools would have one name";

@@ -321,16 +321,23 @@ impl<'a> Section<'a> {
         let shown = (shape.show)(&default);
         match given {
             Some(given) => {
-                let value = self.values.get(key).filter(|_| shape.is_span);
-                if let Some(text) = value.and_then(|value| long_span(value, &shown)) {
-                    self.warn(key, text);
-                }
+                self.warn_if_long(key, shape, &shown);
                 given
             }
             None => {
                 self.default(key, shown);
                 default
             }
+        }
+    }
+
+    /// Warns of a duration for which another unit was probably meant. `default`: as it is shown; empty
+    /// for a key without one.
+    pub(super) fn warn_if_long<T>(&self, key: &str, shape: &ValueType<'_, T>, default: &str) {
+        let value = self.values.get(key);
+        let value = value.filter(|_| shape.is_span && self.is_given(key));
+        if let Some(text) = value.and_then(|value| long_span(value, default)) {
+            self.warn(key, text);
         }
     }
 

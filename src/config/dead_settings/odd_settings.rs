@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Symptom};
+use breakerbox_policy::{BackoffSettings, Class, RetryJitter, Symptom};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
@@ -20,6 +20,7 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     check_retry(section, config);
     check_waits(section, config);
     check_fallbacks(section, &config.fallbacks);
+    check_health(section, config);
     check_model(section, config);
     check_command(section, config);
 }
@@ -91,6 +92,27 @@ fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
+/// Warns of a share that is never told, since the dependency is down before.
+fn check_health(section: &Section<'_>, config: &DependencyConfig) {
+    let share = config.settings.health.degraded_at.as_f64();
+    // HLT-1: half of the answers.
+    if share >= 0.5 && section.is_given("health.degraded_at") {
+        let text = "it is never degraded by its errors: it is down when half of the answers are \
+                    errors, and this share is not below that";
+        section.warn("health.degraded_at", text.to_owned());
+    }
+}
+
+/// Returns the shortest wait before the first retry.
+fn first_wait(backoff: &BackoffSettings) -> Duration {
+    let base = backoff.base.min(backoff.max);
+    match backoff.jitter {
+        RetryJitter::Full => Duration::ZERO,
+        RetryJitter::Equal => base / 2,
+        _ => base,
+    }
+}
+
 /// Warns of a wait that the limit of the whole call always ends first.
 fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
@@ -103,6 +125,12 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
         ("rate_limit.max_wait", of_rate),
         ("throttle.max_wait", Some(settings.throttle.max_wait)),
     ];
+    if settings.retry.max_attempts.get() > 1 {
+        waits.push((
+            "retry.backoff.base",
+            Some(first_wait(&settings.retry.backoff)),
+        ));
+    }
     if let Some(model) = &config.model {
         waits.push(("timeout.first_token", model.limits.first_token));
         waits.push(("timeout.gap", model.limits.gap));

@@ -45,6 +45,28 @@ const EFFECTS: &[Mistake] = &[
         &["rate_limit.max_wait", "after 5s"],
     ),
     warned(
+        "a first retry that the total ends",
+        with!(
+            "timeout.total = \"5s\"\nretry = { max_attempts = 5, backoff = { base = \"10s\", jitter = \"none\" } }"
+        ),
+        &["retry.backoff.base", "after 5s"],
+    ),
+    warned(
+        "a share of errors that is never reached",
+        with!("health.degraded_at = 0.8"),
+        &["health.degraded_at", "never degraded"],
+    ),
+    warned(
+        "milliseconds of a hedge",
+        with!("timeout.attempt = \"off\"\nhedge = { delay = 5000 }"),
+        &["hedge.delay", "without a unit", "\"5000ms\""],
+    ),
+    warned(
+        "milliseconds of a window",
+        with!("breaker = { window = { kind = \"time\", span = 10000 } }"),
+        &["window.span", "without a unit", "\"10000ms\""],
+    ),
+    warned(
         "bodies kept above those that are taken",
         concat!(
             "[gateway]\nmax_body = \"1MB\"\nmax_replay_body = \"2MB\"\n",
