@@ -260,6 +260,21 @@ pub(super) fn is_key_content(text: &str) -> bool {
     text.contains(['\n', '\r']) || text.starts_with('{') || is_key(text)
 }
 
+/// Returns a sentence without the keys that a given value has brought into it.
+pub(super) fn without_keys(text: &str) -> String {
+    if let Some(at) = text.find("-----BEGIN") {
+        return format!("{}{MASK}", &text[..at]);
+    }
+    let marks = |letter: char| "\"'`,;:?()[]".contains(letter);
+    let words = text
+        .split(' ')
+        .map(|word| match is_key(word.trim_matches(marks)) {
+            true => MASK,
+            false => word,
+        });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Returns true for PEM, a well-known kind of token, and a long stretch of base64 or hexadecimal digits.
 fn is_key(text: &str) -> bool {
     /// Names of models and of machines are shorter, or have hyphens.
@@ -311,10 +326,11 @@ pub(super) fn without_credentials(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Settings;
     use super::*;
 
     #[test]
-    fn sec_1_a_text_that_looks_like_a_key_is_not_shown_whatever_was_asked_for() {
+    fn sec_1_a_text_that_looks_like_a_key_is_not_shown_for_any_key() {
         for text in [
             "-----BEGIN PRIVATE KEY-----\nMIIEvHUNTER2\n-----END PRIVATE KEY-----\n",
             "-----BEGIN NATS USER JWT-----",
@@ -339,6 +355,12 @@ mod tests {
         ] {
             assert_eq!(show(&Value::new(None, text)), format!("{text:?}"));
         }
+        assert_eq!(
+            without_keys("there is no dependency \"ghp_16C7e42F292c6912E7aa\", did you mean a?"),
+            "there is no dependency *** did you mean a?"
+        );
+        let plain = "it needs kind = \"fixed\": see https://example.org/docs";
+        assert_eq!(without_keys(plain), plain);
         let body = Value::new(None, "{\"items\": []}\n");
         assert_eq!(show_body(&body), "\"{\\\"items\\\": []}\\n\"");
     }
@@ -403,6 +425,42 @@ mod tests {
         ] {
             let value = Value::new(None, vec![Value::new(None, text)]);
             assert_eq!(show_arguments(&value), "[\"***\"]", "{text}");
+        }
+    }
+
+    #[test]
+    fn sec_1_a_key_in_place_of_the_path_of_its_file_is_refused_and_not_shown() {
+        const WEB: &str = "[dependencies.web]\nkind = \"http\"\nurl = \"https://127.0.0.1:1\"\n";
+        const MODEL: &str = "[dependencies.m]\nkind = \"model\"\napi = \"openai\"\n\
+                             url = \"http://127.0.0.1:1\"\n";
+        const PEM: &str = "-----BEGIN PRIVATE KEY-----\nHUNTER2\n-----END PRIVATE KEY-----\n";
+        for (text, key, given) in [
+            (WEB, "dependencies.web.tls.key", PEM),
+            (
+                WEB,
+                "dependencies.web.credentials",
+                "{\"private_key\": \"HUNTER2\"}",
+            ),
+            ("", "gateway.tls.key", PEM),
+            (
+                "",
+                "gateway.auth.jwt.jwks_file",
+                "{\"keys\": [\"HUNTER2\"]}",
+            ),
+            ("", "fleet.credentials", PEM),
+            ("", "admin.state", PEM),
+            ("", "recorder.path", PEM),
+            (MODEL, "dependencies.m.key_header", "Bearer HUNTER2"),
+            (
+                WEB,
+                "dependencies.web.url",
+                "eyJhbGciOiJIUzI1NiJ9.HUNTER2.HUNTER2",
+            ),
+        ] {
+            let loader = Settings::loader().bare().toml(text).flag(key, given);
+            let error = loader.load().expect_err(key);
+            let is_told = error.problems().iter().any(|one| one.key == key);
+            assert!(is_told && !error.to_string().contains("HUNTER2"), "{error}");
         }
     }
 }

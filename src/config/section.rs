@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::{Value, ValueKind};
 use serde_json::json;
 
-use super::masking::{MASK, is_sensitive, show, show_unknown};
+use super::masking::{MASK, is_sensitive, show, show_unknown, without_keys};
 use super::misplaced_value;
 use super::odd_secret;
 use super::problem::{Problem, Warning};
@@ -383,7 +383,7 @@ impl<'a> Section<'a> {
             .place;
         report.warnings.push(Warning {
             key: path,
-            text,
+            text: without_keys(&text),
             origin,
         });
     }
@@ -583,7 +583,8 @@ impl<'a> Section<'a> {
         self.report.borrow_mut().problems.push(Problem {
             key,
             given,
-            reason,
+            // SEC-1: it may tell of the value.
+            reason: reason.map(|reason| without_keys(&reason)),
             allowed: allowed.to_owned(),
             origin: origin.place.clone(),
             excerpt: None,

@@ -1,5 +1,7 @@
 //! Addresses of HTTP dependencies.
 
+use super::masking::is_key_content;
+
 /// Allowed addresses.
 pub(super) const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
 /// Allowed addresses of HTTP dependencies.
@@ -58,6 +60,10 @@ pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
     let config::ValueKind::String(text) = &value.kind else {
         return None;
     };
+    // SEC-1: a token has dots too.
+    if is_key_content(text) {
+        return None;
+    }
     let host = text.split(['/', ':']).next().unwrap_or_default();
     let is_near = host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok();
     let scheme = if is_near { "http" } else { "https" };
