@@ -61,10 +61,7 @@ async fn mcp_6_a_group_is_told_with_its_sick_members() {
         (&group["name"], &group["health"]),
         (&json!("all"), &json!("degraded"))
     );
-    assert_eq!(
-        group["health_reason"],
-        "1 of 2 members are not well: absent"
-    );
+    assert_eq!(group["health_reason"], "1 of 2 members is not well: absent");
     let members = group["members"].as_array().unwrap();
     assert_eq!(
         (&members[0]["prefix"], &members[0]["health"]),
@@ -84,7 +81,7 @@ async fn mcp_6_a_group_is_told_with_its_sick_members() {
     let table = ran(status(&[])).await;
     let (all, groups) = table.split_once("\n\n").unwrap();
     assert!(all.contains("| runs") && all.contains("| absent"), "{all}");
-    for words in ["| all", "1 of 2 members are not well: absent", "| x "] {
+    for words in ["| all", "1 of 2 members is not well: absent", "| x "] {
         assert!(groups.contains(words), "{words}: {groups}");
     }
     let one = ran(status(&["all"])).await;
