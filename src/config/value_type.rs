@@ -420,12 +420,24 @@ pub(super) fn is_in_home(path: &str) -> bool {
     rest.is_empty() || rest.contains('/') && is_user
 }
 
+/// Returns true for a text in one line that begins or ends as paths do. Folders of containers have long
+/// names of hexadecimal digits.
+fn is_plainly_path(text: &str) -> bool {
+    let begins = ["/", "./", "../"].iter().any(|one| text.starts_with(one));
+    let ends = text.rsplit_once('.').is_some_and(|(name, kind)| {
+        !name.is_empty()
+            && (1..=5).contains(&kind.len())
+            && kind.bytes().all(|one| one.is_ascii_alphanumeric())
+    });
+    (begins || ends) && !text.contains(['\n', '\r'])
+}
+
 /// Returns the mistake of a path that only a shell or a browser understands, or that is the content of a
 /// file with a key. A file that is really called so has a path that begins with `./`.
 fn foreign_path(path: &str) -> Option<&'static str> {
     let variable = path.strip_prefix('$');
     // SEC-1: it would go on as a path, and be shown as one by each error of the file.
-    if masking::is_key_content(path) {
+    if masking::is_key_content(path) && !is_plainly_path(path) {
         return Some("it looks like the content of a file, did you mean the path of the file?");
     }
     let is_variable = variable
@@ -562,7 +574,13 @@ mod tests {
                 );
             }
         }
-        let odd = Settings::loader().bare().flag("recorder.path", "./~x/$Y");
-        assert!(odd.load().is_ok());
+        for path in [
+            "./~x/$Y",
+            "/volumes/0123456789abcdef0123456789abcdef0123456789abcdef/log",
+            "aB3dE6gH9jK2mN5pQ8sT1vW4xY7z/trace.jsonl",
+        ] {
+            let odd = Settings::loader().bare().flag("recorder.path", path);
+            assert!(odd.load().is_ok(), "{path}");
+        }
     }
 }
