@@ -356,10 +356,13 @@ impl Shared {
     pub(crate) fn set_fallback_only(&self, only: bool) {
         // CFG-2: a reload at the same time is not undone, nor this by the reload.
         let _one_at_a_time = self.replacing.acquire();
-        if only {
-            self.route.fetch_or(FALLBACK_ONLY, Ordering::AcqRel);
-        } else {
-            self.route.fetch_and(!FALLBACK_ONLY, Ordering::AcqRel);
+        let before = match only {
+            true => self.route.fetch_or(FALLBACK_ONLY, Ordering::AcqRel),
+            false => self.route.fetch_and(!FALLBACK_ONLY, Ordering::AcqRel),
+        };
+        if (before & FALLBACK_ONLY != 0) != only {
+            // Other answers are the good ones from here on.
+            self.mark_good_answers();
         }
         let settings = self.settings();
         if settings.fallback_only != only {

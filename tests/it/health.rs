@@ -4,11 +4,14 @@ mod outages;
 
 mod silence;
 
-use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{Event, EventKind, FallbackRule, Fixed, Health, StaleCache};
-use breakerbox_policy::{BreakerCommand, Class, OutageEnding, Rate};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::scripted::{Bench, Dep, Do, ms, opens_after, pass};
+use breakerbox_actors::testing::run_paused;
+use breakerbox_actors::{CallOptions, Event, EventKind, FallbackRule, Fixed, Health, StaleCache};
+use breakerbox_policy::{BreakerCommand, Class, DependencySettings, OutageEnding, Rate, State};
+
+use crate::scripted::{Bench, Dep, Do, Error, ms, opens_after, pass};
 
 /// Makes a call of every three fail, so that no breaker of a run of failures opens.
 async fn fail_a_third(bench: &Bench, rounds: u32) {
@@ -226,6 +229,41 @@ fn hlt_1_a_fallback_that_does_not_answer_is_no_stand_in() {
         pass(120_000).await;
         let health = bench.status().health;
         assert!(matches!(health, Health::Down { .. }), "{health}");
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn hlt_1_errors_of_what_answers_from_fallbacks_only_are_an_outage() {
+    run_paused(async || {
+        let is_well = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_well);
+        let spare = move |_: Do, _: &Error| {
+            let answer = told.load(Ordering::Relaxed).then_some(7);
+            async move { answer.ok_or("the stand-in is dead") }
+        };
+        let rules = vec![FallbackRule::new(spare).named("spare")];
+        let configure = |settings: &mut DependencySettings| settings.fallback_only = true;
+        let bench = Bench::with_fallbacks(configure, rules).await;
+        for _ in 0..25 {
+            bench.ask(Do::Answer(1)).await.unwrap_err();
+        }
+        let status = bench.status();
+        assert!(matches!(status.health, Health::Down { .. }), "{status:?}");
+        assert_eq!(status.answers.counts.errors, 25);
+        let cause = status.outage.unwrap().cause.text;
+        assert!(cause.contains("no fallback answers"), "{cause}");
+        // Silence is no answer, and the answer of a fallback is one.
+        pass(120_000).await;
+        let health = bench.status().health;
+        assert!(matches!(health, Health::Down { .. }), "{health}");
+        is_well.store(true, Ordering::Relaxed);
+        bench.ask(Do::Answer(1)).await.unwrap();
+        let status = bench.status();
+        assert!(matches!(status.health, Health::Degraded { .. }));
+        assert_eq!(status.outage, None);
+        let ended = bench.runtime.outages().remove(0).outage;
+        assert_eq!(ended.ended_by, Some(OutageEnding::Recovery));
         bench.finish().await;
     });
 }

@@ -106,9 +106,12 @@ fn is_neutral<E>(error: &CallError<E>) -> bool {
             limit: Limit::Rate | Limit::Tokens,
             ..
         } => true,
+        // A call that fallbacks alone may answer gets an error if none does: that is what callers get.
         CallError::NotExecuted { reason, .. } => !matches!(
             reason,
-            NotExecutedReason::Restarting | NotExecutedReason::Parked
+            NotExecutedReason::Restarting
+                | NotExecutedReason::Parked
+                | NotExecutedReason::FallbackOnly
         ),
         CallError::FallbackFailed { cause, .. } => is_neutral(cause),
         _ => error.fault() == Fault::Caller,

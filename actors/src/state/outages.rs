@@ -15,10 +15,11 @@ use breakerbox_policy::{
     Symptom, Time, UnansweredCalls, limit_reached,
 };
 
-use super::Shared;
 use super::counts::CountsView;
+use super::{Route, Shared};
 use crate::breaker::active_probe::ActiveProbeResult;
 use crate::bulkhead_limit::BulkheadLimit;
+use crate::error::NotExecutedReason;
 use crate::event::EventKind;
 use crate::redact::redact;
 use crate::sync::{LockExt, Mutex};
@@ -249,7 +250,7 @@ impl Shared {
             // HLT-1: silence after errors is no answer, so it ends nothing.
             ServiceLevel::Good if lasts && self.is_silent_after_errors(&recent, &log, now) => None,
             ServiceLevel::Good if lasts => {
-                let by = match recent.own {
+                let by = match self.given(&recent) {
                     // Some of its calls failed, and none has come since.
                     0 if !self.outages.was_down.load(Ordering::Relaxed) => OutageEnding::Silence,
                     _ => OutageEnding::Recovery,
@@ -264,20 +265,10 @@ impl Shared {
                     calls: recent.calls(),
                     is_down: level == ServiceLevel::Down,
                 };
-                let last = self.outages.last_failure().unwrap_or_default();
-                let order = self.outages.refusing_order.acquire().clone();
                 // It is read long after these seconds.
                 let rule = format!("{recent} within 30 s when it began");
                 let has_begun = log.begin(now, OutageCondition::Errors, answers, || {
-                    let cause = match order {
-                        // HLT-2: the first cause is the order, not a failure from before it.
-                        Some(reason) => {
-                            let text = format!("an order refuses its calls: {reason}");
-                            OutageCause::of_kind(CauseKind::Ordered, text, rule)
-                        }
-                        None => OutageCause::of_failure(&last, rule),
-                    };
-                    (self.events.next_outage(), cause)
+                    (self.events.next_outage(), self.cause_of_errors(rule))
                 });
                 if has_begun {
                     // HLT-2: the errors that are too many are its own.
@@ -289,10 +280,36 @@ impl Shared {
         }
     }
 
+    /// Returns the cause of an outage that errors begin. `rule`: their share.
+    fn cause_of_errors(&self, rule: String) -> OutageCause {
+        // HLT-2: the first cause is what refuses the calls, not a failure from before it.
+        if let Some(reason) = self.outages.refusing_order.acquire().as_ref() {
+            let text = format!("an order refuses its calls: {reason}");
+            return OutageCause::of_kind(CauseKind::Ordered, text, rule);
+        }
+        if self.route() == Route::FallbackOnly {
+            let text = format!(
+                "no fallback answers, and {}",
+                NotExecutedReason::FallbackOnly
+            );
+            return OutageCause::of_kind(CauseKind::Other, text, rule);
+        }
+        OutageCause::of_failure(&self.outages.last_failure().unwrap_or_default(), rule)
+    }
+
+    /// Number of the answers that callers are to get: the dependency's own, or those of its fallbacks
+    /// if they alone answer.
+    fn given(&self, answers: &AnswerCounts) -> u64 {
+        match self.route() {
+            Route::FallbackOnly => answers.by_fallback,
+            _ => answers.own,
+        }
+    }
+
     /// Returns true if most callers got errors last, and the dependency has given no good answer
     /// since: neither to a call nor to an active probe.
     fn is_silent_after_errors(&self, recent: &AnswerCounts, log: &OutageLog, now: Time) -> bool {
-        let is_answered = recent.own > 0 && !recent.are_mostly_errors();
+        let is_answered = self.given(recent) > 0 && !recent.are_mostly_errors();
         let is_ordered = log.cause_kind() == Some(CauseKind::Ordered);
         self.outages.was_down.load(Ordering::Relaxed)
             && !(is_answered || is_ordered)
@@ -305,7 +322,8 @@ impl Shared {
         self.good_answers() > marked.load(Ordering::Relaxed)
     }
 
-    fn mark_good_answers(&self) {
+    /// Marks the good answers so far: only later ones count as given since.
+    pub(super) fn mark_good_answers(&self) {
         let marked = &self.outages.good_answers_at_last_error;
         marked.store(self.good_answers(), Ordering::Relaxed);
     }
@@ -321,7 +339,7 @@ impl Shared {
 
     /// Number of good answers so far: to calls, and to callers' mistakes.
     fn good_answers(&self) -> u64 {
-        self.totals.answers().own + self.counts.rejected()
+        self.given(&self.totals.answers()) + self.counts.rejected()
     }
 
     /// Returns true while an outage by errors stands.
