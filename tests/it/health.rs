@@ -337,3 +337,40 @@ fn brk_13_half_open_without_traffic_waits_for_a_call() {
         bench.finish().await;
     });
 }
+
+#[test]
+fn hlt_2_the_probes_of_a_key_are_those_of_its_outage() {
+    run_paused(async || {
+        let bench = Bench::start(opens_after(5, ms(1_000))).await;
+        let ask = async |told: Do| {
+            let of_key = CallOptions {
+                key: Some("m".into()),
+                ..CallOptions::default()
+            };
+            bench.client.ask_with(told, of_key).await
+        };
+        for _ in 0..5 {
+            ask(Do::Fail).await.unwrap_err();
+        }
+        let status = bench.status();
+        assert_eq!(
+            status.state,
+            State::Closed,
+            "one key opens no other breaker"
+        );
+        assert_eq!(status.outage.unwrap().probes, 0);
+        pass(1_000).await;
+        ask(Do::Fail).await.unwrap_err();
+        let outage = bench.status().outage.unwrap();
+        assert_eq!((outage.probes, outage.probes_failed), (1, 1));
+        assert!(!outage.last_probe.unwrap().succeeded);
+        assert!(!bench.status().keys[0].waits_for_call);
+        pass(60_000).await;
+        assert!(bench.status().keys[0].waits_for_call);
+        ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(bench.status().outage, None);
+        let ended = bench.runtime.outages().remove(0).outage;
+        assert_eq!((ended.probes, ended.probes_failed), (2, 1));
+        bench.finish().await;
+    });
+}

@@ -112,6 +112,8 @@ fn publish(
     let mut has_events = false;
     while let Some(event) = machine.poll_event() {
         note(shared, target, &event, machine, now);
+        // HLT-2: calls with a key are probes too, of the outage that they are a part of.
+        shared.note_probes_of(&event, now);
         if target.key.is_none() {
             shared.note_breaker(&event, now);
         }

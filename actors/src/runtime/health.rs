@@ -164,9 +164,14 @@ fn obstacle<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> 
 /// Returns true if the breaker is half-open, and neither a call nor an active probe tries the
 /// dependency.
 pub(super) fn waits_for_call(shared: &Shared, view: &BreakerView<'_>) -> bool {
+    is_untried(view) && !is_probed(shared)
+}
+
+/// Returns true if the breaker is half-open, and no call tries the dependency. An active probe is no
+/// call, and tries no key.
+pub(super) fn is_untried(view: &BreakerView<'_>) -> bool {
     let tries = view.half_open.is_some_and(|period| period.in_flight > 0);
-    let is_half_open = view.overridden.is_none() && view.state == State::HalfOpen;
-    is_half_open && !tries && !is_probed(shared)
+    view.overridden.is_none() && view.state == State::HalfOpen && !tries
 }
 
 /// Returns true if the program probes the dependency by itself, with answers that count.

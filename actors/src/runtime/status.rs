@@ -175,6 +175,8 @@ pub struct KeyStatus {
     pub reason: String,
     /// Time for which the key's calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
+    /// True if its open time is over and no call with the key has come to try it (rule BRK-13).
+    pub waits_for_call: bool,
     /// The current pause of the key's calls, if there is one, with its remaining time.
     pub paused: Option<(PauseReason, Duration)>,
     /// The contents of the window.
@@ -203,6 +205,7 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
             overridden: view.overridden.cloned(),
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
+            waits_for_call: health::is_untried(&view),
             paused: paused(&circuit.pauses, now),
             window: view.counts,
             minimum_calls: view.minimum_calls,

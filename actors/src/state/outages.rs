@@ -102,42 +102,17 @@ impl Shared {
         *self.outages.last_failure.acquire() = Some(note);
     }
 
-    /// Notes a change of the dependency's own breaker. Its lock is held.
-    pub(crate) fn note_breaker(&self, event: &BreakerEvent, now: Time) {
+    /// Notes the results of the probes of a breaker: the dependency's own, or that of a key. Its lock
+    /// is held.
+    pub(crate) fn note_probes_of(&self, event: &BreakerEvent, now: Time) {
         match event {
             BreakerEvent::Transition {
-                from,
+                from: State::HalfOpen,
                 to,
                 cause,
                 counts,
                 ..
-            } => {
-                if *from == State::HalfOpen {
-                    self.note_probes(*to, cause, (counts.calls, counts.failures), now);
-                }
-                match to {
-                    State::Open => self.begin_outage(OutageCondition::BreakerOpen, now, || {
-                        OutageCause::of_trip(cause, self.outages.last_failure().as_ref())
-                    }),
-                    State::HalfOpen => {}
-                    State::Closed => {
-                        // HLT-2: an order is no recovery.
-                        let by = match cause {
-                            BreakerCause::Commanded(_) => OutageEnding::Order,
-                            _ => OutageEnding::Recovery,
-                        };
-                        self.end_condition_by(OutageCondition::BreakerOpen, now, by);
-                        // What failed before says nothing of the dependency that is well again.
-                        self.totals.judge_from(now);
-                        if matches!(
-                            cause,
-                            BreakerCause::Recovered { .. } | BreakerCause::FleetRecovered { .. }
-                        ) {
-                            self.outages.was_down.store(false, Ordering::Relaxed);
-                        }
-                    }
-                }
-            }
+            } => self.note_probes(*to, cause, (counts.calls, counts.failures), now),
             BreakerEvent::HalfOpenProgress {
                 successes, needed, ..
             } => {
@@ -146,6 +121,34 @@ impl Shared {
                 self.outages.log.acquire().probes(0, 0, note);
             }
             _ => {}
+        }
+    }
+
+    /// Notes a change of the dependency's own breaker. Its lock is held.
+    pub(crate) fn note_breaker(&self, event: &BreakerEvent, now: Time) {
+        if let BreakerEvent::Transition { to, cause, .. } = event {
+            match to {
+                State::Open => self.begin_outage(OutageCondition::BreakerOpen, now, || {
+                    OutageCause::of_trip(cause, self.outages.last_failure().as_ref())
+                }),
+                State::HalfOpen => {}
+                State::Closed => {
+                    // HLT-2: an order is no recovery.
+                    let by = match cause {
+                        BreakerCause::Commanded(_) => OutageEnding::Order,
+                        _ => OutageEnding::Recovery,
+                    };
+                    self.end_condition_by(OutageCondition::BreakerOpen, now, by);
+                    // What failed before says nothing of the dependency that is well again.
+                    self.totals.judge_from(now);
+                    if matches!(
+                        cause,
+                        BreakerCause::Recovered { .. } | BreakerCause::FleetRecovered { .. }
+                    ) {
+                        self.outages.was_down.store(false, Ordering::Relaxed);
+                    }
+                }
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::outage_record::OutageRecord;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::sidecar::names::health_name;
-use crate::{DependencyStatus, Health, RecentAnswers};
+use crate::{DependencyStatus, Health, KeyStatus, RecentAnswers};
 use breakerbox_actors::redact;
 
 /// An outage, as API clients see it.
@@ -150,7 +150,7 @@ fn shown_record(
         lasts_ms: span_ms(&record.since, until),
         failed: record.affected.errors,
         next_probe_ms: status.and_then(next_probe).map(millis),
-        waits_for_call: status.is_some_and(|status| status.waits_for_call),
+        waits_for_call: status.is_some_and(waits_for_call),
         line: status.and_then(|status| line(inner, status)),
         paused_consumers: match status {
             Some(_) => paused_consumers(inner, &record.dependency),
@@ -207,7 +207,34 @@ fn next_probe(status: &DependencyStatus) -> Option<Duration> {
         .as_ref()
         .is_some_and(|set| matches!(set.mode, OverrideMode::Disabled | OverrideMode::Shadow));
     let is_open = status.state == Breaker::Open && !is_out;
-    status.retry_after.filter(|_| is_open)
+    let own = status.retry_after.filter(|_| is_open);
+    own.or_else(|| sick_keys(status).filter_map(open_time).min())
+}
+
+/// Returns true if nothing tries the dependency before the next call.
+fn waits_for_call(status: &DependencyStatus) -> bool {
+    // BRK-13: while another key is open, its open time is what comes next.
+    let is_untried = |key: &KeyStatus| key.waits_for_call;
+    status.waits_for_call
+        || sick_keys(status).any(is_untried) && sick_keys(status).find_map(open_time).is_none()
+}
+
+/// Returns the keys with breakers that have not recovered, if an outage is one of calls with a key:
+/// the dependency's own breaker lets them through, and no order holds for all.
+fn sick_keys(status: &DependencyStatus) -> impl Iterator<Item = &KeyStatus> {
+    let is_of_keys =
+        status.outage.is_some() && status.state == Breaker::Closed && status.overridden.is_none();
+    let is_sick = |key: &&KeyStatus| key.state != Breaker::Closed && key.overridden.is_none();
+    status
+        .keys
+        .iter()
+        .filter(is_sick)
+        .filter(move |_| is_of_keys)
+}
+
+/// Returns the rest of a key's open time.
+fn open_time(key: &KeyStatus) -> Option<Duration> {
+    key.retry_after.filter(|_| key.state == Breaker::Open)
 }
 
 /// Returns a sentence on a dependency that is not well: its health, for how long, the cause, what
@@ -338,7 +365,7 @@ fn probe_of(status: &DependencyStatus) -> Option<String> {
             None => "next probe now".to_owned(),
         });
     }
-    if status.waits_for_call {
+    if waits_for_call(status) {
         // BRK-13: nothing happens by itself.
         return Some("it waits for a call to try it".to_owned());
     }

@@ -1,8 +1,8 @@
 //! Outages over the API and the command line.
 
-use breakerbox_actors::Verdict;
 use breakerbox_actors::testing::ScriptedError;
-use breakerbox_policy::{Class, Rate, State, WindowKind};
+use breakerbox_actors::{CallOptions, Verdict};
+use breakerbox_policy::{BreakerCommand, Class, Rate, State, WindowKind};
 use serde_json::{Value, json};
 
 use super::Rig;
@@ -51,6 +51,40 @@ async fn hlt_2_an_outage_is_one_object_of_the_api() {
         "{ended}"
     );
     assert_eq!(rig.dependency().await["outage"], Value::Null);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn brk_13_an_outage_of_a_key_tells_its_next_probe_and_that_it_waits_for_a_call() {
+    let rig = Rig::start(opens_after(5, ms(60_000))).await;
+    for _ in 0..5 {
+        let of_key = CallOptions {
+            key: Some("m".into()),
+            ..CallOptions::default()
+        };
+        let asked = rig.bench.client.ask_with(Do::Fail, of_key).await;
+        asked.unwrap_err();
+    }
+    let one = rig.dependency().await;
+    assert_eq!(one["state"], "closed");
+    let outage = &one["outage"];
+    assert!(outage["next_probe_ms"].as_u64() > Some(0), "{one}");
+    assert_eq!(outage["waits_for_call"], false);
+    let line = one["line"].as_str().unwrap();
+    assert!(line.contains("next probe in "), "{line}");
+    // Its open time is over.
+    let reason = "now".to_owned();
+    let probe = BreakerCommand::Probe { reason };
+    let told = rig.bench.client.operate_key("m", probe).await;
+    told.expect("a known key").unwrap();
+    let one = rig.dependency().await;
+    let outage = &one["outage"];
+    assert_eq!(
+        (&outage["next_probe_ms"], &outage["waits_for_call"]),
+        (&Value::Null, &json!(true))
+    );
+    let line = one["line"].as_str().unwrap();
+    assert!(line.contains("it waits for a call to try it"), "{line}");
     rig.finish().await;
 }
 
