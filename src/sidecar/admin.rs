@@ -258,9 +258,10 @@ impl Admin {
         }
     }
 
-    /// Writes what the charts show up to this moment, if there is a file for it.
+    /// Writes the outages and what the charts show up to this moment, if there is a file for it.
     #[cfg(feature = "cli")]
-    pub(crate) async fn write_history(&self) {
+    pub(crate) async fn write_last(&self) {
+        OutageBook::write_last(&self.inner).await;
         history::write(&self.inner).await;
     }
 

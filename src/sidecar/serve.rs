@@ -198,7 +198,7 @@ pub async fn run(
         fleet.leave().await;
     }
     // The counters are final, and can still be read.
-    sidecar.admin.write_history().await;
+    sidecar.admin.write_last().await;
     sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
     sidecar.admin_server.stop();

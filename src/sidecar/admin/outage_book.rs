@@ -2,7 +2,8 @@
 //! `admin.state` (rules HLT-2 and HLT-3).
 //!
 //! It keeps also those of dependencies that are removed. A begin, an end and an acknowledgement are
-//! in the file within a second, the figures of an outage that stands within ten. It decides nothing.
+//! in the file within a second, the figures of an outage that stands within ten; an orderly stop
+//! writes what is left. It decides nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +40,8 @@ const RHYTHM: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct OutageBook {
     kept: Mutex<KeptOutages>,
+    /// Held while they are written.
+    writing: Mutex<()>,
     /// True while a task writes them.
     is_kept: AtomicBool,
 }
@@ -131,15 +134,31 @@ impl OutageBook {
     ///
     /// # Cancel safety   Dropped, they are written all the same.
     pub(super) async fn write(inner: &Arc<AdminState>) {
+        Self::write_if(inner, KeptOutages::is_due).await;
+    }
+
+    /// Writes the outages as [`OutageBook::write`] does, with figures that are not due: nothing is
+    /// written after it.
+    #[cfg(feature = "cli")]
+    pub(super) async fn write_last(inner: &Arc<AdminState>) {
+        Self::write_if(inner, |_, _| true).await;
+    }
+
+    async fn write_if(inner: &Arc<AdminState>, is_due: fn(&KeptOutages, Time) -> bool) {
         inner.outages.look(inner);
-        let now = inner.stamps.now();
-        let Some((file, all)) = inner.outages.kept.acquire().take_due_write(now) else {
+        if inner.outages.kept.acquire().file.is_none() {
             return;
-        };
+        }
+        let (inner, now) = (Arc::clone(inner), inner.stamps.now());
         // A slow disk must not delay the requests of this thread.
         let written = tokio::task::spawn_blocking(move || {
-            let section = serde_json::to_value(all)?;
-            file.put(SECTION, section)
+            // HLT-3: of two writes the later one has the later state, and waits for the other.
+            let _one_at_a_time = inner.outages.writing.acquire();
+            let due = inner.outages.kept.acquire().take_write(now, is_due);
+            match due {
+                Some((file, all)) => file.put(SECTION, serde_json::to_value(all)?),
+                None => Ok(()),
+            }
         });
         let problem = match written.await {
             Ok(Ok(())) => return,
@@ -203,19 +222,22 @@ impl KeptOutages {
         });
     }
 
-    /// Returns the file and its new section, if it is to be written now.
-    fn take_due_write(&mut self, now: Time) -> Option<(StateFile, Vec<OutageRecord>)> {
+    /// Returns true if more than figures has changed, or figures were not written for long.
+    fn is_due(&self, now: Time) -> bool {
+        let mut pairs = self.all.iter().zip(&self.written);
+        self.all.len() != self.written.len()
+            || pairs.any(|(one, old)| one.differs(old))
+            || now.since(self.written_at) >= RHYTHM
+    }
+
+    /// Returns the file and its new section, if it has changed and is due.
+    fn take_write(
+        &mut self,
+        now: Time,
+        is_due: impl FnOnce(&Self, Time) -> bool,
+    ) -> Option<(StateFile, Vec<OutageRecord>)> {
         let file = self.file.clone()?;
-        if self.all == self.written {
-            return None;
-        }
-        let differs = self.all.len() != self.written.len()
-            || self
-                .all
-                .iter()
-                .zip(&self.written)
-                .any(|(one, old)| one.differs(old));
-        if !differs && now.since(self.written_at) < RHYTHM {
+        if self.all == self.written || !is_due(self, now) {
             return None;
         }
         self.written.clone_from(&self.all);
@@ -343,15 +365,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::open(&folder.path().join("state.json")).unwrap();
         let mut kept = KeptOutages::default();
-        let at = |seconds: u64| Time::from_millis(seconds * 1_000);
+        let due = |kept: &mut KeptOutages, seconds: u64| {
+            kept.take_write(Time::from_millis(seconds * 1_000), KeptOutages::is_due)
+        };
         kept.follow(vec![outage(1, false)], "now");
-        assert!(kept.take_due_write(at(20)).is_none(), "there is no file");
+        assert!(due(&mut kept, 20).is_none(), "there is no file");
         kept.file = Some(file);
-        assert_eq!(kept.take_due_write(at(20)).unwrap().1.len(), 1);
-        assert!(
-            kept.take_due_write(at(100)).is_none(),
-            "nothing has changed"
-        );
+        assert_eq!(due(&mut kept, 20).unwrap().1.len(), 1);
+        assert!(due(&mut kept, 100).is_none(), "nothing has changed");
         let figures = |errors| OutageRecord {
             affected: AffectedCalls {
                 calls: errors,
@@ -361,13 +382,12 @@ mod tests {
             ..outage(1, false)
         };
         kept.follow(vec![figures(1)], "now");
-        assert!(kept.take_due_write(at(100)).is_some());
+        assert!(due(&mut kept, 100).is_some());
         kept.follow(vec![figures(2)], "now");
-        assert!(kept.take_due_write(at(109)).is_none());
+        assert!(due(&mut kept, 109).is_none());
+        let last = kept.take_write(Time::from_millis(109_000), |_, _| true);
+        assert!(last.is_some(), "the last write has them");
         kept.follow(vec![outage(1, true)], "now");
-        assert!(
-            kept.take_due_write(at(109)).is_some(),
-            "its end is written at once"
-        );
+        assert!(due(&mut kept, 109).is_some(), "its end is written at once");
     }
 }

@@ -130,6 +130,39 @@ async fn hlt_3_outages_are_there_after_kill_and_restart() {
 }
 
 #[tokio::test]
+async fn hlt_3_what_has_just_begun_or_ended_is_there_after_an_orderly_stop() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    fail(&sidecar, "web").await;
+    // The last write that is due by itself may have come before the end.
+    let close = http().post(sidecar.admin("/api/dependencies/web/close"));
+    let close = close.bearer_auth(TOKEN).json(&json!({"reason": "try it"}));
+    assert_eq!(close.send().await.unwrap().status().as_u16(), 200);
+    let ended = outages(&sidecar).await.remove(0);
+    assert_eq!(ended["ended_by"], "order");
+    sidecar.signal("TERM");
+    sidecar.ended().await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    assert_eq!(outages(&sidecar).await, [ended.clone()]);
+    fail(&sidecar, "web").await;
+    let stands = outages(&sidecar).await.remove(0);
+    assert_eq!(stands["ended"], Value::Null);
+    sidecar.signal("TERM");
+    sidecar.ended().await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let all = outages(&sidecar).await;
+    assert_eq!(all.len(), 2, "{all:?}");
+    for field in ["id", "since", "cause"] {
+        assert_eq!(all[0][field], stands[field], "{field}");
+    }
+    assert_eq!((&all[0]["ended_by"], &all[1]), (&json!("restart"), &ended));
+    kill(sidecar).await;
+}
+
+#[tokio::test]
 async fn hlt_3_notes_are_there_after_kill_and_restart() {
     let folder = folder();
     configure(folder.path(), "web");
