@@ -35,9 +35,6 @@ const MAX_ALERTS: usize = 256;
 /// Time for which an alert that comes and goes, such as that of a parked worker, can be over and go on.
 const MOMENT: Duration = Duration::from_secs(60);
 
-/// Time between the begin of an outage and its alert, at most.
-const BETWEEN: Duration = Duration::from_secs(1);
-
 /// The condition that raised an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AlertKind {
@@ -433,12 +430,11 @@ impl AlertRecord {
     /// Returns true if this is the alert of an outage of the dependency `name`.
     fn is_of(&self, name: &str, outage: &Outage) -> bool {
         let is_before_its_end = outage.ended.is_none_or(|ended| self.raised <= ended);
-        // The event is told a moment after the outage is noted, or before it.
-        let begins = outage.since.since(self.raised) < BETWEEN;
+        let has_begun = outage.since <= self.raised;
         // HLT-2: an outage that begins while its alert lasts, as that of a used-up quota does, has
-        // no other.
+        // no other. One that begins after it, however soon, is another one's.
         let lasted = self.over.is_none_or(|over| outage.since < over);
-        scope_of(&self.subject) == name && is_before_its_end && (begins || lasted)
+        scope_of(&self.subject) == name && is_before_its_end && (has_begun || lasted)
     }
 
     fn view(&self, inner: &AdminState, outages: &[DependencyOutage]) -> AlertView {
