@@ -25,6 +25,8 @@ pub struct Verdict {
     pub cause: Option<&'static str>,
     /// The limit of time that ended the attempt, if it is known.
     pub limit: Option<TimeLimit>,
+    /// True if the status of the symptom was not answered: see [`Verdict::likened`].
+    pub(crate) is_likened: bool,
     /// True if `executed` was set, so that a symptom does not change it.
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
@@ -55,6 +57,7 @@ impl From<Class> for Verdict {
             executed_is_set: false,
             cause: None,
             limit: None,
+            is_likened: false,
             by_settings: false,
             is_for_caller: false,
             is_for_all_keys: false,
@@ -130,6 +133,14 @@ impl Verdict {
     #[must_use]
     pub fn cause(mut self, cause: &'static str) -> Self {
         self.cause = Some(cause);
+        self
+    }
+
+    /// Declares that the status of the symptom only classes the error, as that of another protocol or of a
+    /// late error in a stream: it was not answered, and the cause is told in its place.
+    #[must_use]
+    pub fn likened(mut self) -> Self {
+        self.is_likened = true;
         self
     }
 

@@ -51,12 +51,16 @@ pub struct FailureNote {
     pub limit: Option<&'static str>,
     /// True if there was no room for the call, so that the dependency was not asked.
     pub is_overload: bool,
+    /// True if the status of the symptom was not answered, and only classes the error.
+    pub is_likened: bool,
 }
 
 impl fmt::Display for FailureNote {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or = |text| self.words.unwrap_or(text);
         match self.symptom {
+            // EDGE-8: the words of its own protocol.
+            Some(Symptom::Status(_)) if self.is_likened => out.write_str(or("an error")),
             Some(symptom @ (Symptom::Status(_) | Symptom::StatusClass(_))) => {
                 write!(out, "{symptom} from the dependency")
             }

@@ -194,7 +194,11 @@ impl ModelVerdict {
             }
             _ => Verdict::from(kind.class()).symptom(symptom),
         };
-        let verdict = verdict.executed(self.executed()).cause(kind.words());
+        let mut verdict = verdict.executed(self.executed()).cause(kind.words());
+        if self.is_late {
+            // EDGE-8: no such status was answered.
+            verdict = verdict.likened();
+        }
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
             None => verdict,

@@ -44,8 +44,7 @@ impl Shared {
             .misconfiguration
             .note(verdict.class == Class::Misconfigured)
         {
-            let is_refused = verdict.class == Class::Misconfigured;
-            self.note_refused_configuration(is_refused, symptom);
+            self.note_refused_configuration(verdict);
             self.events.emit(&self.name, kind);
         }
     }

@@ -84,6 +84,7 @@ impl Shared {
             words: verdict.cause,
             after: silence.unwrap_or(after),
             limit: known.or_else(reached),
+            is_likened: verdict.is_likened,
             ..FailureNote::default()
         }
     }
@@ -202,12 +203,13 @@ impl Shared {
         self.totals.judge_from(now);
     }
 
-    /// Notes whether the dependency refuses our configuration, with its symptom if it does.
-    pub(super) fn note_refused_configuration(&self, refused: bool, symptom: Option<Symptom>) {
+    /// Notes whether the dependency refuses our configuration, by the verdict on an attempt.
+    pub(super) fn note_refused_configuration(&self, verdict: &Verdict) {
         let now = self.clock.now();
-        if refused {
+        if verdict.class == Class::Misconfigured {
+            let note = self.failure_note(verdict, Duration::ZERO);
             self.begin_outage(OutageCondition::Misconfigured, now, || {
-                OutageCause::of_refused_configuration(symptom)
+                OutageCause::of_refused_configuration(&note)
             });
         } else {
             self.end_condition(OutageCondition::Misconfigured, now);

@@ -86,7 +86,7 @@ impl FailureNote {
 
     fn status(&self) -> Option<u16> {
         match self.symptom {
-            Some(Symptom::Status(status)) => Some(status),
+            Some(Symptom::Status(status)) if !self.is_likened => Some(status),
             _ => None,
         }
     }
@@ -147,17 +147,15 @@ impl OutageCause {
 
     /// The cause of an outage in which the dependency refuses our configuration.
     #[must_use]
-    pub fn of_refused_configuration(symptom: Option<Symptom>) -> Self {
-        let (status, said) = match symptom {
-            Some(Symptom::Status(status)) => {
-                (Some(status), format!("{status} from the dependency: "))
-            }
-            _ => (None, String::new()),
+    pub fn of_refused_configuration(failure: &FailureNote) -> Self {
+        let said = match failure.symptom {
+            Some(Symptom::Status(_)) => format!("{failure}: "),
+            _ => String::new(),
         };
         Self {
             kind: CauseKind::Misconfigured,
             text: format!("{said}it refuses our configuration"),
-            status,
+            status: failure.status(),
             limit: None,
             rule: "every call fails until the configuration is corrected".to_owned(),
         }

@@ -291,7 +291,13 @@ fn edge_8_a_cause_says_what_failed() {
         "a worker crashed"
     );
     assert_eq!(said(None, None, 1, None), "its calls fail");
-    let refused = OutageCause::of_refused_configuration(Some(Symptom::Status(401)));
+    let status = |status, is_likened| FailureNote {
+        symptom: Some(Symptom::Status(status)),
+        words: Some("gRPC status 14, UNAVAILABLE"),
+        is_likened,
+        ..FailureNote::default()
+    };
+    let refused = OutageCause::of_refused_configuration(&status(401, false));
     assert_eq!(
         refused.text,
         "401 from the dependency: it refuses our configuration"
@@ -320,6 +326,12 @@ fn edge_8_the_limit_that_cut_is_the_longest_that_was_reached() {
         first_byte: Some(Duration::from_secs(first_byte)),
         attempt: Some(Duration::from_secs(attempt)),
         total: Some(Duration::from_secs(total)),
+    assert_eq!(refused.status, Some(401));
+    // A status that was not answered is not told.
+    let unavailable = OutageCause::of_failure(&status(503, true), String::new());
+    assert_eq!(unavailable.text, "gRPC status 14, UNAVAILABLE");
+    assert_eq!(unavailable.status, None);
+    assert_eq!(unavailable.kind, CauseKind::Status);
         ..TimeoutSettings::default()
     };
     let of =

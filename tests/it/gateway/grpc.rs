@@ -128,6 +128,25 @@ async fn edge_3_a_grpc_status_is_the_outcome_of_its_call() {
 }
 
 #[tokio::test]
+async fn edge_8_an_outage_by_a_grpc_status_tells_that_status() {
+    let upstream = server().await;
+    for path in ["head", "trailers"] {
+        let keys = "retry.max_attempts = 1\nbreaker.failure_threshold = 2\n";
+        let bed = Bed::new(&upstream.url(), keys).await;
+        let mut sender = client(&bed).await;
+        for _ in 0..2 {
+            call(&mut sender, bed.url(&format!("/web/{path}/14")), &[]).await;
+        }
+        bed.until("it opens", |one| one.outage.is_some()).await;
+        let cause = bed.status().outage.unwrap().cause;
+        // It has answered 200.
+        assert_eq!(cause.text, "gRPC status 14, UNAVAILABLE", "{path}");
+        assert_eq!(cause.status, None);
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
 async fn edge_3_a_grpc_answer_without_a_status_is_a_failure() {
     let upstream = server().await;
     let bed = Bed::new(&upstream.url(), "").await;
