@@ -148,11 +148,8 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
                 })
             }
             // Boxed: the future of every call would be larger for what few calls need.
-            Err(failed) => {
-                shared.counts.count_refusal(&failed.error);
-                if failed.is_neutral(shared, &plan) {
-                    record.set_neutral();
-                }
+            Err(mut failed) => {
+                failed.note_end(shared, &plan, &mut record);
                 let ended = Box::pin(answer_otherwise(
                     core,
                     &plan,

@@ -461,8 +461,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             } => write_timed_out(out, dependency, (*limit, *after), *executed),
             Self::Stalled { dependency, after } => write!(
                 out,
-                "{dependency} sent nothing for {} in the middle of its answer",
-                RoundedDuration(*after)
+                "{dependency} sent nothing for {} in the middle of its answer ({})",
+                RoundedDuration(*after),
+                TimeLimit::Idle
             ),
             Self::WorkerCrashed { dependency, panic } => {
                 write!(

@@ -156,7 +156,7 @@ impl<D: Dependency> Responder<D> {
             return own.refuse(|shared| shared.not_executed(shared.absence(), None));
         }
         let after = replier.waited(now);
-        let verdict = replier.shared().timed_out();
+        let verdict = replier.shared().timed_out(limit);
         self.time_out(now, (limit, after), (Executed::No, verdict));
     }
 

@@ -299,6 +299,11 @@ pub struct TimeoutSettings {
     pub first_byte: Option<Duration>,
     /// Between two parts of a streamed response.
     pub idle: Option<Duration>,
+    /// From the start of an attempt to the first content of a model's stream; enforced by the code that
+    /// reads the content, as the next one.
+    pub first_token: Option<Duration>,
+    /// Between two pieces of content of a model's stream.
+    pub gap: Option<Duration>,
     /// Idle time for which a connection is kept; enforced by the code that connects. `None` keeps
     /// none.
     pub keep: Option<Duration>,
@@ -312,6 +317,8 @@ impl Default for TimeoutSettings {
             total: Some(Duration::from_secs(15)),
             first_byte: Some(Duration::from_secs(5)),
             idle: Some(Duration::from_secs(30)),
+            first_token: None,
+            gap: None,
             // Less than what servers allow: Node and uvicorn five seconds.
             keep: Some(Duration::from_secs(4)),
         }

@@ -45,7 +45,7 @@ pub struct FailureNote {
     pub symptom: Option<Symptom>,
     /// The cause in a few words, such as "connection refused".
     pub words: Option<&'static str>,
-    /// Duration of the attempt.
+    /// Duration of the attempt, or the span of the limit that ended it.
     pub after: Duration,
     /// The configuration key of the limit that ended it, if it is known.
     pub limit: Option<&'static str>,
@@ -53,6 +53,8 @@ pub struct FailureNote {
     pub is_overload: bool,
     /// True if the status of the symptom was not answered, and only classes the error.
     pub is_likened: bool,
+    /// True if a part of the answer had come when a limit ended the attempt.
+    pub has_begun: bool,
 }
 
 impl fmt::Display for FailureNote {
@@ -67,6 +69,11 @@ impl fmt::Display for FailureNote {
             Some(Symptom::Timeout) => {
                 let what = match self.limit {
                     Some("timeout.idle") => "an answer that stopped for",
+                    Some("timeout.first_token") => "no content within",
+                    Some("timeout.gap") => "content that stopped for",
+                    // Several attempts may have shared it, and one of them may have been answered in part.
+                    Some("timeout.total") => "no whole answer within",
+                    _ if self.has_begun => "no whole answer within",
                     _ => "no answer within",
                 };
                 write!(out, "{what} {}", RoundedDuration(self.after))?;

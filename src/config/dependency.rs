@@ -229,7 +229,10 @@ fn read_settings(
     let is_model = kind == Some(DependencyKind::Model);
     let mut timeout = section.section("timeout");
     let mut limits = model::read_limits(&mut timeout, kind);
-    let timeout = timeout::read(timeout, kind);
+    let mut timeout = timeout::read(timeout, kind);
+    if is_model {
+        (timeout.first_token, timeout.gap) = (limits.first_token, limits.gap);
+    }
     let mut breaker = section.section("breaker");
     limits.probe_stream = model::read_probe_stream(&mut breaker, kind);
     let is_mcp = kind.is_some_and(DependencyKind::is_mcp);

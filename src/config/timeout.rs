@@ -41,6 +41,7 @@ pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> Ti
         first_byte: section.get_or("first_byte", &limit, default.first_byte),
         idle: section.get_or("idle", &limit, default.idle),
         keep: section.get_or("keep", &limit, default.keep),
+        ..default
     };
     section.finish();
     settings
@@ -73,6 +74,7 @@ fn read_http(mut section: Section<'_>) -> TimeoutSettings {
         first_byte: section.get_or("first_byte", &limit, head),
         idle: section.get_or("idle", &limit, default.idle),
         keep: section.get_or("keep", &limit, default.keep),
+        ..default
     };
     section.finish();
     settings
@@ -100,6 +102,7 @@ fn read_model(mut section: Section<'_>) -> TimeoutSettings {
         first_byte: section.get_or("first_byte", &limit, None),
         idle: section.get_or("idle", &limit, None),
         keep: section.get_or("keep", &limit, default.keep),
+        ..default
     };
     section.finish();
     settings

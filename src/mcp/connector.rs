@@ -12,8 +12,6 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use breakerbox_policy::RoundedDuration;
-
 use super::audience::{CallSide, ReplyFuture, RequestSender, SessionOwner, TellFuture};
 use super::call_table::RequestOutcome;
 use super::connection::{Connection, Link};
@@ -474,13 +472,12 @@ impl WebOpener {
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
         let link = Link::Http(Box::new(HttpLink::new(sender)));
         let connection = Connection::new(link, liveness, &self.server_state, owner);
-        let limit = settings.start_timeout;
         let opening = Session::open(connection, &self.server_state);
-        let opened = timeout(limit, opening).await;
+        let opened = timeout(settings.start_timeout, opening).await;
         let opened = opened.unwrap_or_else(|_| {
             // MCP-3: it may wait for ever for the other handshake.
             self.server_state.remember_handshake(owner.is_some(), None);
-            let reason = format!("no handshake within {}", RoundedDuration(limit));
+            let reason = settings.late_start();
             Err(McpError::Connect { reason })
         });
         Ok(Arc::new(opened?))

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox_policy::RoundedDuration;
 use tokio::time::timeout;
 
 use super::audience::SessionOwner;
@@ -121,11 +120,7 @@ impl LaunchedServer {
             Err(_) => {
                 // MCP-3: it may wait for ever for the other handshake.
                 server_state.remember_handshake(owner.is_some(), None);
-                let limit = settings.start_timeout;
-                Err(failed(format!(
-                    "no handshake within {}",
-                    RoundedDuration(limit)
-                )))
+                Err(failed(settings.late_start()))
             }
         };
         match opened {

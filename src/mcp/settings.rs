@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use breakerbox_policy::RoundedDuration;
+
 use crate::config::{CallerSessions, DependencyConfig, DependencyKind, Secret};
 
 /// Settings of one server, besides the policy that every dependency has.
@@ -144,6 +146,13 @@ impl McpSettings {
             serial_writes: false,
             per_caller: matches!(own.sessions, CallerSessions::PerCaller { .. }),
         })
+    }
+
+    /// Returns the reason of a start that took too long.
+    pub(super) fn late_start(&self) -> String {
+        // EDGE-8: the limit is named, so that it can be found and changed.
+        let limit = RoundedDuration(self.start_timeout);
+        format!("no handshake within {limit} (start_timeout)")
     }
 
     fn of(server: McpServer, hang_limit: NonZeroU32, serial_writes: bool) -> Self {

@@ -112,8 +112,9 @@ pub(super) fn send<'a, D: Dependency>(
                     }
                     let executed = AttemptProgress::executed_at(plan.progress, too_late.executed);
                     // Its caller gives up at the deadline; the worker sees to the attempt's limit.
-                    let error = AttemptError::TimedOut(plan.deadline_limit, executed);
-                    (Err(error), shared.timed_out_unless_held(plan.progress))
+                    let limit = plan.deadline_limit;
+                    let verdict = shared.timed_out_unless_held(limit, plan.progress);
+                    (Err(AttemptError::TimedOut(limit, executed)), verdict)
                 }
             },
             FirstPoll::Absent => {

@@ -1,5 +1,6 @@
 //! An attempt that brought no good answer, and the time of one that did.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use super::plan::CallPlan;
 use crate::error::{CallError, Fault, Limit, NotExecutedReason, Refused};
 use crate::state::Shared;
 use crate::state::call_hold::{self, FindOpenAnswer};
+use crate::state::call_record::CallRecord;
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 
 /// An attempt without a good answer.
@@ -85,7 +88,7 @@ impl<T, E> FailedAttempt<T, E> {
                     | NotExecutedReason::FallbackOnly,
                 ..
             } => return Self::refused(error),
-            CallError::TimedOut { .. } => shared.timed_out(),
+            CallError::TimedOut { limit, .. } => shared.timed_out(limit),
             CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
                 Verdict::from(Class::Failure).symptom(Symptom::Crash)
             }
@@ -118,9 +121,32 @@ impl<T, E> FailedAttempt<T, E> {
         self.is_for_caller || self.end == AttemptEnd::Ended(Class::Rejected)
     }
 
+    /// Notes that a call ends with it, unless a fallback answers: as a refusal in the counts, and in
+    /// its record.
+    pub(super) fn note_end<S: Deref<Target = Shared>>(
+        &mut self,
+        shared: &Shared,
+        plan: &CallPlan<'_>,
+        record: &mut CallRecord<S>,
+    ) {
+        shared.counts.count_refusal(&self.error);
+        if self.is_neutral(shared, plan) {
+            record.set_neutral();
+        }
+        if let CallError::TimedOut {
+            limit: TimeLimit::Total | TimeLimit::Caller,
+            after,
+            ..
+        } = &mut self.error
+        {
+            // EDGE-8: a limit of the whole call is told with its time, not that of the last attempt.
+            *after = shared.clock.now().since(plan.started);
+        }
+    }
+
     /// Returns true if the end says nothing of the service that callers get: a mistake of the caller,
     /// its own short deadline, or our own lack of something.
-    pub(super) fn is_neutral(&self, shared: &Shared, plan: &CallPlan<'_>) -> bool {
+    fn is_neutral(&self, shared: &Shared, plan: &CallPlan<'_>) -> bool {
         if self.end == AttemptEnd::Ended(Class::Misconfigured) {
             // HLT-1: the callers are refused for a mistake of ours, and get errors.
             return false;

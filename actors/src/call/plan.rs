@@ -192,10 +192,10 @@ impl<'a> CallPlan<'a> {
     /// Returns the limit by which an attempt has run out of time at `now`: that of the whole call,
     /// if its deadline has passed.
     #[cold]
-    pub(super) fn exceeded(&self, now: Time) -> TimeLimit {
+    pub(super) fn exceeded(&self, shared: &Shared, now: Time) -> TimeLimit {
         match self.deadline {
             Some(deadline) if deadline <= now => self.deadline_limit,
-            _ => TimeLimit::Attempt,
+            _ => shared.limit_of_attempt(self.attempt_limit),
         }
     }
 

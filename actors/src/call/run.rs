@@ -106,11 +106,8 @@ pub(super) fn close<T, E>(
             record.close_counted(CallResult::Primary);
             Ok(value)
         }
-        Err(failed) => {
-            shared.counts.count_refusal(&failed.error);
-            if failed.is_neutral(shared, plan) {
-                record.set_neutral();
-            }
+        Err(mut failed) => {
+            failed.note_end(shared, plan, &mut record);
             record.close_failed(&failed.error);
             failed.into_result()
         }
@@ -152,11 +149,8 @@ pub(super) fn close_unless_failed<'a, T, E>(
             record.close_counted(CallResult::Primary);
             Ok(value)
         }
-        Err(failed) => {
-            shared.counts.count_refusal(&failed.error);
-            if failed.is_neutral(shared, plan) {
-                record.set_neutral();
-            }
+        Err(mut failed) => {
+            failed.note_end(shared, plan, &mut record);
             Err((failed, record))
         }
     }
@@ -260,8 +254,9 @@ where
             Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
             None => {
                 let executed = AttemptProgress::executed(plan.progress);
-                let error = AttemptError::TimedOut(plan.exceeded(times.1), executed);
-                (Err(error), shared.timed_out_unless_held(plan.progress))
+                let limit = plan.exceeded(shared, times.1);
+                let verdict = shared.timed_out_unless_held(limit, plan.progress);
+                (Err(AttemptError::TimedOut(limit, executed)), verdict)
             }
         };
         shared.clear_suspicion(plan.fingerprint, &verdict);

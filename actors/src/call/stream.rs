@@ -128,10 +128,7 @@ where
             Ok(Streamed::empty(Box::new(classify)))
         }
         Err(mut failed) => {
-            shared.counts.count_refusal(&failed.error);
-            if failed.is_neutral(shared, plan) {
-                record.set_neutral();
-            }
+            failed.note_end(shared, plan, &mut record);
             let empty = failed.answer.take();
             Err(UnopenedStream {
                 failed: failed.without_answer(),
@@ -180,12 +177,17 @@ async fn bounded_until_first<T>(
     Box::pin(bounded_silence(shared, progress, limits, work)).await
 }
 
-/// Returns true if an attempt without its first item ends by `timeout.first_byte`, and not by
-/// `timeout.attempt`.
+/// Returns the limit by which an attempt without its first item has run out of time at `now`.
 #[cold]
-fn ends_by_first_byte(shared: &Shared, plan: &CallPlan<'_>) -> bool {
+fn exceeded_by_first(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> TimeLimit {
     let first_byte = shared.settings().timeout.first_byte;
-    first_byte.is_some_and(|first| plan.attempt_limit.is_none_or(|attempt| first < attempt))
+    let is_shorter = |first| plan.attempt_limit.is_none_or(|attempt| first < attempt);
+    match plan.exceeded(shared, now) {
+        TimeLimit::Attempt | TimeLimit::CallAttempt if first_byte.is_some_and(is_shorter) => {
+            TimeLimit::FirstByte
+        }
+        limit => limit,
+    }
 }
 
 /// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
@@ -337,13 +339,10 @@ where
         }
         Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
         None => {
-            let limit = match plan.exceeded(times.1) {
-                TimeLimit::Attempt if ends_by_first_byte(shared, plan) => TimeLimit::FirstByte,
-                limit => limit,
-            };
+            let limit = exceeded_by_first(shared, plan, times.1);
             let executed = AttemptProgress::executed(plan.progress);
             let error = AttemptError::TimedOut(limit, executed);
-            (Err(error), shared.timed_out())
+            (Err(error), shared.timed_out(limit))
         }
     };
     let ended = match end_attempt(shared, plan, &mut permits, result, &verdict, times) {

@@ -75,16 +75,18 @@ impl Shared {
     fn failure_note(&self, verdict: &Verdict, after: Duration) -> FailureNote {
         let is_timeout = verdict.symptom == Some(Symptom::Timeout);
         let settings = self.settings();
-        let known = verdict.limit.filter(|_| is_timeout).map(TimeLimit::name);
+        let limit = verdict.limit.filter(|_| is_timeout);
         let reached = || limit_reached(&settings.timeout, after).filter(|_| is_timeout);
-        let is_idle = verdict.limit == Some(TimeLimit::Idle);
-        let silence = settings.timeout.idle.filter(|_| is_idle);
+        // EDGE-8: the figure is the span of the setting, not the part of it that was left.
+        let span = limit.and_then(|limit| limit.span(&settings.timeout));
         FailureNote {
             symptom: verdict.symptom,
             words: verdict.cause,
-            after: silence.unwrap_or(after),
-            limit: known.or_else(reached),
+            after: span.unwrap_or(after),
+            limit: limit.map(TimeLimit::name).or_else(reached),
             is_likened: verdict.is_likened,
+            // The duration of a stream is that until its first part.
+            has_begun: limit == Some(TimeLimit::Attempt) && span.is_some_and(|span| after < span),
             ..FailureNote::default()
         }
     }

@@ -207,16 +207,20 @@ impl<D: Dependency> Execution<D> {
         self.drop_future();
         if let Some(responder) = self.responder.take() {
             let now = self.shared.clock.now();
-            let limit = match self.deadline {
-                (Some(deadline), limit) if deadline <= now => limit,
-                _ => TimeLimit::Attempt,
+            let own = self.prolonged.as_deref();
+            let limit = match (self.deadline, own) {
+                ((Some(deadline), limit), _) if deadline <= now => limit,
+                (_, Some(own)) => self.shared.limit_of_attempt(own.limit),
+                (_, None) => {
+                    let span = self.timer.deadline.map(|end| end.since(self.began));
+                    self.shared.limit_of_attempt(span)
+                }
             };
             let exceeded = (limit, now.since(self.began));
-            let own = self.prolonged.as_deref();
             let executed = AttemptProgress::executed(own.map(|own| &own.progress));
             let verdict = self
                 .shared
-                .timed_out_unless_held(own.map(|own| &own.progress));
+                .timed_out_unless_held(limit, own.map(|own| &own.progress));
             responder.time_out(now, exceeded, (executed, verdict));
         }
     }

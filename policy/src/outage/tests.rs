@@ -286,6 +286,30 @@ fn edge_8_a_cause_says_what_failed() {
         said(Some(Symptom::Timeout), None, 5_000, Some("timeout.idle")),
         "an answer that stopped for 5 s (timeout.idle)"
     );
+    let late = |limit| said(Some(Symptom::Timeout), None, 300, Some(limit));
+    assert_eq!(
+        late("timeout.first_token"),
+        "no content within 300 ms (timeout.first_token)"
+    );
+    assert_eq!(
+        late("timeout.gap"),
+        "content that stopped for 300 ms (timeout.gap)"
+    );
+    assert_eq!(
+        late("timeout.total"),
+        "no whole answer within 300 ms (timeout.total)"
+    );
+    let begun = FailureNote {
+        symptom: Some(Symptom::Timeout),
+        limit: Some("timeout.attempt"),
+        after: Duration::from_millis(300),
+        has_begun: true,
+        ..FailureNote::default()
+    };
+    assert_eq!(
+        begun.to_string(),
+        "no whole answer within 300 ms (timeout.attempt)"
+    );
     assert_eq!(
         said(Some(Symptom::Crash), None, 1, None),
         "a worker crashed"
@@ -302,6 +326,12 @@ fn edge_8_a_cause_says_what_failed() {
         refused.text,
         "401 from the dependency: it refuses our configuration"
     );
+    assert_eq!(refused.status, Some(401));
+    // A status that was not answered is not told.
+    let unavailable = OutageCause::of_failure(&status(503, true), String::new());
+    assert_eq!(unavailable.text, "gRPC status 14, UNAVAILABLE");
+    assert_eq!(unavailable.status, None);
+    assert_eq!(unavailable.kind, CauseKind::Status);
 }
 
 #[test]
@@ -326,12 +356,6 @@ fn edge_8_the_limit_that_cut_is_the_longest_that_was_reached() {
         first_byte: Some(Duration::from_secs(first_byte)),
         attempt: Some(Duration::from_secs(attempt)),
         total: Some(Duration::from_secs(total)),
-    assert_eq!(refused.status, Some(401));
-    // A status that was not answered is not told.
-    let unavailable = OutageCause::of_failure(&status(503, true), String::new());
-    assert_eq!(unavailable.text, "gRPC status 14, UNAVAILABLE");
-    assert_eq!(unavailable.status, None);
-    assert_eq!(unavailable.kind, CauseKind::Status);
         ..TimeoutSettings::default()
     };
     let of =

@@ -288,6 +288,9 @@ fn timeout_entries(timeout: &TimeoutSettings) -> Vec<ShownEntry> {
         total,
         first_byte,
         idle,
+        // They are told with the model.
+        first_token: _,
+        gap: _,
         keep,
     } = timeout;
     vec![

@@ -7,7 +7,7 @@ pub(super) mod deferred_body;
 
 mod pending_bodies;
 
-mod slow_body;
+pub(super) mod slow_body;
 
 pub(super) mod request_body;
 

@@ -17,6 +17,7 @@ use super::http::deferred_body::DeferredBody;
 use super::http::dependency::of_status;
 use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
+pub(super) use super::http::slow_body::SlowBody;
 use super::http::target::UpstreamTarget;
 use crate::model::{ApiShape, ModelRequest};
 use crate::{AttemptProgress, TimeLimit, Verdict};
@@ -409,10 +410,10 @@ pub(crate) enum HttpFailure {
     Late(TimeLimit),
     /// The response is too long to be buffered.
     TooLong,
-    /// The caller's body is longer than allowed.
-    BodyTooLarge,
-    /// The caller sent its body too slowly.
-    BodyTooSlow,
+    /// The caller's body is longer than this key of the configuration allows.
+    BodyTooLarge(&'static str),
+    /// The caller sent its body too slowly for this limit.
+    BodyTooSlow(SlowBody),
     /// The caller did not send all of its body.
     BodyCut,
     /// The body was streamed before, and cannot be sent again.
@@ -443,13 +444,22 @@ pub(crate) enum ContentFailure {
 impl ContentFailure {
     /// Returns true if the provider was silent for too long.
     pub(super) fn is_silence(self) -> bool {
-        matches!(self, Self::NoContent | Self::Gap)
+        self.limit().is_some()
+    }
+
+    /// Returns the limit that was exceeded, if the provider was silent for too long.
+    pub(super) fn limit(self) -> Option<TimeLimit> {
+        match self {
+            Self::NoContent => Some(TimeLimit::FirstToken),
+            Self::Gap => Some(TimeLimit::Gap),
+            Self::Truncated | Self::Empty | Self::NoAnswer => None,
+        }
     }
 
     fn cause(self) -> &'static str {
         match self {
-            Self::NoContent => "timeout.first_token",
-            Self::Gap => "timeout.gap",
+            Self::NoContent => TimeLimit::FirstToken.name(),
+            Self::Gap => TimeLimit::Gap.name(),
             Self::Truncated => "stream truncated",
             Self::Empty => "stream without content",
             Self::NoAnswer => "no answer in it",
@@ -460,10 +470,10 @@ impl ContentFailure {
 /// The reason why a caller's body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnsentBody {
-    /// It is longer than allowed.
-    TooLarge,
-    /// It came too slowly.
-    TooSlow,
+    /// It is longer than this key of the configuration allows.
+    TooLarge(&'static str),
+    /// It came too slowly for this limit.
+    TooSlow(SlowBody),
     /// It did not come whole.
     Cut,
 }
@@ -472,8 +482,8 @@ impl UnsentBody {
     /// Returns the failure that it would be if a part had been sent.
     pub(super) fn failure(self) -> HttpFailure {
         match self {
-            Self::TooLarge => HttpFailure::BodyTooLarge,
-            Self::TooSlow => HttpFailure::BodyTooSlow,
+            Self::TooLarge(key) => HttpFailure::BodyTooLarge(key),
+            Self::TooSlow(limit) => HttpFailure::BodyTooSlow(limit),
             Self::Cut => HttpFailure::BodyCut,
         }
     }
@@ -488,8 +498,8 @@ impl HttpFailure {
     /// Returns the failure of a body of which nothing was sent.
     pub(super) fn before_sending(self) -> Self {
         match self {
-            Self::BodyTooLarge => Self::Unsent(UnsentBody::TooLarge),
-            Self::BodyTooSlow => Self::Unsent(UnsentBody::TooSlow),
+            Self::BodyTooLarge(key) => Self::Unsent(UnsentBody::TooLarge(key)),
+            Self::BodyTooSlow(limit) => Self::Unsent(UnsentBody::TooSlow(limit)),
             Self::BodyCut => Self::Unsent(UnsentBody::Cut),
             other => other,
         }
@@ -510,8 +520,8 @@ impl HttpFailure {
             Self::Leaving => "connection ended before the request",
             Self::Late(limit) => limit.name(),
             Self::TooLong => "response too long",
-            Self::BodyTooLarge => "request body too large",
-            Self::BodyTooSlow => "request body too slow",
+            Self::BodyTooLarge(key) => key,
+            Self::BodyTooSlow(slow) => slow.limit(),
             Self::BodyCut => "request body cut off",
             Self::BodyGone => "request body already sent",
             Self::Unsent(body) => body.failure().cause(),
@@ -537,13 +547,20 @@ impl fmt::Display for HttpFailure {
             Self::Leaving => "it ended its connection before it processed the request",
             Self::Late(limit) => return write!(out, "no response in time ({limit})"),
             Self::TooLong => "its response is too long to be buffered",
-            Self::BodyTooLarge => "the request's body is longer than allowed",
-            Self::BodyTooSlow => "the request's body came too slowly",
+            Self::BodyTooLarge(key) => {
+                return write!(out, "the request's body is longer than allowed ({key})");
+            }
+            Self::BodyTooSlow(slow) => {
+                let limit = slow.limit();
+                return write!(out, "the request's body came too slowly ({limit})");
+            }
             Self::BodyCut => "the request's body was cut off",
             Self::BodyGone => "the request's body was passed on and cannot be sent again",
             Self::Unsent(body) => return body.failure().fmt(out),
-            Self::Content(ContentFailure::NoContent) => "no content came in time",
-            Self::Content(ContentFailure::Gap) => "no further content came in time",
+            Self::Content(ContentFailure::NoContent) => {
+                "no content came in time (timeout.first_token)"
+            }
+            Self::Content(ContentFailure::Gap) => "no further content came in time (timeout.gap)",
             Self::Content(ContentFailure::Truncated) => "its stream ended without its end",
             Self::Content(ContentFailure::Empty) => "its stream ended before any content",
             Self::Content(ContentFailure::NoAnswer) => "there is no answer in what it sent",

@@ -21,8 +21,8 @@ pub(super) use in_dialect::{ProblemFacts, code_and_status, told_in};
 use super::http::body::ReplyBody;
 use super::http::error::HttpError;
 use super::message::HttpFailure;
-use crate::CallError;
 use crate::mcp::McpError;
+use crate::{CallError, TimeLimit};
 
 /// A kind of problem: its code, its status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,6 +390,14 @@ impl<'a> GatewayProblem<'a> {
     fn cause(mut self, cause: impl Into<String>) -> Self {
         // EDGE-8: the document says what has failed.
         self.cause = cause.into();
+        self
+    }
+
+    /// Names a limit by this key in place of its own words.
+    pub(super) fn naming(mut self, limit: TimeLimit, key: &str) -> Self {
+        for text in [&mut self.detail, &mut self.cause, &mut self.error.message] {
+            *text = text.replace(limit.name(), key);
+        }
         self
     }
 

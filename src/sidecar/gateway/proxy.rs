@@ -46,7 +46,7 @@ use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseSt
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
-use super::message::{HttpFailure, HttpRequest};
+use super::message::{HttpFailure, HttpRequest, SlowBody};
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::ready;
@@ -582,7 +582,7 @@ async fn or_blame(
         answered = &mut sending => answered,
         () = sleep(limit.saturating_sub(AHEAD)) => {
             if trace.waits() {
-                return Err(HttpFailure::BodyTooSlow.into());
+                return Err(HttpFailure::BodyTooSlow(SlowBody::CallEnd).into());
             }
             sending.await
         }

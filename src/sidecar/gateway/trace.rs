@@ -385,8 +385,8 @@ fn word_of(failure: HttpFailure) -> &'static str {
         HttpFailure::Content(failure) if failure.is_silence() => "timeout",
         HttpFailure::Content(_) => "no_content",
         HttpFailure::TooLong => "too_long",
-        HttpFailure::BodyTooLarge
-        | HttpFailure::BodyTooSlow
+        HttpFailure::BodyTooLarge(_)
+        | HttpFailure::BodyTooSlow(_)
         | HttpFailure::BodyCut
         | HttpFailure::BodyGone
         | HttpFailure::Unsent(_) => "request_body",

@@ -10,7 +10,7 @@ use breakerbox_actors::{
 use breakerbox_policy::{Class, DependencySettings, Executed, State};
 use tokio::time::Instant;
 
-use crate::scripted::{Bench, let_others_run, ms, nonzero, opens_after, pass};
+use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, opens_after, pass};
 use crate::streamed::{LOST, Scripts, Step, play, read};
 
 /// Host behaviour as a client sees it, on virtual time.
@@ -221,6 +221,64 @@ fn item_83_a_streamed_body_keeps_to_the_limits() {
 }
 
 #[test]
+fn edge_8_a_limit_that_cut_is_told_with_what_is_set() {
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            retrying(9)(settings);
+            settings.timeout.first_byte = None;
+            settings.timeout.attempt = Some(ms(200));
+            settings.timeout.total = Some(ms(500));
+        };
+        let bench = Bench::start(configure).await;
+        let again = |timeout| CallOptions { timeout, ..due() };
+        // The third attempt is cut by the rest of the call's time.
+        let late = bench.client.ask_with(Do::Hang, again(None)).await;
+        let text = late.unwrap_err().to_string();
+        assert!(text.contains("within 500 ms (timeout.total; "), "{text}");
+        let late = bench.client.ask_with(Do::Hang, again(Some(ms(300)))).await;
+        let text = late.unwrap_err().to_string();
+        let own = "within 300 ms (the caller's own deadline; ";
+        assert!(text.contains(own), "{text}");
+        bench.finish().await;
+
+        // A part of the answer has come.
+        let bench = Bench::start(|settings| {
+            configure(settings);
+            settings.breaker.failure_threshold = Some(nonzero(4));
+        });
+        let bench = bench.await;
+        let good = |_: Result<&_, &&str>| Verdict::from(Class::Success);
+        let trickling = Scripts::new([&[Step::Wait(10), Step::Item(1)].repeat(100)]);
+        for _ in 0..4 {
+            let open = || trickling.open();
+            let opened = bench.client.run_stream_with(due(), good, open).await;
+            let (_, error) = read(opened.unwrap()).await;
+            let text = error.unwrap().to_string();
+            assert!(text.contains("within 200 ms (timeout.attempt; "), "{text}");
+        }
+        let cause = bench.status().outage.unwrap().cause;
+        assert_eq!(
+            cause.text,
+            "no whole answer within 200 ms (timeout.attempt)"
+        );
+        assert_eq!(cause.limit, Some("timeout.attempt"));
+        bench.finish().await;
+
+        // The limit of one call, in place of that of the settings.
+        let bench = Bench::start(configure).await;
+        let own = CallOptions {
+            attempt: Some(ms(50)),
+            idempotent: None,
+            ..due()
+        };
+        let text = bench.client.ask_with(Do::Hang, own).await.unwrap_err();
+        let limit = "within 50 ms (the call's own limit of an attempt; ";
+        assert!(text.to_string().contains(limit), "{text}");
+        bench.finish().await;
+    });
+}
+
+#[test]
 fn item_83_streams_that_never_begin_are_retried_until_the_callers_deadline() {
     run_paused(async || {
         let bench = Bench::start(retrying(100)).await;
@@ -258,7 +316,7 @@ fn item_84_a_stall_is_an_error_that_takes_nothing_back_and_is_not_retried() {
         assert_eq!(error.executed(), Executed::Maybe);
         assert_eq!(
             error.to_string(),
-            "dep sent nothing for 400 ms in the middle of its answer"
+            "dep sent nothing for 400 ms in the middle of its answer (timeout.idle)"
         );
         assert_eq!((began.elapsed(), stalls.opened()), (ms(400), 1));
         let status = bench.status();

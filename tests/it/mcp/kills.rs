@@ -229,7 +229,9 @@ async fn one_that_does_not_come_up_says_why() {
     let began = Instant::now();
     let error = mcp::start(&runtime, "silent", &silent).await.unwrap_err();
     assert!(
-        error.to_string().contains("no handshake within 300 ms"),
+        error
+            .to_string()
+            .contains("no handshake within 300 ms (start_timeout)"),
         "{error}"
     );
     assert!(began.elapsed() < Duration::from_secs(2));

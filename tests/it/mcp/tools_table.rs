@@ -74,7 +74,12 @@ async fn mcp_6_m12_a_tool_may_take_its_own_time() {
     let tight = "timeout = { attempt = \"5s\", total = \"10s\" }\n\
                  tools = { slow = { timeout = \"100ms\" } }";
     let bed = FrontBed::of(&fake.table("kg", tight)).await;
-    bed.call(KG, "slow").await.unwrap_err();
+    let params = json!({ "name": "slow", "arguments": { "a": 1 } });
+    let late = bed.ask(KG, "tools/call", params).await["error"].clone();
+    // EDGE-8: the limit that cut is that of the tool.
+    let text = late["message"].as_str().unwrap();
+    assert!(text.contains("(tools.slow.timeout; "), "{late}");
+    assert_eq!(late["data"]["cause"], "tools.slow.timeout");
     assert_eq!(bed.status("kg").tally.failures, 1);
     bed.end().await;
 }

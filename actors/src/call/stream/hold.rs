@@ -31,11 +31,15 @@ pub(super) struct StreamHold {
     permit: Option<PermitGuard>,
     slot: Option<Ticket>,
     scope: CallScope,
+    /// Start of the call.
+    called: Time,
     began: Time,
     /// Time until the first item: the duration that counts for the breaker.
     elapsed: Duration,
     /// Maximum duration of one wait.
     idle: Option<Duration>,
+    /// Limit of the attempt, as it was set.
+    attempt_span: Option<Duration>,
     /// Time left for all further waits together; `None` for no limit.
     attempt_limit: Option<Duration>,
     /// Deadline of the whole stream, whether it waits for the dependency or for the caller.
@@ -69,9 +73,11 @@ impl StreamHold {
             permit,
             slot,
             scope,
+            called: plan.started,
             began,
             elapsed,
             idle,
+            attempt_span: plan.attempt_limit,
             attempt_limit: plan.attempt_limit.map(left),
             deadline: plan.deadline,
             is_callers_deadline: plan.call_deadline().is_callers,
@@ -143,16 +149,16 @@ impl StreamHold {
 
     pub(super) fn timed_out<E>(&self) -> CallError<E> {
         let now = self.shared.clock.now();
-        let limit = match self.deadline {
-            Some(deadline) if deadline <= now => self.deadline_limit,
-            _ => TimeLimit::Attempt,
+        // EDGE-8: each limit is told with the time that it counts.
+        let exceeded = match self.deadline {
+            Some(deadline) if deadline <= now => (self.deadline_limit, now.since(self.called)),
+            _ => {
+                let limit = self.shared.limit_of_attempt(self.attempt_span);
+                let after = self.attempt_span.unwrap_or(now.since(self.began));
+                (limit, after)
+            }
         };
-        let after = now.since(self.began);
-        CallError::timed_out(
-            Arc::clone(&self.shared.name),
-            (limit, after),
-            Executed::Maybe,
-        )
+        CallError::timed_out(Arc::clone(&self.shared.name), exceeded, Executed::Maybe)
     }
 
     /// Polls the one timer of all waits. It is set again only when it is due, not for each item.

@@ -153,11 +153,11 @@ impl<S: TryStream> Streamed<S> {
         let polled = deadline::within(self.scope, || stream.as_mut().try_poll_next(cx));
         let Poll::Ready(next) = polled else {
             let error = ready!(hold.poll_wait(cx));
-            let mut verdict = hold.shared().timed_out();
-            if matches!(error, CallError::Stalled { .. }) {
-                // EDGE-8: the limit that cut is named.
-                verdict = verdict.limited_by(TimeLimit::Idle);
-            }
+            let limit = match error {
+                CallError::TimedOut { limit, .. } => limit,
+                _ => TimeLimit::Idle,
+            };
+            let verdict = hold.shared().timed_out(limit);
             return Poll::Ready(Some(NextItem::End(verdict, Some(error))));
         };
         hold.end_wait();

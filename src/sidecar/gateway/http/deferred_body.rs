@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use super::caller_body::CallerBody;
 use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{
-    BodyLimits, PassingBody, StreamedBody, UnbegunBody, Upload, UploadStatus,
+    BodyLimits, MAX_BODY, PassingBody, StreamedBody, UnbegunBody, Upload, UploadStatus,
 };
-use super::slow_body::{AGAIN, LEAST_PIECE, PATIENCE};
+use super::slow_body::{AGAIN, LEAST_PIECE, PATIENCE, SlowBody};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
 
@@ -82,7 +82,7 @@ impl DeferredBody {
     ) -> Result<(Arc<Self>, bool), HttpFailure> {
         let hint = body.size_hint();
         if hint.lower() > limits.max_body {
-            return Err(HttpFailure::BodyTooLarge);
+            return Err(HttpFailure::BodyTooLarge(MAX_BODY));
         }
         let must_keep = keep && hint.lower() <= limits.max_replay;
         let is_short = hint.upper().is_some_and(|most| most <= limits.max_short());
@@ -163,7 +163,11 @@ impl DeferredBody {
         let (place, probe_end) = self.place(bodies, is_write);
         let left = left.map(|left| now + left);
         let until = [left, probe_end, self.until].into_iter().flatten().min();
-        let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+        let slow = match until == probe_end {
+            true if probe_end.is_some() => SlowBody::Probe,
+            _ => SlowBody::CallEnd,
+        };
+        let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow(slow)));
         let begun = place.begin();
         let reading = reader.read(&place);
         let read = match until.and_then(|until| until.checked_sub(AHEAD)) {
@@ -270,14 +274,14 @@ impl BodyReader {
                 () = window.as_mut() => {
                     // EDGE-4: a body that drips has an end, however short its pauses are.
                     if length - *before < LEAST_PIECE {
-                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow(SlowBody::Pause)));
                     }
                     self.window = None;
                     continue;
                 }
                 () = patience.as_mut() => {
                     if place.is_wanted() {
-                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow(SlowBody::Place)));
                     }
                     patience.as_mut().reset(Instant::now() + AGAIN);
                     continue;

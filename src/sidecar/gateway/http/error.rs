@@ -117,12 +117,16 @@ impl HttpError {
             HttpFailure::NoMemory => Verdict::from(Class::Cancelled).executed(Executed::No),
             HttpFailure::Unsent(_) => Verdict::from(Class::Rejected).executed(Executed::No),
             HttpFailure::Late(limit) => Verdict::from(Symptom::Timeout).limited_by(limit),
-            HttpFailure::Content(failure) if failure.is_silence() => {
-                Verdict::from(Symptom::Timeout)
+            HttpFailure::Content(failure) => match failure.limit() {
+                // EDGE-8: the limit that cut is named.
+                Some(limit) => Verdict::from(Symptom::Timeout).limited_by(limit),
+                None => Verdict::from(Symptom::Reset),
+            },
+            HttpFailure::Reset | HttpFailure::Answer(_) | HttpFailure::TooLong => {
+                Verdict::from(Symptom::Reset)
             }
-            HttpFailure::Reset | HttpFailure::Answer(_) | HttpFailure::TooLong | HttpFailure::Content(_) => Verdict::from(Symptom::Reset),
-            HttpFailure::BodyTooLarge
-            | HttpFailure::BodyTooSlow
+            HttpFailure::BodyTooLarge(_)
+            | HttpFailure::BodyTooSlow(_)
             | HttpFailure::BodyCut
             // Parts of the body may have reached the dependency.
             | HttpFailure::BodyGone => Verdict::from(Class::Rejected).executed(Executed::Maybe),

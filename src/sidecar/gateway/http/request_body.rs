@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::answer_fault::AnswerFault;
 use super::caller_body::CallerBody;
 use super::pending_bodies::BodyPlace;
-use super::slow_body::{LEAST_PIECE, SlowBodyWatch};
+use super::slow_body::{LEAST_PIECE, SlowBody, SlowBodyWatch};
 use crate::AttemptProgress;
 use crate::config::GatewayConfig;
 use crate::lock::LockExt as _;
@@ -55,6 +55,9 @@ impl BodyLimits {
         self.max_replay.min(MAX_SHORT)
     }
 }
+
+/// The key of [`BodyLimits::max_body`].
+pub(super) const MAX_BODY: &str = "gateway.max_body";
 
 /// See [`BodyLimits::max_short`].
 const MAX_SHORT: u64 = 64_000;
@@ -194,10 +197,13 @@ impl UploadStatus {
     /// Returns the caller's error, if there was one.
     pub(crate) fn fault(&self) -> Option<HttpFailure> {
         match self.fault.load(Ordering::Acquire) {
-            1 => Some(HttpFailure::BodyTooLarge),
-            2 => Some(HttpFailure::BodyTooSlow),
-            3 => Some(HttpFailure::BodyCut),
-            _ => None,
+            0 => None,
+            1 => Some(HttpFailure::BodyTooLarge(MAX_BODY)),
+            2 => Some(HttpFailure::BodyCut),
+            number => {
+                let slow = SlowBody::ALL.get(usize::from(number) - 3).copied();
+                slow.map(HttpFailure::BodyTooSlow)
+            }
         }
     }
 
@@ -285,9 +291,9 @@ impl StreamedBody {
 
     fn fail(&self, failure: HttpFailure) -> HttpFailure {
         let number = match failure {
-            HttpFailure::BodyTooLarge => 1,
-            HttpFailure::BodyTooSlow => 2,
-            _ => 3,
+            HttpFailure::BodyTooLarge(_) => 1,
+            HttpFailure::BodyTooSlow(slow) => 3 + slow as u8,
+            _ => 2,
         };
         self.trace.fault.store(number, Ordering::Release);
         failure
@@ -303,21 +309,27 @@ impl StreamedBody {
         // EDGE-1: a probe that waits for its caller says nothing of the dependency.
         let is_over = |watch: &mut SlowBodyWatch| watch.poll_end(cx).is_ready();
         if self.watch.as_mut().is_some_and(is_over) {
-            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
+            let slow = HttpFailure::BodyTooSlow(SlowBody::Probe);
+            return Poll::Ready(Some(Err(self.fail(slow))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
             self.trace.progress.pause();
             let left = self.pause.saturating_sub(self.waited);
             let begin = || (Box::pin(sleep(left)), Instant::now());
             let (alarm, _) = self.alarm.get_or_insert_with(begin);
-            if alarm.as_mut().poll(cx).is_pending() {
+            let slow = match alarm.as_mut().poll(cx) {
+                Poll::Ready(()) => SlowBody::Pause,
                 // EDGE-4: until the dependency answers, a slow body holds a place that others need.
-                match &mut self.watch {
-                    Some(watch) => ready!(watch.poll_too_many(cx)),
+                Poll::Pending => match &mut self.watch {
+                    Some(watch) => {
+                        ready!(watch.poll_too_many(cx));
+                        SlowBody::Place
+                    }
                     None => return Poll::Pending,
-                }
-            }
-            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
+                },
+            };
+            let slow = HttpFailure::BodyTooSlow(slow);
+            return Poll::Ready(Some(Err(self.fail(slow))));
         };
         // EDGE-1: while a body flows, the limits of the attempt have not begun.
         self.trace.progress.note();
@@ -334,7 +346,7 @@ impl StreamedBody {
         };
         let length = frame.data_ref().map_or(0, |piece| piece.len() as u64);
         let Some(room) = self.room.checked_sub(length) else {
-            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge))));
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge(MAX_BODY)))));
         };
         self.room = room;
         // EDGE-4: until the answer begins, a body that drips has an end, however short its pauses are.

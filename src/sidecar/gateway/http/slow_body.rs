@@ -19,6 +19,35 @@ pub(super) const LEAST_PIECE: usize = 1_000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
+/// The limit that a slow body has exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlowBody {
+    /// It brought too little in a span of `gateway.body_timeout`.
+    Pause,
+    /// It held a place that other calls need.
+    Place,
+    /// It held the slot of a probe for too long.
+    Probe,
+    /// It had not come by the end of its call.
+    CallEnd,
+}
+
+impl SlowBody {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Pause, Self::Place, Self::Probe, Self::CallEnd];
+
+    /// Returns the key of the configuration, or words for a limit that a call may bring.
+    pub(crate) const fn limit(self) -> &'static str {
+        // EDGE-8: the limit is named, so that it can be found and changed.
+        match self {
+            Self::Pause => "gateway.body_timeout",
+            Self::Place => "bulkhead.max_concurrent",
+            Self::Probe => "breaker.probe_lease",
+            Self::CallEnd => "the time of the call",
+        }
+    }
+}
+
 /// Watch over a body that is passed on as it comes.
 pub(super) struct SlowBodyWatch {
     place: BodyPlace,

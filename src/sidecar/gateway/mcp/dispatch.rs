@@ -231,7 +231,11 @@ impl McpEndpoint {
         let failed = |error: CallError<McpError>| {
             tracing::trace!(caller = stream.caller(), %error, "a call failed");
             stream.note_failure(&error);
-            let told = of_call(&error, &self.client, request.is_newer());
+            let tool = request.head.name.as_deref();
+            let tool = tool.filter(|_| &*request.method == "tools/call");
+            let time_key = tool.and_then(|own| self.front.time_key(own));
+            let (client, is_newer) = (&self.client, request.is_newer());
+            let told = of_call(&error, client, (is_newer, time_key.as_deref()));
             with_stray(told, &error, stray.get())
         };
         if &*request.method != "tools/call" {

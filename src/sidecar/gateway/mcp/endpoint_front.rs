@@ -66,6 +66,12 @@ impl EndpointFront {
         self.tools.load().filter(result)
     }
 
+    /// Returns the key of the time that a tool has for each attempt; `None` if the table gives it none.
+    /// `own`: the server's own name.
+    pub(crate) fn time_key(&self, own: &str) -> Option<String> {
+        self.tools.load().time_key(own)
+    }
+
     /// Warns once of entries for tools that the server does not have.
     pub(crate) fn tell_absent(&self, client: &McpClient) {
         let listed = client.tools();

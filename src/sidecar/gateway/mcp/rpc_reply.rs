@@ -13,7 +13,7 @@ use crate::mcp::request_meta;
 use crate::mcp::{McpClient, McpError};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::problem::GatewayProblem;
-use crate::{AnswerSource, CallError};
+use crate::{AnswerSource, CallError, TimeLimit};
 
 /// Code of every error that the runtime raises. Its `data` names the kind, as `type`.
 ///
@@ -90,18 +90,28 @@ pub(super) fn finished(
     edited(&reply.text, edits)
 }
 
-/// Converts the error of a call for its caller.
-pub(super) fn of_call(error: &CallError<McpError>, client: &McpClient, is_newer: bool) -> RpcError {
+/// Converts the error of a call for its caller. `time_key`: the key of the time that its tool has, if it
+/// is one of the tool's own.
+pub(super) fn of_call(
+    error: &CallError<McpError>,
+    client: &McpClient,
+    (is_newer, time_key): (bool, Option<&str>),
+) -> RpcError {
     let name = client.client().name();
-    let problem = GatewayProblem::of_mcp(error, name);
+    let mut problem = GatewayProblem::of_mcp(error, name);
+    if let Some(key) = time_key {
+        // EDGE-8: the limit of the call is that of its tool.
+        problem = problem.naming(TimeLimit::CallAttempt, key);
+    }
     let problem = match error {
         CallError::Open(refused) => problem.state(refused.state),
         _ => problem.state(client.client().state()),
     };
+    let text = problem.detail().to_owned();
     let problem = problem.into_data();
     let own = match error {
         CallError::Failed { error, .. } => error,
-        error => return RpcError::new(OWN_CODE, error.to_string()).with_data(&problem),
+        _ => return RpcError::new(OWN_CODE, text).with_data(&problem),
     };
     match own {
         McpError::Server {

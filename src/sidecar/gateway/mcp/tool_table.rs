@@ -60,6 +60,14 @@ impl AppliedTools {
         self.rules.named.contains_key(own)
     }
 
+    /// Returns the key of the time that a tool has for each attempt; `None` if the table gives it none.
+    /// `own`: the server's own name.
+    pub(crate) fn time_key(&self, own: &str) -> Option<String> {
+        self.rules.of(own).timeout?;
+        let entry = if self.names(own) { own } else { "*" };
+        Some(format!("tools.{entry}.timeout"))
+    }
+
     /// Returns the tool that a caller means; `None` if there is none that it may reach. `name`: as
     /// callers see it.
     pub(crate) fn find(&self, name: &str) -> Option<ReachableTool> {
@@ -206,6 +214,18 @@ mod tests {
         let items = shown.items("tools").unwrap();
         let name = |item: &&str| RawObject::read(item).unwrap().string("name").unwrap();
         items.iter().map(name).collect()
+    }
+
+    #[test]
+    fn edge_8_the_time_of_a_tool_is_named_by_its_key() {
+        let table = table("slow = { timeout = \"5s\" }\nwrite = { rename = \"put\" }");
+        assert_eq!(
+            table.time_key("slow").as_deref(),
+            Some("tools.slow.timeout")
+        );
+        assert_eq!(table.time_key("write"), None);
+        let every = self::table("\"*\" = { timeout = \"5s\" }");
+        assert_eq!(every.time_key("any").as_deref(), Some("tools.*.timeout"));
     }
 
     #[test]

@@ -52,8 +52,8 @@ pub(super) fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) 
 
 pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
     match failure {
-        HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
-        HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
+        HttpFailure::BodyTooLarge(_) => ProblemKind::BODY_TOO_LARGE,
+        HttpFailure::BodyTooSlow(_) => ProblemKind::BODY_TOO_SLOW,
         HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
         HttpFailure::Late(_) => ProblemKind::TIMED_OUT,
         HttpFailure::Content(failure) if failure.is_silence() => ProblemKind::TIMED_OUT,

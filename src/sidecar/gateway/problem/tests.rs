@@ -8,8 +8,9 @@ use breakerbox_policy::{PauseReason, RefusalState};
 
 use super::*;
 use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
+use crate::sidecar::gateway::message::{ContentFailure, SlowBody};
 use crate::{BulkheadLimit, RefusalReason, Refused};
-use crate::{Limit, NotExecutedReason, TimeLimit};
+use crate::{Limit, NotExecutedReason};
 
 type Error = CallError<HttpError>;
 
@@ -156,8 +157,16 @@ fn call_2_each_way_to_end_has_its_code() {
 #[test]
 fn call_2_what_the_caller_did_wrong_is_told_as_that() {
     for (failure, code, status) in [
-        (HttpFailure::BodyTooLarge, "body-too-large", 413),
-        (HttpFailure::BodyTooSlow, "request-timeout", 408),
+        (
+            HttpFailure::BodyTooLarge("gateway.max_body"),
+            "body-too-large",
+            413,
+        ),
+        (
+            HttpFailure::BodyTooSlow(SlowBody::Pause),
+            "request-timeout",
+            408,
+        ),
         (HttpFailure::BodyCut, "bad-request", 400),
     ] {
         assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
@@ -170,4 +179,37 @@ fn call_2_what_the_caller_did_wrong_is_told_as_that() {
         shown(&failed(HttpFailure::Late(TimeLimit::Idle))).0,
         "timed-out"
     );
+}
+
+#[test]
+fn edge_8_each_limit_that_cuts_is_named_in_the_text_and_as_the_cause() {
+    let limits = [
+        (
+            HttpFailure::BodyTooLarge("gateway.max_body"),
+            "gateway.max_body",
+        ),
+        (
+            HttpFailure::BodyTooSlow(SlowBody::Pause),
+            "gateway.body_timeout",
+        ),
+        (
+            HttpFailure::BodyTooSlow(SlowBody::Place),
+            "bulkhead.max_concurrent",
+        ),
+        (
+            HttpFailure::Content(ContentFailure::NoContent),
+            "timeout.first_token",
+        ),
+        (HttpFailure::Content(ContentFailure::Gap), "timeout.gap"),
+        (HttpFailure::Late(TimeLimit::Idle), "timeout.idle"),
+    ];
+    for (failure, limit) in limits {
+        for problem in [
+            GatewayProblem::of_call(&failed(failure), "web"),
+            GatewayProblem::of_body(failure.before_sending(), "web"),
+        ] {
+            assert_eq!(problem.cause, limit);
+            assert!(problem.detail.contains(limit), "{}", problem.detail);
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl ProxiedCall<'_> {
     ) -> Result<HttpRequest, HttpFailure> {
         if reads {
             if let Upload::Passing(_) = request.upload(None, self.route.target()).await? {
-                return Err(HttpFailure::BodyTooLarge);
+                return Err(HttpFailure::BodyTooLarge("max_replay_body"));
             }
             // All of it is there, so that no limit has to wait for it.
             options.progress = None;
