@@ -199,6 +199,7 @@ impl Connection {
         if self.liveness.end() != ConnectionEnd::None {
             return Err(McpError::Ended {
                 reason: "it has just ended".to_owned(),
+                is_process: matches!(self.link, Link::Pipe(_)),
             });
         }
         let id = self.calls.next_id();

@@ -17,9 +17,12 @@ use breakerbox_actors::redact;
 pub enum McpError {
     /// The server's process or connection went away before it answered.
     #[error("transport closed: {reason}")]
+    #[non_exhaustive]
     TransportClosed {
         /// The known cause.
         reason: String,
+        /// True if its process has ended.
+        is_process: bool,
     },
     /// The server cannot be reached: nothing was sent.
     #[error("the server cannot be reached: {reason}")]
@@ -29,9 +32,12 @@ pub enum McpError {
     },
     /// The server's process had just ended: nothing was sent.
     #[error("the server is gone: {reason}")]
+    #[non_exhaustive]
     Ended {
         /// The known cause.
         reason: String,
+        /// True if its process has ended.
+        is_process: bool,
     },
     /// The process of a session ends again and again, and is not started yet: nothing was sent.
     #[error("the process of this session is down: {reason}")]
@@ -166,8 +172,16 @@ impl McpError {
 
     fn class(&self) -> Verdict {
         match self {
+            // EDGE-8: a process has no connection that could be lost.
+            Self::TransportClosed {
+                is_process: true, ..
+            }
+            | Self::Ended {
+                is_process: true, ..
+            } => Verdict::from(Symptom::Reset).cause("its process ended"),
             Self::TransportClosed { .. } | Self::Ended { .. } => Verdict::from(Symptom::Reset),
-            Self::Connect { .. } | Self::StartFailed { .. } => Verdict::from(Symptom::Connect),
+            Self::Connect { .. } => Verdict::from(Symptom::Connect),
+            Self::StartFailed { .. } => Verdict::from(Symptom::Connect).cause("it did not start"),
             Self::Silent(_) => Verdict::from(Symptom::Timeout),
             // EDGE-1: the server is well, and so is the configuration.
             Self::Auth {
@@ -191,20 +205,26 @@ impl McpError {
             Self::Server {
                 code: code::INTERNAL_ERROR,
                 ..
-            } => Verdict::from(Class::Failure),
+            } => {
+                Verdict::from(Class::Failure).cause("it answers with error -32603, internal error")
+            }
             // MCP-3: an answer shows that the server is alive.
             Self::Server { .. } | Self::UnusableAnswer { .. } | Self::InvalidRequest { .. } => {
                 Verdict::from(Class::Rejected)
             }
             // MCP-5: the process of one session opens the breaker of no other one.
             Self::Paused { .. } | Self::SessionOver { .. } => Verdict::from(Class::Rejected),
-            Self::Protocol { .. } | Self::UnexpectedContentType(_) => Verdict::from(Class::Failure),
+            Self::Protocol { .. } => Verdict::from(Class::Failure).cause("it broke the protocol"),
+            Self::UnexpectedContentType(_) => {
+                Verdict::from(Class::Failure).cause("it answers with content that is no message")
+            }
         }
     }
 
     pub(super) fn closed(reason: impl Into<String>) -> Self {
         Self::TransportClosed {
             reason: reason.into(),
+            is_process: false,
         }
     }
 
@@ -273,12 +293,15 @@ impl McpError {
         }
     }
 
-    /// Replaces the reason by the known cause of the end.
+    /// Says that the process has ended, and replaces the reason by the known cause of that.
     pub(super) fn because(mut self, why: Option<String>) -> Self {
-        if let (Self::TransportClosed { reason } | Self::Ended { reason }, Some(why)) =
-            (&mut self, why)
+        if let Self::TransportClosed { reason, is_process } | Self::Ended { reason, is_process } =
+            &mut self
         {
-            *reason = why;
+            *is_process = true;
+            if let Some(why) = why {
+                *reason = why;
+            }
         }
         self
     }
@@ -286,7 +309,7 @@ impl McpError {
     /// Turns a closed transport into a failed start; other errors are more specific.
     pub(super) fn at_start(self) -> Self {
         match self {
-            Self::TransportClosed { reason } => Self::StartFailed { reason },
+            Self::TransportClosed { reason, .. } => Self::StartFailed { reason },
             other => other,
         }
     }
@@ -330,6 +353,21 @@ mod tests {
         assert_eq!(verdict.executed, Executed::No);
         let other = McpError::server(-1, "x");
         assert_eq!(other.clone().of_caller(), other);
+    }
+
+    #[test]
+    fn edge_8_a_failure_says_what_it_was() {
+        let cause = |error: McpError| error.verdict().cause;
+        assert_eq!(
+            cause(McpError::server(code::INTERNAL_ERROR, "x")),
+            Some("it answers with error -32603, internal error")
+        );
+        assert_eq!(cause(McpError::closed("x")), None, "a connection");
+        let ended = McpError::closed("x").because(Some("exit status: 9".to_owned()));
+        assert_eq!(ended.to_string(), "transport closed: exit status: 9");
+        assert_eq!(cause(ended), Some("its process ended"));
+        let broken = McpError::protocol("x");
+        assert_eq!(cause(broken), Some("it broke the protocol"));
     }
 
     #[test]

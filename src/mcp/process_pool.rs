@@ -244,7 +244,9 @@ impl ProcessKeeper {
                         return;
                     }
                     reason = self.live(&launched) => {
-                        (McpError::Ended { reason }, Some(launched.liveness))
+                        let is_process = true;
+                        let ended = McpError::Ended { reason, is_process };
+                        (ended, Some(launched.liveness))
                     }
                 },
             };
@@ -255,7 +257,7 @@ impl ProcessKeeper {
             self.ends += 1;
             tracing::warn!(%error, "a process of an MCP server has ended");
             let why = match &error {
-                McpError::Ended { reason } => reason.clone(),
+                McpError::Ended { reason, .. } => reason.clone(),
                 other => other.to_string(),
             };
             let life = ProcessLife::Down(error, Instant::now() + wait);

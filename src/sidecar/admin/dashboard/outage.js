@@ -13,6 +13,7 @@ const STATUS_ADVICE = {
 const CONNECTION_ADVICE = [
   [/certificate/, "Look at its certificate: its names, its end, and who signed it."],
   [/name not found/, "Its name is not known: check url and the name servers."],
+  [/process ended/, "Its process ends: look at its last exit and its last lines in the details."],
   [/not TLS|not HTTP|was expected/, "What answers there speaks another protocol: check scheme and port of url, and http_version."],
 ];
 
