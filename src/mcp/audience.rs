@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -212,6 +212,8 @@ pub(crate) struct CallSide {
     pub(crate) progress: Option<AttemptProgress>,
     /// The limit of the attempt, of a request that no worker makes.
     pub(crate) attempt: Option<Duration>,
+    /// Number of the call's attempts so far, if it is counted.
+    pub(crate) attempts: Option<Arc<AtomicU64>>,
     /// The first line that is no message and that came during the call, for an error of its caller.
     pub(crate) stray: Option<Arc<OnceLock<String>>>,
     /// Set if the server refused this very request, because it had forgotten the session.
@@ -232,6 +234,13 @@ impl CallSide {
     /// Returns the number of the session that has a connection of its own.
     pub(crate) fn owner_number(&self) -> Option<u64> {
         self.owner.as_ref().map(|owner| owner.caller())
+    }
+
+    /// Counts an attempt that begins.
+    pub(super) fn count_attempt(&self) {
+        if let Some(attempts) = &self.attempts {
+            attempts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -306,6 +306,7 @@ impl McpClient {
             connector.sender.tell(method, params, side).await;
         }
     }
+            side.count_attempt();
 
     /// Sets the traits of a call, and completes its options by them. Options take precedence, for
     /// fallbacks and retries as well as for the slots of writes.

@@ -145,6 +145,7 @@ impl Dependency for Mcp {
         let (params, side, stays_text) = request.into_request();
         let asked = ("tools/call", Some(params));
         let reply = match self.connector.ask(asked, side, Some(call)).await {
+        side.count_attempt();
             Ok(reply) => reply,
             Err(error) if error.is_end() && self.process.is_some() => {
                 let why = self.liveness.over().await;

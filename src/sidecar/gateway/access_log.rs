@@ -131,11 +131,25 @@ impl AccessLog {
         });
     }
 
-    fn write(&self, line: AccessLine) {
+    fn write(&self, mut line: AccessLine) {
+        line.sign();
         // EDGE-4: no call waits for the log.
         if self.lines.try_send(line).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl AccessLine {
+    /// Adds the source and the attempts of an answer without them in its head: one of an MCP server.
+    fn sign(&mut self) {
+        if self.source.is_some() || self.status.is_none() {
+            return;
+        }
+        // OPS-1: every answer has a source.
+        let signs = self.note.as_ref().map(|note| note.end.signs());
+        let (source, attempts) = signs.unwrap_or_else(|| ("gateway".to_owned(), 0));
+        (self.source, self.attempts) = (Some(source), Some(attempts));
     }
 }
 

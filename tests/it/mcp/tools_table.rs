@@ -246,3 +246,47 @@ async fn mcp_6_m12_the_admin_side_tells_the_figures_of_each_tool() {
     }
     assert!(!metrics.contains("made_up"), "callers make up no series");
 }
+
+#[tokio::test]
+async fn ops_1_calls_of_tools_have_source_and_attempts_in_the_access_log() {
+    let fake = FakeServer::start("fake", &ALL).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let text = format!("[gateway]\naccess_log = {:?}\n", path.to_str().unwrap());
+    let bed = FrontBed::of(&format!("{text}{}", fake.table("kg", ""))).await;
+    let line = async |number: usize| {
+        let reading = async {
+            loop {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                // The last one may be written in part.
+                let whole = text.split_inclusive('\n').filter(|one| one.ends_with('\n'));
+                if let Some(line) = whole.skip(number).next() {
+                    return serde_json::from_str::<Value>(line).unwrap();
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap()
+    };
+    bed.call(KG, "read").await.unwrap();
+    let answered = line(0).await;
+    assert_eq!(
+        (&answered["source"], &answered["attempts"]),
+        (&json!("primary"), &json!(1)),
+        "{answered}"
+    );
+    let open = breakerbox_policy::BreakerCommand::Open {
+        reason: "release".into(),
+        until: None,
+    };
+    let server = bed.gateway.servers().get("kg").unwrap();
+    server.client().operate(open).await.unwrap();
+    bed.call(KG, "read").await.unwrap_err();
+    let refused = line(1).await;
+    assert_eq!(
+        (&refused["source"], &refused["attempts"]),
+        (&json!("gateway"), &json!(0)),
+        "{refused}"
+    );
+    bed.end().await;
+}

@@ -27,8 +27,9 @@ use crate::mcp::log_level::{LEVELS, rank};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
+use crate::sidecar::gateway::call_note::CallEnd;
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
-use crate::{AttemptProgress, CallError, CallOptions};
+use crate::{AnswerSource, AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
 const MAX_ROUNDS: u32 = 10;
@@ -45,6 +46,8 @@ pub(super) struct CallerRequest {
     /// The name under which the server knows what is called.
     pub(super) renamed: Option<String>,
     pub(super) forwarded: Option<Arc<HeaderMap>>,
+    /// For the access log.
+    pub(super) end: Arc<CallEnd>,
     /// Its part of the budget, until it is answered.
     pub(super) _room: MessageRoom,
 }
@@ -92,6 +95,17 @@ fn may_repeat(method: &str) -> bool {
     ];
     const LISTS: [&str; 4] = ["prompts/list", "resources/list", "tasks/list", "tools/list"];
     READERS.contains(&method) || LISTS.contains(&method)
+}
+
+/// Returns the source of an error; `None` if it is the gateway's own.
+fn source_of(error: &CallError<McpError>) -> Option<AnswerSource> {
+    match error {
+        CallError::Failed {
+            error: McpError::Server { .. },
+            ..
+        } => Some(AnswerSource::Primary),
+        _ => None,
+    }
 }
 
 /// Returns the capabilities of a server that is not known yet.
@@ -217,6 +231,7 @@ impl McpEndpoint {
             stray: Some(Arc::clone(&stray)),
             listener: Some(listener),
             progress: Some(progress.clone()),
+            attempts: Some(Arc::clone(&request.end.attempts)),
             headers: request.forwarded.clone(),
             brings_credentials: self
                 .front
@@ -231,6 +246,7 @@ impl McpEndpoint {
         let failed = |error: CallError<McpError>| {
             tracing::trace!(caller = stream.caller(), %error, "a call failed");
             stream.note_failure(&error);
+            request.end.answered_by(source_of(&error));
             let tool = request.head.name.as_deref();
             let tool = tool.filter(|_| &*request.method == "tools/call");
             let time_key = tool.and_then(|own| self.front.time_key(own));
@@ -245,8 +261,10 @@ impl McpEndpoint {
                 ..options
             };
             let asked = (&*request.method, request.params.clone());
-            let passed = self.client.pass(options, asked, side).await;
-            return passed.map(|reply| (reply, None)).map_err(failed);
+            let reply = self.client.pass(options, asked, side).await;
+            let reply = reply.map_err(failed)?;
+            request.end.answered_by(Some(AnswerSource::Primary));
+            return Ok((reply, None));
         }
         let (Some(name), Some(params)) = (&request.head.name, &request.params) else {
             let text = "name is missing; the name of a tool is allowed";
@@ -264,6 +282,7 @@ impl McpEndpoint {
         };
         let calling = self.client.call_text(name.clone(), passed, options);
         let answer = calling.await.map_err(failed)?;
+        request.end.answered_by(Some(answer.source.clone()));
         let age = answer
             .age
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));

@@ -27,7 +27,7 @@ use crate::config::GatewayConfig;
 use crate::lock::LockExt as _;
 use crate::mcp::JsonText;
 use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, code};
-use crate::sidecar::gateway::call_note::CallNote;
+use crate::sidecar::gateway::call_note::{CallEnd, CallNote};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::caller_limits::{CallerNumber, CallerPlace};
 use crate::sidecar::gateway::http::body::ReplyBody;
@@ -162,7 +162,8 @@ impl McpEndpoint {
         (params, room, part): (ParamsHead, MessageRoom, Option<Arc<CallerSession>>),
     ) -> FrontResponse {
         let note = CallNote::new(&self.name, &method, params.name.as_deref());
-        let taking = self.take_checked(head, (id, method, text), (params, room, part));
+        let end = Arc::clone(&note.end);
+        let taking = self.take_checked(head, (id, method, text), (params, room, part), end);
         let mut response = taking.await;
         response.extensions_mut().insert(note);
         response
@@ -173,6 +174,7 @@ impl McpEndpoint {
         head: &Parts,
         (id, method, text): (MessageId, Box<str>, Option<JsonText>),
         (params, room, part): (ParamsHead, MessageRoom, Option<Arc<CallerSession>>),
+        end: Arc<CallEnd>,
     ) -> FrontResponse {
         let refuse = |status, error: &RpcError| error_response(status, Some(id.as_json()), error);
         let dialect = match check_request(&head.headers, &method, &params) {
@@ -231,6 +233,7 @@ impl McpEndpoint {
             options,
             renamed: admitted.renamed,
             forwarded: self.hooks.forwarded(head),
+            end,
             _room: room,
         };
         self.begin_call(request, head).await

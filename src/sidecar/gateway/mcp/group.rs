@@ -432,6 +432,7 @@ impl PresentMember<'_> {
                 options: call_options(&head.headers).unwrap_or_default(),
                 renamed: None,
                 forwarded: self.endpoint.hooks.forwarded(head),
+                end: Arc::default(),
                 _room: None,
             };
             let answered = Arc::clone(&self.endpoint).respond(request, stream).await;
