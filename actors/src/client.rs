@@ -332,6 +332,13 @@ impl<D: Dependency> Client<D> {
         DependencyStatus::of(&self.core)
     }
 
+    /// Reports a problem that no call shows: its status is degraded with this text, until `None` clears it.
+    /// The breaker ignores it. [`CallContext::complain`](crate::CallContext::complain) sets and clears the
+    /// same.
+    pub fn complain(&self, what: Option<String>) {
+        self.core.shared.complain(what);
+    }
+
     /// Carries out an operator's command.
     ///
     /// # Errors  The breaker's state does not allow it.

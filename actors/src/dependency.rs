@@ -165,9 +165,6 @@ impl CallContext {
     /// Reports a problem of a dependency that still answers: its status is degraded with this text,
     /// until `None` clears it. The breaker ignores it.
     pub fn complain(&self, what: Option<String>) {
-        let complaint = &self.shared.complaint;
-        if what.is_some() || complaint.load().is_some() {
-            complaint.store(what.map(Arc::new));
-        }
+        self.shared.complain(what);
     }
 }

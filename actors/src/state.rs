@@ -458,6 +458,13 @@ impl Shared {
         }
     }
 
+    /// Sets or removes the problem of a dependency that still answers.
+    pub(crate) fn complain(&self, what: Option<String>) {
+        if what.is_some() || self.complaint.load().is_some() {
+            self.complaint.store(what.map(Arc::new));
+        }
+    }
+
     /// The verdict on an attempt that this limit has ended.
     pub(crate) fn timed_out(&self, limit: TimeLimit) -> Verdict {
         // EDGE-8: the limit that cut is named.

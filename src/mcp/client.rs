@@ -26,7 +26,11 @@ use super::settings::{McpServer, McpSettings};
 #[cfg(feature = "gateway")]
 use super::tools::RawTool;
 use super::tools::Tool;
+#[cfg(feature = "gateway")]
+use crate::lock::LockExt as _;
 use crate::{Answer, CallError, CallOptions, Client};
+#[cfg(feature = "gateway")]
+use breakerbox_actors::redact;
 #[cfg(feature = "gateway")]
 use breakerbox_policy::Class;
 
@@ -163,6 +167,28 @@ impl McpClient {
         self.known_within(limit).await
     }
 
+    /// Notes whether a caller that has waited for the server's first answer has got it.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn note_first_wait(&self, is_answered: bool) {
+        let state = &self.server_state;
+        let was_missed = state
+            .is_missed
+            .swap(!is_answered, std::sync::atomic::Ordering::AcqRel);
+        if is_answered {
+            if was_missed {
+                self.client.complain(None);
+            }
+            return;
+        }
+        // HLT-1: no call has failed, and callers get nothing of the server.
+        let mut what = "callers wait in vain for its first answer".to_owned();
+        if let Some(error) = &*state.open_failure.acquire() {
+            what.push_str(": ");
+            what.push_str(&redact(&error.to_string()));
+        }
+        self.client.complain(Some(what));
+    }
+
     /// Returns the arguments of a tool that go into headers too.
     #[cfg(feature = "gateway")]
     pub(crate) fn header_params(&self, tool: &str) -> Vec<super::http_headers::HeaderParam> {
@@ -280,6 +306,7 @@ impl McpClient {
         };
         side.attempt = options.attempt.or(self.client.settings().timeout.attempt);
         let work = || async {
+            side.count_attempt();
             // MCP-1: it waits for a server that is being started, as a call of a tool does.
             let started = || self.server_state.connector.load_full();
             let connector = self.server_state.start.wait(started).await?;
@@ -296,7 +323,11 @@ impl McpClient {
             }
             outcome
         };
-        self.client.run_with(options, verdict, work).await
+        let outcome = self.client.run_with(options, verdict, work).await;
+        if outcome.is_ok() {
+            self.note_first_wait(true);
+        }
+        outcome
     }
 
     /// Passes a notification of a caller on to the server, if it is connected.
@@ -306,7 +337,6 @@ impl McpClient {
             connector.sender.tell(method, params, side).await;
         }
     }
-            side.count_attempt();
 
     /// Sets the traits of a call, and completes its options by them. Options take precedence, for
     /// fallbacks and retries as well as for the slots of writes.
@@ -351,6 +381,23 @@ fn fingerprint_of(method: &str, params: Option<&JsonText>) -> u64 {
 #[cfg(all(test, feature = "gateway"))]
 mod tests {
     use super::*;
+    use crate::{Health, Runtime, RuntimeSettings};
+
+    #[tokio::test]
+    async fn hlt_1_a_server_for_which_callers_wait_in_vain_is_not_ok() {
+        let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+        let settings = McpSettings::http("http://127.0.0.1:1/mcp");
+        let server = crate::mcp::start(&runtime, "kg", &settings).await.unwrap();
+        let health = || server.client().status().health;
+        assert_eq!(health(), Health::Ok, "no caller has come");
+        server.note_first_wait(false);
+        let told = health().to_string();
+        assert!(told.starts_with("degraded: callers wait in vain"), "{told}");
+        assert!(told.contains("cannot be reached"), "{told}");
+        server.note_first_wait(true);
+        assert_eq!(health(), Health::Ok);
+        runtime.shutdown().await;
+    }
 
     #[test]
     fn sup_6_a3_requests_are_equal_by_their_method_and_params_without_metadata() {

@@ -480,6 +480,7 @@ impl WebOpener {
             let reason = settings.late_start();
             Err(McpError::Connect { reason })
         });
+        *self.server_state.open_failure.acquire() = opened.as_ref().err().cloned();
         Ok(Arc::new(opened?))
     }
 }

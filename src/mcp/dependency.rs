@@ -2,6 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+#[cfg(feature = "gateway")]
+use std::sync::atomic::Ordering;
 
 use breakerbox_policy::Class;
 use tokio::sync::RwLock;
@@ -143,9 +145,9 @@ impl Dependency for Mcp {
     async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
         let tool = request.name.clone();
         let (params, side, stays_text) = request.into_request();
+        side.count_attempt();
         let asked = ("tools/call", Some(params));
         let reply = match self.connector.ask(asked, side, Some(call)).await {
-        side.count_attempt();
             Ok(reply) => reply,
             Err(error) if error.is_end() && self.process.is_some() => {
                 let why = self.liveness.over().await;
@@ -167,7 +169,11 @@ impl Dependency for Mcp {
             read(reply).await
         };
         match self.server_state.count(result.is_error) {
-            0 => call.complain(None),
+            0 => {
+                #[cfg(feature = "gateway")]
+                self.server_state.is_missed.store(false, Ordering::Release);
+                call.complain(None);
+            }
             SICK => {
                 let text = result.first_text().unwrap_or_default();
                 let text = redact(first_line(&text)).into_owned();

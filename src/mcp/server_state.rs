@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::audience::{CallListener, RequestSender, ServerAudience, ServerNotice, StandingWishes};
 use super::call::{ToolCall, ToolTraits};
 use super::dialect::{HandshakeKind, ServerDescription};
+use super::error::McpError;
 use super::settings::{McpServer, McpSettings};
 use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
@@ -76,6 +77,11 @@ pub(super) struct ServerState {
     tool_errors: AtomicU32,
     /// The state of its start.
     pub(super) start: StartState,
+    /// The reason why the last connection to a remote server could not be made.
+    pub(super) open_failure: Mutex<Option<McpError>>,
+    /// True while the status says that callers wait in vain for its first answer.
+    #[cfg(feature = "gateway")]
+    pub(super) is_missed: AtomicBool,
 }
 
 impl ServerState {
@@ -97,6 +103,9 @@ impl ServerState {
             attempt: Mutex::default(),
             tool_errors: AtomicU32::new(0),
             start: StartState::default(),
+            open_failure: Mutex::default(),
+            #[cfg(feature = "gateway")]
+            is_missed: AtomicBool::new(false),
         }
     }
 

@@ -163,7 +163,13 @@ impl McpEndpoint {
         // MCP-1: it may be there in a moment, while one that has failed may stay away.
         let limit = deadline.map_or(START_WAIT, |own| own.min(START_WAIT));
         let known = self.client.known_from_start(FIRST_WAIT);
-        tokio::time::timeout(limit, known).await.ok().flatten()
+        let known = tokio::time::timeout(limit, known).await;
+        // EDGE-1: a caller that waits less long says nothing of the server.
+        if known.is_ok() || limit == START_WAIT {
+            let is_answered = matches!(known, Ok(Some(_)));
+            self.client.note_first_wait(is_answered);
+        }
+        known.ok().flatten()
     }
 
     /// Ends the streams of callers that would not end by themselves.
