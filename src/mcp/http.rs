@@ -451,36 +451,31 @@ impl HttpLink {
             status: number,
             retry_after: retry_after::read(number, &headers, None),
         };
-        let may_be_forgotten = status == StatusCode::NOT_FOUND && self.has_session();
-        if may_be_forgotten && !is_media(&headers, JSON) {
-            connection.expire(Some(asked));
-            return Err(by_status);
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS || !is_media(&headers, JSON) {
-            return Err(by_status);
-        }
-        let body = self.sender.read(response.into_body()).await?;
-        let read = read(body).await;
-        let IncomingText::One(IncomingMessage::Answer(id, Err(error @ McpError::Server { .. }))) =
-            read
-        else {
-            if may_be_forgotten {
-                connection.expire(Some(asked));
+        let is_message = is_media(&headers, JSON) && status != StatusCode::TOO_MANY_REQUESTS;
+        let mut answer = None;
+        if is_message {
+            let body = self.sender.read(response.into_body()).await?;
+            if let IncomingText::One(IncomingMessage::Answer(id, Err(error))) = read(body).await
+                && let McpError::Server { code, .. } = &error
+            {
+                // MCP-3: a 400 to this call, and a 404 of a method or a resource, say nothing of the session.
+                let is_ours = id.and_then(|id| id.number()) == Some(asked);
+                let is_of_call = status != StatusCode::NOT_FOUND
+                    || [code::METHOD_NOT_FOUND, code::RESOURCE_NOT_FOUND].contains(code);
+                answer = Some((error.with_status(number), is_ours && is_of_call));
             }
-            return Err(by_status);
-        };
-        // MCP-3: a method or a resource that is not there says nothing of the session.
-        let is_of_call = matches!(&error, McpError::Server { code, .. }
-            if [code::METHOD_NOT_FOUND, code::RESOURCE_NOT_FOUND].contains(code));
-        if may_be_forgotten && !(is_of_call && id.is_some()) {
-            connection.expire(Some(asked));
-            return Err(by_status);
         }
-        if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
-            // Some servers report a forgotten session so. EDGE-8: else the words tell what was wrong.
+        let is_of_call = answer.as_ref().is_some_and(|(_, is_of_call)| *is_of_call);
+        let may_be_forgotten = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
+        if may_be_forgotten && self.has_session() && !is_of_call {
+            // MCP-1: servers that were started anew answer so, some of them without a message.
             connection.expire(Some(asked));
+            if status == StatusCode::NOT_FOUND {
+                return Err(by_status);
+            }
         }
-        Err(error.with_status(number))
+        // EDGE-8: the words tell what was wrong.
+        Err(answer.map_or(by_status, |(error, _)| error))
     }
 
     /// Hears the messages of a session that belong to no request, as long as it lives. A server that

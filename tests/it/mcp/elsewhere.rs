@@ -29,10 +29,16 @@ enum Mood {
     /// Earlier sessions are unknown: a 400 with an error without a call id, as in the TypeScript
     /// SDK.
     Forgot400,
+    /// The same with an id that no call has, as in the Python SDK.
+    Forgot400OtherId,
+    /// The same in words alone, as in earlier versions of the Python SDK.
+    Forgot400Words,
     /// It accepts the call and never answers.
     Accepts,
     /// It answers with the id of another call.
     WrongId,
+    /// A 400 with the error of the call.
+    Refused,
     /// An error without a call id, with a success status.
     NoId,
     Unavailable,
@@ -127,6 +133,17 @@ async fn answer(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
                     message(404, json!({ "jsonrpc": "2.0", "id": null, "error": error }))
                 }
                 Mood::Forgot400 => no_session(),
+                Mood::Forgot400OtherId => {
+                    let error = json!({ "code": -32600, "message": "Session not found" });
+                    message(
+                        400,
+                        json!({ "jsonrpc": "2.0", "id": "server-error", "error": error }),
+                    )
+                }
+                Mood::Forgot400Words => {
+                    (StatusCode::BAD_REQUEST, "No valid session ID provided").into_response()
+                }
+                Mood::Refused => message(400, error(json!({ "code": -32602, "message": "no" }))),
                 Mood::Accepts => StatusCode::ACCEPTED.into_response(),
                 Mood::WrongId => {
                     message(200, json!({ "jsonrpc": "2.0", "id": 4711, "result": {} }))
@@ -170,6 +187,30 @@ fn quick(policy: &mut DependencySettings) {
 
 async fn reach(fake: &Fake) -> Bed {
     Bed::of(fake.settings(), folder(), quick).await
+}
+
+#[tokio::test]
+async fn mcp_1_a_400_that_does_not_answer_its_call_opens_a_new_session_within_it() {
+    let fake = Fake::start().await;
+    let bed = reach(&fake).await;
+    for mood in [Mood::Forgot400OtherId, Mood::Forgot400Words] {
+        let before = fake.sessions.load(Ordering::SeqCst);
+        fake.is(mood);
+        let answer = bed.call("echo", json!({})).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{mood:?}: {error}"));
+        assert_eq!(answer.value.content, "well", "{mood:?}");
+        assert_eq!(fake.sessions.load(Ordering::SeqCst), before + 1, "{mood:?}");
+    }
+    // One that answers it is the call's own.
+    let before = fake.sessions.load(Ordering::SeqCst);
+    fake.is(Mood::Refused);
+    let error = bed.call("echo", json!({})).await.unwrap_err();
+    assert!(
+        matches!(own(&error), McpError::Server { code: -32602, .. }),
+        "{error}"
+    );
+    assert_eq!(fake.sessions.load(Ordering::SeqCst), before);
+    bed.runtime.shutdown().await;
 }
 
 #[tokio::test]
