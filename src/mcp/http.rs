@@ -217,7 +217,9 @@ impl HttpLink {
         let dialect = connection.dialect();
         let mut headers = self.own_headers(dialect);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        if dialect.is_some_and(Dialect::is_self_contained) || method == "server/discover" {
+        let is_newer =
+            dialect.is_some_and(Dialect::is_self_contained) || method == "server/discover";
+        if is_newer {
             headers.insert(VERSION, HeaderValue::from_static(SELF_CONTAINED_VERSION));
             let name = routed_name(method, params);
             let own = [(METHOD, Some(method.to_owned())), (NAME, name)];
@@ -243,6 +245,11 @@ impl HttpLink {
             let _ = self.session.set(session.clone());
         }
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
+            if is_newer {
+                // MCP-3: this dialect has no other stream, so no answer will come.
+                let reason = format!("status {} has none", status.as_u16());
+                return Err(McpError::unusable(reason));
+            }
             // The server may answer later, on another stream; else the limits of time apply.
             return self.elsewhere(connection, id).await;
         }

@@ -174,6 +174,36 @@ async fn mcp_5_a11_a_subscription_at_a_newer_server_is_begun_again_after_its_end
 }
 
 #[tokio::test]
+async fn mcp_3_a_status_without_an_answer_ends_a_call_of_the_newer_dialect_at_once() {
+    let address = serve(|asked| match asked["method"].as_str() {
+        Some("server/discover") => discovered(asked),
+        Some("tools/list") => result(asked, tool("one")),
+        Some("tools/call") => {
+            let status = asked["params"]["arguments"]["status"].as_u64().unwrap();
+            let status = u16::try_from(status).unwrap();
+            StatusCode::from_u16(status).unwrap().into_response()
+        }
+        _ => StatusCode::ACCEPTED.into_response(),
+    })
+    .await;
+    let front = front(address).await;
+    for status in [202, 204] {
+        let caller = front.caller();
+        let calling = caller.call("one", json!({ "status": status }));
+        let answer = tokio::time::timeout(PATIENCE, calling).await.unwrap();
+        let told = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            told.contains(&format!("status {status} has none")),
+            "{answer}"
+        );
+        assert_eq!(answer["error"]["data"]["executed"], "maybe", "{answer}");
+    }
+    let totals = front.server().client().status().tally;
+    assert_eq!(totals.failures, 0, "{totals:?}");
+    front.end().await;
+}
+
+#[tokio::test]
 async fn mcp_5_a_state_is_sent_in_its_own_round_only() {
     let address = serve(|asked| match asked["method"].as_str() {
         Some("server/discover") => discovered(asked),
