@@ -107,8 +107,8 @@ pub enum McpError {
     #[error("the server answered with error {code}: {message}")]
     #[non_exhaustive]
     Server {
-        /// The JSON-RPC code.
-        code: i32,
+        /// The JSON-RPC code, which may need more than 32 bits.
+        code: i64,
         /// The server's message.
         message: String,
         /// The server's data, as it came.
@@ -122,7 +122,7 @@ pub enum McpError {
 }
 
 /// Codes with which a server says that it did not do the work.
-const NOT_DONE: [i32; 9] = [
+const NOT_DONE: [i64; 9] = [
     code::PARSE_ERROR,
     code::INVALID_PARAMS,
     code::METHOD_NOT_FOUND,
@@ -247,7 +247,7 @@ impl McpError {
         ))
     }
 
-    pub(super) fn server(code: i32, message: impl Into<String>) -> Self {
+    pub(super) fn server(code: i64, message: impl Into<String>) -> Self {
         RpcError::new(code, message).into()
     }
 
@@ -330,7 +330,7 @@ impl From<RpcError> for McpError {
 mod tests {
     use super::*;
 
-    fn class(code: i32, status: Option<u16>) -> Class {
+    fn class(code: i64, status: Option<u16>) -> Class {
         let error = McpError::server(code, "x");
         let error = match status {
             Some(status) => error.with_status(status),

@@ -17,16 +17,16 @@ pub(crate) const LARGE: usize = 64 * 1024;
 
 /// Codes of JSON-RPC and of the protocol.
 pub(crate) mod code {
-    pub(crate) const PARSE_ERROR: i32 = -32700;
-    pub(crate) const INVALID_REQUEST: i32 = -32600;
-    pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
-    pub(crate) const INVALID_PARAMS: i32 = -32602;
-    pub(crate) const INTERNAL_ERROR: i32 = -32603;
-    pub(crate) const RESOURCE_NOT_FOUND: i32 = -32002;
-    pub(crate) const HEADER_MISMATCH: i32 = -32020;
-    pub(crate) const MISSING_CAPABILITY: i32 = -32021;
-    pub(crate) const UNSUPPORTED_VERSION: i32 = -32022;
-    pub(crate) const INPUT_REQUIRED: i32 = -32042;
+    pub(crate) const PARSE_ERROR: i64 = -32700;
+    pub(crate) const INVALID_REQUEST: i64 = -32600;
+    pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
+    pub(crate) const INVALID_PARAMS: i64 = -32602;
+    pub(crate) const INTERNAL_ERROR: i64 = -32603;
+    pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
+    pub(crate) const HEADER_MISMATCH: i64 = -32020;
+    pub(crate) const MISSING_CAPABILITY: i64 = -32021;
+    pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
+    pub(crate) const INPUT_REQUIRED: i64 = -32042;
 }
 
 /// The id of a request, as it was written.
@@ -59,13 +59,13 @@ impl MessageId {
 /// An error of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RpcError {
-    pub(crate) code: i32,
+    pub(crate) code: i64,
     pub(crate) message: String,
     pub(crate) data: Option<JsonText>,
 }
 
 impl RpcError {
-    pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: i64, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -163,7 +163,7 @@ struct ErrorBody<'a> {
 
 impl ErrorBody<'_> {
     /// Returns the code. Some programs write a whole number as `7.0`.
-    fn code(&self) -> Option<i32> {
+    fn code(&self) -> Option<i64> {
         let text = self.code.get();
         text.parse().ok().or_else(|| whole(text)?.parse().ok())
     }
@@ -505,12 +505,15 @@ mod tests {
     }
 
     #[test]
-    fn mcp_3_an_error_with_a_lenient_code_or_message_keeps_its_data() {
-        for (members, message) in [
-            (r#""code":-32042,"message":null"#, ""),
-            (r#""code":-32042"#, ""),
-            (r#""code":-32042.0,"message":"m""#, "m"),
-            (r#""code":-3.2042e4,"message":["m"]"#, r#"["m"]"#),
+    fn mcp_3_an_error_with_an_odd_code_or_message_keeps_its_data() {
+        for (members, code, message) in [
+            (r#""code":-32042,"message":null"#, -32042, ""),
+            (r#""code":-32042"#, -32042, ""),
+            (r#""code":-32042.0,"message":"m""#, -32042, "m"),
+            (r#""code":-3.2042e4,"message":["m"]"#, -32042, r#"["m"]"#),
+            // JSON-RPC says nothing of 32 bits, and the codes of some systems need more.
+            (r#""code":2147942402,"message":"m""#, 2_147_942_402, "m"),
+            (r#""code":-2147483649,"message":"m""#, -2_147_483_649, "m"),
         ] {
             let text =
                 format!(r#"{{"jsonrpc":"2.0","id":7,"error":{{{members},"data":{{"url":"u"}}}}}}"#);
@@ -522,7 +525,7 @@ mod tests {
             else {
                 panic!("{members}: {read:?}");
             };
-            assert_eq!((error.code, &*error.message), (-32042, message));
+            assert_eq!((error.code, &*error.message), (code, message));
             assert_eq!(error.data.unwrap().as_str(), r#"{"url":"u"}"#);
         }
     }

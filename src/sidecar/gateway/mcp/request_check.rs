@@ -248,7 +248,7 @@ mod tests {
         headers
     }
 
-    fn checked(lines: &[(&'static str, &'static str)], method: &str, params: &Value) -> i32 {
+    fn checked(lines: &[(&'static str, &'static str)], method: &str, params: &Value) -> i64 {
         let head = ParamsHead::read(&JsonText::of(params)).unwrap();
         match check_request(&map(lines), method, &head) {
             Ok(CallerDialect::Older) => 1,

@@ -18,7 +18,7 @@ use crate::{AnswerSource, CallError, TimeLimit};
 /// Code of every error that the runtime raises. Its `data` names the kind, as `type`.
 ///
 /// It lies outside of the range that JSON-RPC and the protocol reserve for themselves.
-pub(super) const OWN_CODE: i32 = -31050;
+pub(super) const OWN_CODE: i64 = -31050;
 /// Key in a result's metadata for the source of the answer.
 const SOURCE: &str = "breakerbox/source";
 /// Key in a result's metadata for the age of the answer.
