@@ -16,6 +16,9 @@ pub struct CallOptions {
     /// Time limit of the whole call. The dependency's total timeout, and the deadline of the
     /// surrounding call, can only shorten it.
     pub timeout: Option<Duration>,
+    /// Time for which the caller has waited before it makes the call, such as for the start of the
+    /// dependency; it counts to `timeout` and to the dependency's total timeout.
+    pub waited: Duration,
     /// Time limit of each attempt, in place of `timeout.attempt`; `None` leaves it to the
     /// dependency. The limits of the whole call can only shorten it.
     pub attempt: Option<Duration>,
@@ -54,6 +57,7 @@ impl CallOptions {
     pub(crate) const fn usual() -> &'static Self {
         static USUAL: CallOptions = CallOptions {
             timeout: None,
+            waited: Duration::ZERO,
             attempt: None,
             max_attempts: None,
             idempotent: None,

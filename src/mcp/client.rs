@@ -264,10 +264,11 @@ impl McpClient {
             Some(limit) => drop(tokio::time::timeout(limit, started).await),
             None => drop(started.await),
         }
-        let timeout = options
-            .timeout
-            .map(|limit| limit.saturating_sub(began.elapsed()));
-        CallOptions { timeout, ..options }
+        CallOptions {
+            // CALL-5: a limit of time is that of the wait and of the call together.
+            waited: options.waited + began.elapsed(),
+            ..options
+        }
     }
 
     /// Returns true while the server is being started, and its last start did not fail.

@@ -23,6 +23,8 @@ use crate::time_limit::TimeLimit;
 /// The settings of one call.
 pub(crate) struct CallPlan<'a> {
     pub(super) started: Time,
+    /// Time for which the caller had waited before.
+    pub(super) waited: Duration,
     /// Deadline of the call, without its fallbacks.
     pub(super) deadline: Option<Time>,
     /// True if that is the caller's own, and less than the settings allow.
@@ -99,6 +101,7 @@ impl<'a> CallPlan<'a> {
     fn from_settings(shared: &Shared, options: &'a CallOptions) -> Self {
         let CallOptions {
             timeout,
+            waited,
             attempt,
             max_attempts,
             idempotent,
@@ -116,8 +119,10 @@ impl<'a> CallPlan<'a> {
         let key = key.as_ref();
         let key = key.and_then(|key| shared.breaker_of_key(key, started));
         let settings = shared.call_settings();
-        let total = settings.total.map(|span| started.after(span));
-        let own = timeout.map(|span| started.after(span));
+        // CALL-5: the limits are those of the whole call, with what came before it.
+        let ends = |span: Duration| started.after(span.saturating_sub(*waited));
+        let total = settings.total.map(ends);
+        let own = timeout.map(ends);
         let around = CallScope::present();
         let caller_deadline = earliest(own, around.deadline(&shared.clock));
         // Without any limit of the settings, the caller's tells a hang, and nothing else does.
@@ -136,6 +141,7 @@ impl<'a> CallPlan<'a> {
         }
         Self {
             started,
+            waited: *waited,
             deadline: earliest(total, caller_deadline),
             is_callers_deadline,
             deadline_limit,

@@ -261,6 +261,25 @@ fn call_5_a_call_may_shorten_the_total_deadline_but_not_lengthen_it() {
 }
 
 #[test]
+fn call_5_what_a_caller_has_waited_counts_to_the_limits_of_the_call() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.timeout.total = Some(ms(1_000))).await;
+        for (own, waited, after) in [(None, 300, 700), (Some(500), 300, 200), (None, 1_000, 0)] {
+            let options = CallOptions {
+                timeout: own.map(ms),
+                waited: ms(waited),
+                ..CallOptions::default()
+            };
+            let begin = bench.runtime.clock().now();
+            let error = bench.client.ask_with(Do::Hang, options).await.unwrap_err();
+            assert_eq!(bench.runtime.clock().now().since(begin), ms(after));
+            assert_eq!(error.executed() == Executed::No, after == 0, "{error}");
+        }
+        bench.finish().await;
+    });
+}
+
+#[test]
 fn call_5_the_fallback_stands_outside_of_everything() {
     run_paused(async || {
         let configure = |settings: &mut DependencySettings| {

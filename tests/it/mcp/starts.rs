@@ -86,6 +86,33 @@ async fn mcp_1_m1_a_server_that_starts_slowly_is_waited_for() {
 }
 
 #[tokio::test]
+async fn call_5_a_call_waits_for_a_start_that_hangs_within_its_total_and_was_not_executed() {
+    let limits = "[dependencies.sick.timeout]\nattempt = \"2s\"\ntotal = \"2s\"\n";
+    let hangs = |folder: &Path| guarded(folder, "sick", "sleep 1000;", limits);
+    let Some(bed) = Beside::start(hangs) else {
+        return;
+    };
+    let params = json!({ "name": "echo", "uri": "x://1", "arguments": {} });
+    let ask = async |method| {
+        let began = tokio::time::Instant::now();
+        let failed = bed.rpc("sick", method, params.clone(), &[]).await;
+        // CALL-2: nothing was sent.
+        assert_eq!(
+            failed["error"]["data"]["executed"], "no",
+            "{method} {failed}"
+        );
+        assert!(began.elapsed() < Duration::from_millis(3_500), "{method}");
+    };
+    tokio::join!(
+        ask("tools/call"),
+        ask("prompts/get"),
+        ask("resources/read"),
+        ask("extension/x")
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn mcp_1_m1_a_reload_adds_a_server_that_cannot_start_and_mends_one_that_could_not() {
     let Some(bed) = Beside::start(|_| Some(String::new())) else {
         return;
