@@ -1,7 +1,8 @@
-//! One text for all JSON texts of an equal value: members by their names, without spaces.
+//! One text for all JSON texts of an equal value: members by their names, numbers by their digits,
+//! without spaces.
 //!
-//! MCP-2: nothing is read into a tree. Numbers stay as they are written, and so does what is nested
-//! deeply, so that texts of different values never become one.
+//! MCP-2: nothing is read into a tree, and no number is rounded. What is nested deeply stays as it is
+//! written. So texts of different values never become one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,15 +12,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json_text::JsonText;
 use super::message::LARGE;
 
 /// Depth of nesting from which on a part stays as it is: each level is read once more.
 const MAX_DEPTH: usize = 16;
 
 /// Returns the text. A large one stays as it is.
-pub(super) fn canonical(text: &JsonText) -> Cow<'_, str> {
-    let whole = text.as_str();
+pub(super) fn canonical(whole: &str) -> Cow<'_, str> {
     if whole.len() > LARGE {
         return whole.into();
     }
@@ -35,6 +34,7 @@ fn write(text: &str, depth: usize, into: &mut String) {
             Some(b'{') => write_members(text, depth, into),
             Some(b'[') => write_items(text, depth, into),
             Some(b'"') => write_string(text, into),
+            Some(b'-' | b'0'..=b'9') => write_number(text, into),
             _ => false,
         };
     if !is_written {
@@ -84,6 +84,36 @@ fn write_string(text: &str, into: &mut String) -> bool {
     true
 }
 
+/// Writes the digits of a number without zeros around them, and its power of ten: `100`, `100.0` and
+/// `1E2` are one. Nothing is rounded.
+fn write_number(text: &str, into: &mut String) -> bool {
+    let (sign, number) = match text.strip_prefix('-') {
+        Some(number) => ("-", number),
+        None => ("", text),
+    };
+    let (number, power) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = [whole, fraction].concat();
+    let digits = digits.trim_start_matches('0');
+    let shown = digits.trim_end_matches('0');
+    if shown.is_empty() {
+        into.push('0');
+        return true;
+    }
+    // Lengths are those of a text in memory.
+    let shift = (digits.len() - shown.len()) as i128 - fraction.len() as i128;
+    let Ok(power) = power.parse::<i64>() else {
+        return false;
+    };
+    into.push_str(sign);
+    into.push_str(shown);
+    match i128::from(power) + shift {
+        0 => {}
+        power => into.push_str(&format!("e{power}")),
+    }
+    true
+}
+
 /// The members of an object in their order, also those of one name.
 struct MemberList<'a>(Vec<(String, &'a RawValue)>);
 
@@ -114,8 +144,25 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> String {
-        let text = JsonText::checked(text.to_owned().into());
-        canonical(&text).into_owned()
+        canonical(text).into_owned()
+    }
+
+    #[test]
+    fn sup_6_a_number_is_the_same_however_it_is_written() {
+        for numbers in [
+            ["1", "1.0", "1e0", "10E-1", "0.1e+1"],
+            ["100", "1E2", "100.0", "1.00e2", "1000e-1"],
+            ["-0.5", "-5e-1", "-0.50", "-0.05E1", "-5.0e-01"],
+            ["0", "-0", "0.0", "0e7", "-0.0E-3"],
+        ] {
+            for number in numbers {
+                assert_eq!(of(number), of(numbers[0]), "{number}");
+            }
+        }
+        // A power that is no number of ours stays as it is written.
+        let large = "1e99999999999999999999";
+        assert_eq!(of(large), large);
+        assert_ne!(of("1e9223372036854775807"), of("10e9223372036854775807"));
     }
 
     #[test]
@@ -130,6 +177,9 @@ mod tests {
                 "[18446744073709551618]".to_owned(),
             ),
             ("[0.1]".to_owned(), "[0.10000000000000000001]".to_owned()),
+            ("[1]".to_owned(), "[-1]".to_owned()),
+            ("[12]".to_owned(), "[1,2]".to_owned()),
+            ("[1e2]".to_owned(), "[1e3]".to_owned()),
             // As values, both would be nested too deeply.
             (deep("1"), deep("2")),
             (r#"{"a":1,"a":2}"#.to_owned(), r#"{"a":2}"#.to_owned()),

@@ -374,7 +374,7 @@ fn fingerprint_of(method: &str, params: Option<&JsonText>) -> u64 {
             Some(meta) => without_member(params, meta),
             None => params.clone(),
         };
-        canonical(&plain).hash(&mut hasher);
+        canonical(plain.as_str()).hash(&mut hasher);
     }
     hasher.finish()
 }
