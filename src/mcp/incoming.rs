@@ -6,8 +6,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::audience::{ServerNotice, ServerQuestion};
@@ -16,7 +16,7 @@ use super::error::McpError;
 use super::id_scanner::{IdScanner, ScannedId};
 use super::message::{MessageFault, MessageId, RawMessage, RawReply, RpcError, code};
 
-/// Maximum number of messages in a list that are read.
+/// Number of messages in a text after which its notifications are dropped.
 const MAX_LIST: usize = 1000;
 /// Mark of the byte order, with which some programs begin their output.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -130,41 +130,25 @@ impl IncomingText {
 
     /// Reads messages without a line end in between, such as those of threads that share an output.
     fn read_joined(text: &Bytes) -> Self {
-        let values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
-        let mut objects = Vec::new();
-        for value in values {
+        let mut list = MessageList::of(text);
+        for value in serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>() {
             match value {
-                Ok(raw) if raw.get().starts_with('{') => objects.push(raw.get().as_bytes()),
+                // The whole text was read before.
+                Ok(raw) if raw.get().starts_with('{') && raw.get().len() < text.len() => {
+                    list.add(raw);
+                }
                 _ => return Self::Stray,
             }
-            // CALL-6: those beyond the limit are not kept.
-            if objects.len() >= MAX_LIST {
-                break;
-            }
         }
-        match objects.len() {
-            0 | 1 => Self::Stray,
-            _ => Self::read_objects(text, objects),
-        }
+        list.into_text()
     }
 
     fn read_list(text: &Bytes) -> Self {
-        match serde_json::from_slice(text) {
-            Ok(ObjectList(objects)) => Self::read_objects(text, objects),
+        let mut source = serde_json::Deserializer::from_slice(text);
+        let list = source.deserialize_seq(MessageList::of(text));
+        match list.and_then(|list| source.end().map(|()| list)) {
+            Ok(list) => list.into_text(),
             Err(_) => Self::Stray,
-        }
-    }
-
-    fn read_objects(text: &Bytes, objects: Vec<&[u8]>) -> Self {
-        let objects = objects.into_iter();
-        let read = objects.filter_map(|object| match Self::read(&text.slice_ref(object)) {
-            Self::One(message) => Some(message),
-            _ => None,
-        });
-        let messages: Vec<IncomingMessage> = read.collect();
-        match messages.is_empty() {
-            true => Self::Stray,
-            false => Self::Several(messages),
         }
     }
 
@@ -205,34 +189,55 @@ fn without_marks(text: &[u8]) -> &[u8] {
     }
 }
 
-/// The objects of a list. CALL-6: those beyond the limit are not kept.
-struct ObjectList<'a>(Vec<&'a [u8]>);
+/// The messages of a text, in their order.
+struct MessageList<'t> {
+    text: &'t Bytes,
+    messages: Vec<IncomingMessage>,
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for ObjectList<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct ListVisitor;
-        impl<'de> Visitor<'de> for ListVisitor {
-            type Value = Vec<&'de [u8]>;
+impl<'t> MessageList<'t> {
+    fn of(text: &'t Bytes) -> Self {
+        Self {
+            text,
+            messages: Vec::new(),
+        }
+    }
 
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut objects = Vec::new();
-                while objects.len() < MAX_LIST {
-                    let Some(raw) = list.next_element::<&'de RawValue>()? else {
-                        return Ok(objects);
-                    };
-                    if raw.get().starts_with('{') {
-                        objects.push(raw.get().as_bytes());
-                    }
-                }
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(objects)
+    /// Adds the message that an element of the text is, if it is one.
+    fn add(&mut self, raw: &RawValue) {
+        if !raw.get().starts_with('{') {
+            return;
+        }
+        let object = self.text.slice_ref(raw.get().as_bytes());
+        for message in IncomingText::read(&object).into_messages() {
+            // CALL-6: so many are not kept. MCP-3: something waits for answers and questions.
+            let is_waited_for = !matches!(message, IncomingMessage::Notification(_));
+            if is_waited_for || self.messages.len() < MAX_LIST {
+                self.messages.push(message);
             }
         }
-        from.deserialize_seq(ListVisitor).map(Self)
+    }
+
+    fn into_text(self) -> IncomingText {
+        match self.messages.is_empty() {
+            true => IncomingText::Stray,
+            false => IncomingText::Several(self.messages),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for MessageList<'_> {
+    type Value = Self;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(raw) = list.next_element::<&'de RawValue>()? {
+            self.add(raw);
+        }
+        Ok(self)
     }
 }
 
@@ -302,11 +307,20 @@ mod tests {
             };
             assert_eq!(id.number(), Some(7), "{text}");
         }
-        let long = format!(
-            "[{}]",
-            "{\"jsonrpc\":\"2.0\",\"method\":\"x\"},".repeat(3000) + "1"
-        );
-        assert_eq!(read(&long).into_messages().len(), MAX_LIST);
+    }
+
+    #[test]
+    fn mcp_3_an_answer_behind_many_notifications_in_a_list_or_a_line_is_one() {
+        let notice = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}";
+        let answer = "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}";
+        let all = [vec![notice; 3000], vec![answer]].concat();
+        for text in [format!("[{}]", all.join(",")), all.concat()] {
+            let mut messages = read(&text).into_messages();
+            assert_eq!(messages.len(), MAX_LIST + 1);
+            let last = messages.pop();
+            assert!(matches!(last, Some(IncomingMessage::Answer(Some(id), Ok(_)))
+                if id.number() == Some(7)));
+        }
     }
 
     #[test]
