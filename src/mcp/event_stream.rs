@@ -16,8 +16,8 @@ pub(super) enum StreamEvent {
     Data(Bytes),
     /// Its type is another one than that of messages.
     Other(Bytes),
-    /// It is too long. The request that it is about.
-    TooLong(ScannedId),
+    /// It is too long. The requests that it is about.
+    TooLong(Vec<ScannedId>),
 }
 
 /// Reader of an event stream.
@@ -235,7 +235,7 @@ mod tests {
         let text = format!("data: {{\"id\":5,\"result\":\"{long}\"}}\n\ndata: y\n\n");
         for size in [1, 7, 300, 1000] {
             let five = ScannedId::Answer(MessageId::new("5").unwrap());
-            let expected = [StreamEvent::TooLong(five), data("y")];
+            let expected = [StreamEvent::TooLong(vec![five]), data("y")];
             assert_eq!(events(&text, size, 100), expected, "{size}");
         }
     }

@@ -140,8 +140,8 @@ fn check_scanned(text: &Bytes, id: Option<&MessageId>) {
     for piece in text.chunks(7) {
         scanner.feed(piece);
     }
-    assert!(scanner.is_object());
-    let expected = id.cloned().map_or(ScannedId::None, ScannedId::Answer);
+    assert!(scanner.is_structured());
+    let expected = Vec::from_iter(id.cloned().map(ScannedId::Answer));
     assert_eq!(scanner.found(), expected, "{text:?}");
 }
 

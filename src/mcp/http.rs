@@ -394,9 +394,7 @@ impl HttpLink {
         event: StreamEvent,
     ) -> Option<RequestOutcome> {
         let messages = match event {
-            StreamEvent::TooLong(scanned) => {
-                vec![IncomingMessage::too_long(scanned, self.sender.max)]
-            }
+            StreamEvent::TooLong(found) => IncomingMessage::too_long(found, self.sender.max),
             // An event without data keeps the stream open, and so does one of another type.
             StreamEvent::Data(data) if data.trim_ascii().is_empty() => return None,
             StreamEvent::Other(data) => read(data).await.into_messages(),

@@ -44,18 +44,22 @@ impl IncomingMessage {
         Self::Answer(id, Err(error))
     }
 
-    /// The message that is left of one that is longer than `max_line`.
-    pub(super) fn too_long(scanned: ScannedId, max_line: usize) -> Self {
-        let id = match scanned {
+    /// The messages that are left of a text that is longer than `max_line`.
+    pub(super) fn too_long(found: Vec<ScannedId>, max_line: usize) -> Vec<Self> {
+        let unusable = |id| Self::Answer(id, Err(McpError::too_long(max_line)));
+        if found.is_empty() {
+            // It may be an answer all the same.
+            return vec![unusable(None)];
+        }
+        let message = |scanned| match scanned {
+            ScannedId::Answer(id) => unusable(Some(id)),
             ScannedId::Request(id) => {
                 let text = format!("the request is longer than max_line = {max_line} bytes");
                 let error = RpcError::new(code::INVALID_REQUEST, text);
-                return Self::Malformed { id, error };
+                Self::Malformed { id, error }
             }
-            ScannedId::Answer(id) => Some(id),
-            ScannedId::None => None,
         };
-        Self::Answer(id, Err(McpError::too_long(max_line)))
+        found.into_iter().map(message).collect()
     }
 }
 
@@ -84,6 +88,8 @@ pub(super) enum IncomingText {
     One(IncomingMessage),
     /// The messages of a list, which servers of old versions send.
     Several(Vec<IncomingMessage>),
+    /// The answers and questions that a text is about which cannot be read.
+    Broken(Vec<IncomingMessage>),
     /// A message that cannot be read, and that nothing waits for.
     Unknown,
     /// Not a message.
@@ -97,34 +103,43 @@ impl IncomingText {
         match RawMessage::read(&text) {
             Ok(message) => Self::One(message.into()),
             Err(MessageFault::Shape(Some(id))) => Self::One(IncomingMessage::unusable(Some(id))),
-            Err(_) if text.first() == Some(&b'[') => Self::read_list(&text),
-            Err(MessageFault::Syntax) => match Self::read_joined(&text) {
-                Self::Stray => Self::scanned(&text, &MessageFault::Syntax),
-                read => read,
-            },
-            Err(fault) => Self::scanned(&text, &fault),
+            Err(fault) => {
+                let read = match (text.first(), &fault) {
+                    (Some(b'['), _) => Self::read_list(&text),
+                    (_, MessageFault::Syntax) => Self::read_joined(&text),
+                    _ => Self::Stray,
+                };
+                match read {
+                    Self::Stray => Self::scanned(&text, &fault),
+                    read => read,
+                }
+            }
         }
     }
 
-    /// Searches a text that is no message for the id of the call or of the question that it is about.
+    /// Searches a text that is no message for the ids of the calls and of the questions that it is about.
     fn scanned(text: &[u8], fault: &MessageFault) -> Self {
         let mut scanner = IdScanner::default();
         scanner.feed(text);
-        if !scanner.is_object() {
+        if !scanner.is_structured() {
             return Self::Stray;
         }
-        match (scanner.found(), fault) {
-            (ScannedId::Answer(id), _) => Self::One(IncomingMessage::unusable(Some(id))),
-            (ScannedId::Request(id), fault) => {
+        let message = |scanned| match scanned {
+            ScannedId::Answer(id) => IncomingMessage::unusable(Some(id)),
+            ScannedId::Request(id) => {
                 let error = match fault {
                     MessageFault::Syntax => RpcError::new(code::PARSE_ERROR, "it is no JSON"),
                     _ => RpcError::new(code::INVALID_REQUEST, "it is no request of JSON-RPC 2.0"),
                 };
-                Self::One(IncomingMessage::Malformed { id, error })
+                IncomingMessage::Malformed { id, error }
             }
-            (ScannedId::None, MessageFault::Request(_)) => Self::Unknown,
+        };
+        let found: Vec<IncomingMessage> = scanner.found().into_iter().map(message).collect();
+        match fault {
+            _ if !found.is_empty() => Self::Broken(found),
+            MessageFault::Request(_) => Self::Unknown,
             // Another program's log line may have an id too.
-            (ScannedId::None, _) => Self::Stray,
+            _ => Self::Stray,
         }
     }
 
@@ -152,11 +167,16 @@ impl IncomingText {
         }
     }
 
+    /// Returns true if it was read as it is.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::One(_) | Self::Several(_))
+    }
+
     /// Returns the messages.
     pub(super) fn into_messages(self) -> Vec<IncomingMessage> {
         match self {
             Self::One(message) => vec![message],
-            Self::Several(messages) => messages,
+            Self::Several(messages) | Self::Broken(messages) => messages,
             Self::Unknown | Self::Stray => Vec::new(),
         }
     }
@@ -164,7 +184,7 @@ impl IncomingText {
 
 /// Returns a text without the blanks, marks and controls around it, such as the colours that a program
 /// sets for a terminal. Where words are before a message, it may be a log line that shows another one.
-fn without_marks(text: &[u8]) -> &[u8] {
+pub(super) fn without_marks(text: &[u8]) -> &[u8] {
     let mut rest = text.trim_ascii();
     loop {
         let next = match rest {
@@ -251,9 +271,12 @@ mod tests {
 
     /// The id that a text answers, 0 for a stray one, and the result's or the error's text.
     fn id_of(text: &str) -> Option<u64> {
-        match read(text) {
-            IncomingText::One(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
-            IncomingText::Stray => Some(0),
+        let read = read(text);
+        if matches!(read, IncomingText::Stray) {
+            return Some(0);
+        }
+        match read.into_messages().pop() {
+            Some(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
             _ => None,
         }
     }
@@ -286,6 +309,12 @@ mod tests {
                 Some(0),
             ),
             (r#"[1,"x",{"level":"info"}]"#, Some(0)),
+            // In a list or a line with others it is answered too.
+            (r#"[{"jsonrpc":"2.0","id":7,"result":{"a":}}]"#, Some(7)),
+            (
+                r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{"#,
+                Some(7),
+            ),
         ] {
             assert_eq!(id_of(text), expected, "{text}");
         }
@@ -318,8 +347,10 @@ mod tests {
             let mut messages = read(&text).into_messages();
             assert_eq!(messages.len(), MAX_LIST + 1);
             let last = messages.pop();
-            assert!(matches!(last, Some(IncomingMessage::Answer(Some(id), Ok(_)))
-                if id.number() == Some(7)));
+            assert!(
+                matches!(last, Some(IncomingMessage::Answer(Some(id), Ok(_)))
+                if id.number() == Some(7))
+            );
         }
     }
 
@@ -335,15 +366,18 @@ mod tests {
                 code::PARSE_ERROR,
             ),
         ] {
-            let IncomingText::One(IncomingMessage::Malformed { id, error }) = read(text) else {
+            let question = read(text).into_messages().pop();
+            let Some(IncomingMessage::Malformed { id, error }) = question else {
                 panic!("{text}");
             };
             assert_eq!((id.as_json(), error.code), ("\"s\"", expected));
         }
         let mut scanner = IdScanner::default();
         scanner.feed(br#"{"jsonrpc":"2.0","id":"s","method":"x","params":{"#);
-        let long = IncomingMessage::too_long(scanner.found(), 9);
-        assert!(matches!(long, IncomingMessage::Malformed { error, .. }
-            if error.code == code::INVALID_REQUEST));
+        let long = IncomingMessage::too_long(scanner.found(), 9).pop();
+        assert!(
+            matches!(long, Some(IncomingMessage::Malformed { error, .. })
+            if error.code == code::INVALID_REQUEST)
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! The pipes of a process: one message a line, with a limit on its size.
+//! The pipes of a process: one message a line, or over several, with a limit on its size.
 //!
-//! MCP-3: a line that is too long, or that cannot be read, costs the call that it answers, and no
+//! MCP-3: a message that is too long, or that cannot be read, costs the call that it answers, and no
 //! other. Only output without any structure ends the connection.
 
 use std::io;
@@ -14,12 +14,11 @@ use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
 use super::connection::{Connection, LineSender};
-use super::id_scanner::{IdScanner, ScannedId};
 use super::incoming::{IncomingMessage, IncomingText};
 use super::json_text::in_one_line;
 use super::liveness::Liveness;
 use super::message::LARGE;
-use super::spread_message::{OutputText, SpreadMessage};
+use super::spread_message::{OutputText, SpreadEnd, SpreadMessage};
 
 /// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
 /// standard output; one that prints more does not speak the protocol.
@@ -28,6 +27,8 @@ const MAX_STRAY: u32 = 16;
 const MAX_WAITING: usize = 32;
 /// Time for which the end of a process is awaited after it has read no more.
 const EXIT: Duration = Duration::from_millis(200);
+/// Time after which a message over several lines that does not go on is over.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Size of the reading buffer, in bytes: as much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
 
@@ -87,14 +88,18 @@ const TURN_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 enum ReadLine {
     Whole(Bytes),
-    /// It is too long. The request that it is about.
-    TooLong(ScannedId),
+    /// A part of a line that is too long, and true if the line ends with it.
+    Part(Bytes, bool),
+    /// No line has begun for a while.
+    Pause,
 }
 
 /// Reader of lines with a limit on their size in memory.
 struct LineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
+    /// True within a line that is too long.
+    is_long: bool,
     max_line: usize,
     /// Number of lines and of bytes since other tasks had a turn.
     turn: (usize, usize),
@@ -105,6 +110,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         Self {
             reader: BufReader::with_capacity(BUFFER, reader),
             line: Vec::new(),
+            is_long: false,
             max_line,
             turn: (0, 0),
         }
@@ -120,13 +126,23 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
     }
 
-    /// Reads the next line.
+    /// Reads the next line, or the next part of one that is too long. `is_awaited`: it is told if none
+    /// begins.
     ///
-    /// # Errors  The output has ended, or has no structure.
-    async fn next(&mut self) -> Result<ReadLine, Option<String>> {
+    /// # Errors  The output has ended. The reason, if it is not its regular end.
+    async fn next(&mut self, is_awaited: bool) -> Result<ReadLine, Option<String>> {
         loop {
             self.take_turns().await;
-            let piece = match self.reader.fill_buf().await {
+            let may_pause = is_awaited && !self.is_long && self.line.is_empty();
+            let filling = self.reader.fill_buf();
+            let filled = match may_pause {
+                true => match timeout(PAUSE, filling).await {
+                    Ok(filled) => filled,
+                    Err(_) => return Ok(ReadLine::Pause),
+                },
+                false => filling.await,
+            };
+            let piece = match filled {
                 Ok([]) => return Err(None),
                 Ok(piece) => piece,
                 Err(error) => return Err(Some(format!("its output cannot be read: {error}"))),
@@ -139,47 +155,17 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             self.reader.consume(taken);
             self.turn.0 += usize::from(is_end);
             self.turn.1 += taken;
-            if self.line.len() > self.max_line {
-                return self.skip(is_end).await;
+            if self.is_long || self.line.len() > self.max_line {
+                // CALL-6: its memory is free before the rest is read.
+                self.is_long = !is_end;
+                let part = std::mem::take(&mut self.line);
+                return Ok(ReadLine::Part(Bytes::from(part), is_end));
             }
             if is_end {
                 let line = std::mem::take(&mut self.line);
                 return Ok(ReadLine::Whole(Bytes::from(line)));
             }
         }
-    }
-
-    /// Skips the rest of a line that is too long, and searches it for its id.
-    async fn skip(&mut self, mut is_end: bool) -> Result<ReadLine, Option<String>> {
-        let mut scanner = IdScanner::default();
-        // Its memory is free before the rest is read.
-        let line = std::mem::take(&mut self.line);
-        let length = line.len();
-        scanner = spawn_blocking(move || {
-            scanner.feed(&line);
-            scanner
-        })
-        .await
-        .map_err(|_| None)?;
-        if !scanner.is_object() {
-            let max = self.max_line;
-            return Err(Some(format!("it wrote a line of more than {max} bytes")));
-        }
-        tracing::debug!(length, "a line is longer than max_line, and is skipped");
-        while !is_end {
-            self.take_turns().await;
-            let piece = match self.reader.fill_buf().await {
-                Ok([]) | Err(_) => return Err(None),
-                Ok(piece) => piece,
-            };
-            let end = piece.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(piece.len(), |end| end + 1);
-            scanner.feed(&piece[..taken]);
-            self.reader.consume(taken);
-            self.turn.1 += taken;
-            is_end = end.is_some();
-        }
-        Ok(ReadLine::TooLong(scanner.found()))
     }
 }
 
@@ -203,71 +189,187 @@ impl StrayLines {
     }
 }
 
+/// A line that was read.
+enum LineContent {
+    Text(IncomingText),
+    /// A message that goes on in the next lines.
+    Begun(Box<SpreadMessage>),
+}
+
+impl LineContent {
+    fn read(line: &Bytes) -> Self {
+        let read = IncomingText::read(line);
+        let begun = match read.is_whole() {
+            true => None,
+            false => SpreadMessage::begun_by(line),
+        };
+        begun.map_or(Self::Text(read), Self::Begun)
+    }
+}
+
+/// Reads a text, apart from this thread if it is large; `None` if the runtime ends.
+async fn apart<T: Send + 'static>(text: &Bytes, read: fn(&Bytes) -> T) -> Option<T> {
+    if text.len() <= LARGE {
+        return Some(read(text));
+    }
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let own = text.clone();
+    spawn_blocking(move || read(&own)).await.ok()
+}
+
 /// Reads the messages of a process until its output ends.
 pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<Connection>) {
-    let state = Arc::clone(&connection.state);
-    let mut lines = LineReader::new(reader, state.settings.max_line);
-    let mut spread = SpreadMessage::default();
-    let mut stray = StrayLines {
+    let mut messages = MessageReader {
+        lines: LineReader::new(reader, connection.state.settings.max_line),
+        spread: None,
+        is_in_long: false,
+        stray: StrayLines {
+            connection: Arc::clone(&connection),
+            number: 0,
+        },
         connection: Arc::clone(&connection),
-        number: 0,
     };
-    let end = loop {
-        let line = match lines.next().await {
-            Ok(ReadLine::Whole(line)) => line,
-            Ok(ReadLine::TooLong(scanned)) => {
-                let message = IncomingMessage::too_long(scanned, state.settings.max_line);
-                connection.take(message, None);
-                spread = SpreadMessage::default();
-                continue;
+    let end = messages.read().await;
+    connection.liveness.close(end);
+    connection.ended();
+    connection.liveness.note_read();
+}
+
+/// Reader of the messages of a process.
+struct MessageReader<R> {
+    lines: LineReader<R>,
+    /// The message over several lines that has begun.
+    spread: Option<Box<SpreadMessage>>,
+    /// True behind the first part of a line that is too long.
+    is_in_long: bool,
+    stray: StrayLines,
+    connection: Arc<Connection>,
+}
+
+impl<R: AsyncRead + Unpin> MessageReader<R> {
+    /// Reads messages until the output ends. Returns the reason, if it is not its regular end.
+    async fn read(&mut self) -> Option<String> {
+        loop {
+            let line = match self.lines.next(self.spread.is_some()).await {
+                Ok(line) => line,
+                Err(end) => {
+                    let rest = self.spread.take().map(|spread| spread.end());
+                    return end.or_else(|| match rest? {
+                        SpreadEnd::Text(text) => self.stray.note(text),
+                        SpreadEnd::TooLong(_) => None,
+                    });
+                }
+            };
+            let end = match line {
+                ReadLine::Whole(line) if line.trim_ascii().is_empty() => None,
+                ReadLine::Whole(line) => self.take_line(line).await,
+                ReadLine::Part(part, is_end) => self.take_part(part, is_end).await,
+                // MCP-3: it cannot be read, and its caller hears at once.
+                ReadLine::Pause => self.end_spread().await,
+            };
+            if end.is_some() {
+                return end;
             }
-            Err(end) => break end,
-        };
-        if line.trim_ascii().is_empty() {
-            continue;
         }
-        let broken = spread.broken_by(&line, state.settings.max_line);
-        if let Some(end) = broken.and_then(|lines| stray.note(lines)) {
-            break Some(end);
+    }
+
+    async fn take_line(&mut self, line: Bytes) -> Option<String> {
+        if let Some(spread) = &mut self.spread {
+            if spread.goes_on_with(&line) {
+                spread.take(&line, self.lines.max_line);
+                return match spread.is_open() {
+                    true => None,
+                    false => self.end_spread().await,
+                };
+            }
+            let end = self.end_spread().await;
+            if end.is_some() {
+                return end;
+            }
         }
-        let Some((text, number)) = spread.take(line) else {
-            continue;
-        };
-        let read = if text.len() > LARGE {
+        match apart(&line, LineContent::read).await {
+            Some(LineContent::Text(read)) => self.take_text(read, (line, 1)).await,
+            Some(LineContent::Begun(begun)) => {
+                self.spread = Some(begun);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Takes a part of a line that is too long.
+    async fn take_part(&mut self, part: Bytes, is_end: bool) -> Option<String> {
+        let is_first = !std::mem::replace(&mut self.is_in_long, !is_end);
+        let mut spread = self.spread.take();
+        if is_first && spread.as_ref().is_some_and(|own| !own.goes_on_at(&part)) {
+            self.spread = spread.take();
+            let end = self.end_spread().await;
+            if end.is_some() {
+                return end;
+            }
+        }
+        let mut spread = spread.unwrap_or_default();
+        if part.len() > LARGE {
             // MCP-2: the thread is shared with breakers and supervisors.
-            let own = text.clone();
-            let read = spawn_blocking(move || IncomingText::read(&own)).await;
-            read.unwrap_or(IncomingText::Unknown)
+            let skipping = spawn_blocking(move || {
+                spread.skip(&part);
+                spread
+            });
+            spread = skipping.await.unwrap_or_default();
         } else {
-            IncomingText::read(&text)
-        };
-        if connection.is_asked() {
+            spread.skip(&part);
+        }
+        if !spread.is_structured() {
+            let max = self.lines.max_line;
+            return Some(format!("it wrote a line of more than {max} bytes"));
+        }
+        let is_over = is_end && !spread.is_open();
+        self.spread = Some(spread);
+        match is_over {
+            true => self.end_spread().await,
+            false => None,
+        }
+    }
+
+    /// Takes the message over several lines, whether it is whole or not.
+    async fn end_spread(&mut self) -> Option<String> {
+        match self.spread.take()?.end() {
+            SpreadEnd::Text((text, lines)) => {
+                let read = apart(&text, IncomingText::read).await?;
+                self.take_text(read, (text, lines)).await
+            }
+            SpreadEnd::TooLong(found) => {
+                tracing::debug!("a message is longer than max_line, and is skipped");
+                let max = self.lines.max_line;
+                self.take_all(IncomingMessage::too_long(found, max)).await;
+                None
+            }
+        }
+    }
+
+    /// Takes a text of the output. Returns the reason to end the connection, if there is one.
+    async fn take_text(&mut self, read: IncomingText, text: OutputText) -> Option<String> {
+        if self.connection.is_asked() {
             // The tasks that answer come before further questions.
             yield_now().await;
         }
         match read {
-            IncomingText::Unknown => stray.number = 0,
-            IncomingText::One(message) => {
-                stray.number = 0;
-                connection.take(message, None);
-            }
-            IncomingText::Several(messages) => {
-                stray.number = 0;
-                for message in messages {
-                    connection.take(message, None);
-                }
-            }
-            IncomingText::Stray => {
-                if let Some(end) = stray.note((text, number)) {
-                    break Some(end);
-                }
-            }
+            IncomingText::Stray => return self.stray.note(text),
+            read => self.take_all(read.into_messages()).await,
         }
-    };
-    let end = end.or_else(|| stray.note(spread.rest()?));
-    connection.liveness.close(end);
-    connection.ended();
-    connection.liveness.note_read();
+        self.stray.number = 0;
+        None
+    }
+
+    async fn take_all(&mut self, messages: Vec<IncomingMessage>) {
+        for (number, message) in messages.into_iter().enumerate() {
+            if number > 0 && number.is_multiple_of(TURN_LINES) {
+                // CALL-9: a list delays no call of another server.
+                yield_now().await;
+            }
+            self.connection.take(message, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -277,34 +379,72 @@ mod tests {
     use std::task::{Context, Poll};
 
     use tokio::io::ReadBuf;
+    use tokio::sync::oneshot;
 
+    use super::super::audience::CallSide;
+    use super::super::call_table::RequestOutcome;
     use super::super::connection::Link;
     use super::super::server_state::ServerState;
     use super::super::settings::McpSettings;
     use super::*;
 
     /// A reader of this many letters without a line end.
-    struct Endless(usize);
+    struct Endless(Arc<AtomicUsize>);
 
     impl AsyncRead for Endless {
         fn poll_read(
-            mut self: Pin<&mut Self>,
+            self: Pin<&mut Self>,
             _: &mut Context<'_>,
             into: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            let length = into.remaining().min(self.0);
-            self.0 -= length;
+            let length = into.remaining().min(self.0.load(Ordering::Relaxed));
+            self.0.fetch_sub(length, Ordering::Relaxed);
             into.put_slice(&vec![b'x'; length]);
             Poll::Ready(Ok(()))
         }
     }
 
+    type AwaitedAnswer = oneshot::Receiver<RequestOutcome>;
+
+    /// A connection with calls of the ids 1 to 3 in flight.
+    fn connected(max_line: usize) -> (Arc<Connection>, Vec<AwaitedAnswer>) {
+        let mut settings = McpSettings::stdio("none", [""; 0]);
+        settings.max_line = max_line;
+        let state = Arc::new(ServerState::new(settings));
+        let link = Link::Pipe(std::sync::Mutex::new(None));
+        let connection = Connection::new(link, Arc::default(), &state, None);
+        let begin = |_| {
+            let (reply, answer) = oneshot::channel();
+            let side = (CallSide::default(), None);
+            let id = connection.calls.next_id();
+            connection.calls.insert(id, Some(reply), side);
+            answer
+        };
+        let answers = (0..3).map(begin).collect();
+        (connection, answers)
+    }
+
+    /// The outcomes of the calls 1 to 3 by an output: the result, the fault of the answer, or none.
+    async fn outcomes(output: &str, max_line: usize) -> (Vec<String>, Option<String>) {
+        let (connection, answers) = connected(max_line);
+        read_lines(output.as_bytes(), Arc::clone(&connection)).await;
+        let shown = |mut answer: AwaitedAnswer| match answer.try_recv() {
+            Ok(Ok(reply)) => reply.text.as_str().to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "none".to_owned(),
+        };
+        let outcomes = answers.into_iter().map(shown).collect();
+        (outcomes, connection.liveness.violation())
+    }
+
     #[tokio::test]
     async fn item_70_a_line_without_end_takes_no_more_memory_than_is_allowed() {
-        let mut lines = LineReader::new(Endless(50_000_000), 100_000);
-        let end = lines.next().await.unwrap_err().unwrap();
+        let (connection, _answers) = connected(100_000);
+        let left = Arc::new(AtomicUsize::new(50_000_000));
+        read_lines(Endless(Arc::clone(&left)), Arc::clone(&connection)).await;
+        let end = connection.liveness.violation().unwrap();
         assert!(end.contains("more than 100000 bytes"), "{end}");
-        let read = 50_000_000 - lines.reader.get_ref().0;
+        let read = 50_000_000 - left.load(Ordering::Relaxed);
         assert!(read <= 100_000 + 2 * BUFFER, "{read} bytes were read");
     }
 
@@ -332,25 +472,77 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn mcp_3_m6_a_message_that_is_too_long_is_skipped_and_named() {
+    async fn mcp_3_m6_a_message_that_is_too_long_costs_its_own_call_in_each_form() {
         let long = "x".repeat(300_000);
-        let text = format!(
-            "{{\"id\":7,\"result\":\"{long}\"}}\n{{\"result\":\"{long}\",\"id\":8}}\n{{\"method\":\"{long}\"}}\nshort\n"
-        );
-        let mut lines = LineReader::new(text.as_bytes(), 100_000);
-        for number in [Some(7), Some(8), None] {
-            let Ok(ReadLine::TooLong(found)) = lines.next().await else {
-                panic!("{number:?}");
-            };
-            let id = match found {
-                ScannedId::Answer(id) => id.number(),
-                _ => None,
-            };
-            assert_eq!(id, number);
+        let lines = "\"a line\",\n".repeat(20_000);
+        for first in [
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{long}\"}}"),
+            format!("{{\"result\":\"{long}\",\"id\":1}}"),
+            format!("[{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{long}\"}}]"),
+            format!("\u{feff}{{\"id\":1,\"result\":\"{long}\"}}"),
+            format!("\u{1b}[0m{{\"id\":1,\"result\":\"{long}\"}}\u{1b}[0m"),
+            format!("{{\"jsonrpc\":\"2.0\",\"method\":\"x\"}}{{\"id\":1,\"result\":\"{long}\"}}"),
+            // Over several lines: one of them, or all together.
+            format!("{{\n  \"id\": 1,\n  \"result\": [\n    \"{long}\"\n  ]\n}}"),
+            format!("{{\"result\":[\"{long}\",\n{lines}1],\n\"id\":1}}"),
+            format!("{{\n\"id\": 1,\n\"result\": [\n{lines}1\n]\n}}"),
+        ] {
+            let second = "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}";
+            let notice = format!("{{\"method\":\"{long}\"}}");
+            let output = format!("{first}\n{notice}\n{second}\nshort\n");
+            let (outcomes, end) = outcomes(&output, 100_000).await;
+            let begin = &first[..60];
+            assert_eq!(end, None, "{begin}");
+            assert!(
+                outcomes[0].contains("max_line = 100000"),
+                "{begin} {outcomes:?}"
+            );
+            assert_eq!(outcomes[1..], ["{}", "none"], "{begin}");
         }
-        let short = lines.next().await;
-        assert!(matches!(short, Ok(ReadLine::Whole(line)) if &line[..] == b"short\n"));
-        assert!(matches!(lines.next().await, Err(None)));
+    }
+
+    #[tokio::test]
+    async fn mcp_3_a_message_over_several_lines_is_understood_and_costs_no_other_call() {
+        let answers = |result: &str| {
+            let answer = format!("\"jsonrpc\":\"2.0\",\n\"id\": 1,\n\"result\":{result}");
+            [
+                format!("{{\n{answer}\n}}"),
+                format!("{{{answer}}}"),
+                format!("[\n{{{answer}}}\n]"),
+            ]
+        };
+        let items = "{\n\"type\": \"text\"\n},\n".repeat(20);
+        for first in answers(&format!("[\n{items}1]")) {
+            let second = "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}";
+            // One that breaks off is answered as soon as something else comes.
+            let third = "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"a\":[";
+            let output = format!("{first}\n{third}\n{second}\n");
+            let (outcomes, end) = outcomes(&output, 100_000).await;
+            assert_eq!(end, None, "{first}");
+            assert!(
+                outcomes[0].starts_with("[ { \"type\": \"text\""),
+                "{outcomes:?}"
+            );
+            assert_eq!(outcomes[1], "{}", "{first}");
+            assert!(outcomes[2].contains("no message"), "{outcomes:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_3_a_message_that_breaks_off_at_the_end_of_a_line_is_answered_soon() {
+        let (connection, mut answers) = connected(100_000);
+        let (mut writer, reader) = tokio::io::duplex(1024);
+        let reading = tokio::spawn(read_lines(reader, connection));
+        let broken = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\n";
+        writer.write_all(broken).await.unwrap();
+        let answer = timeout(2 * PAUSE, &mut answers[0]).await.unwrap().unwrap();
+        assert!(answer.unwrap_err().to_string().contains("no message"));
+        // What comes later is read by itself.
+        let second = b"{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}\n";
+        writer.write_all(second).await.unwrap();
+        answers.remove(1).await.unwrap().unwrap();
+        drop(writer);
+        reading.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
