@@ -2,16 +2,24 @@
 //!
 //! A tool's own error is not among them: it is an answer.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, RoundedDuration, Symptom};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::json_text::JsonText;
-use super::message::{RpcError, code};
+use super::message::{RpcError, code, present};
 use crate::{CallError, Verdict};
 use breakerbox_actors::redact;
 
-/// Errors of a tool call without a result.
+/// Maximum length of a server's message in a text of ours, in bytes.
+const MAX_QUOTED: usize = 300;
+
+/// Errors of a tool call without a result. Their texts quote the beginning of a long message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum McpError {
@@ -104,7 +112,7 @@ pub enum McpError {
     #[error("the server answered with content of type {}", .0.as_deref().unwrap_or("none"))]
     UnexpectedContentType(Option<String>),
     /// The server responded with an error of the protocol.
-    #[error("the server answered with error {code}: {message}")]
+    #[error("the server answered with error {code}: {}", QuotedText(message))]
     #[non_exhaustive]
     Server {
         /// The JSON-RPC code, which may need more than 32 bits.
@@ -115,6 +123,10 @@ pub enum McpError {
         data: Option<JsonText>,
         /// The HTTP status of the answer, if it is not a success.
         status: Option<u16>,
+        /// Whether the work was done, if the server is another Breakerbox: its data says so.
+        executed: Option<Executed>,
+        /// True if the data has a member `breakerbox`.
+        has_problem: bool,
     },
     /// The server did not respond in the longest time that any call may take.
     #[error("the server sent nothing for {}", RoundedDuration(*.0))]
@@ -150,6 +162,11 @@ impl McpError {
                 status: 401 | 403 | 404 | 429,
                 ..
             } => Executed::No,
+            // CALL-2: the gateway that has seen the symptom has decided it.
+            Self::Server {
+                executed: Some(executed),
+                ..
+            } => *executed,
             Self::Server { code, .. } if NOT_DONE.contains(code) => Executed::No,
             _ => Executed::Maybe,
         }
@@ -316,13 +333,82 @@ impl McpError {
 }
 
 impl From<RpcError> for McpError {
+    /// Reads the data too, which takes as long as reading the message.
     fn from(error: RpcError) -> Self {
+        // MCP-2: a message without an address is not copied.
+        let clean = match redact(&error.message) {
+            Cow::Owned(clean) => Some(clean),
+            Cow::Borrowed(_) => None,
+        };
+        let (executed, has_problem) = match &error.data {
+            Some(data) if data.is_object() => told_by_gateway(data),
+            _ => (None, false),
+        };
         Self::Server {
             code: error.code,
-            message: redact(&error.message).into_owned(),
+            message: clean.unwrap_or(error.message),
             data: error.data,
             status: None,
+            executed,
+            has_problem,
         }
+    }
+}
+
+/// The members of an error's data that another gateway writes.
+#[derive(Deserialize)]
+struct GatewayData<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    executed: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    breakerbox: Option<&'a RawValue>,
+}
+
+impl GatewayData<'_> {
+    fn executed(&self) -> Option<Executed> {
+        let kind = self.kind.map(RawValue::get).unwrap_or_default();
+        let is_problem = kind.starts_with("\"urn:breakerbox:");
+        match self.executed.filter(|_| is_problem)?.get() {
+            "\"no\"" => Some(Executed::No),
+            "\"maybe\"" => Some(Executed::Maybe),
+            "\"yes\"" => Some(Executed::Yes),
+            _ => None,
+        }
+    }
+}
+
+/// Returns whether the work was done, as another gateway says in the data of its error, and true if the
+/// data has a member `breakerbox`.
+fn told_by_gateway(data: &JsonText) -> (Option<Executed>, bool) {
+    let Ok(own) = serde_json::from_slice::<GatewayData<'_>>(data.bytes()) else {
+        // A member is there twice: it may be this one.
+        return (None, true);
+    };
+    let nested = own.breakerbox.map(RawValue::get);
+    let nested = nested.filter(|text| text.starts_with('{'));
+    let nested: Option<GatewayData<'_>> = nested.and_then(|text| serde_json::from_str(text).ok());
+    let executed = own.executed();
+    let executed = executed.or_else(|| nested.as_ref().and_then(GatewayData::executed));
+    (executed, own.breakerbox.is_some())
+}
+
+/// A text of a server, shown up to a bound.
+struct QuotedText<'a>(&'a str);
+
+impl fmt::Display for QuotedText<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text) = self;
+        if text.len() <= MAX_QUOTED {
+            return out.write_str(text);
+        }
+        // MCP-2: several texts of ours quote it, and it passes once.
+        let end = (0..=MAX_QUOTED)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        let shown = &text[..end.unwrap_or(0)];
+        write!(out, "{shown}... ({} bytes)", text.len())
     }
 }
 
@@ -368,6 +454,56 @@ mod tests {
         assert_eq!(cause(ended), Some("its process ended"));
         let broken = McpError::protocol("x");
         assert_eq!(cause(broken), Some("it broke the protocol"));
+    }
+
+    #[test]
+    fn mcp_2_m14_a_text_of_ours_quotes_the_beginning_of_a_long_message() {
+        let long = "ä".repeat(4 << 20);
+        let error = McpError::server(-5, long.as_str());
+        let text = error.to_string();
+        assert!(text.len() < 2 * MAX_QUOTED, "{}", text.len());
+        assert!(text.ends_with("ä... (8388608 bytes)"), "{text}");
+        let McpError::Server { message, .. } = error else {
+            panic!("{text}");
+        };
+        assert!(message == long, "the server's own message stays");
+        let short = McpError::server(-5, "m").to_string();
+        assert_eq!(short, "the server answered with error -5: m");
+    }
+
+    #[test]
+    fn call_2_what_another_gateway_says_of_the_work_is_not_decided_again() {
+        let told = |data: &str| {
+            let data = JsonText::checked(data.to_owned().into());
+            let error = RpcError {
+                data: Some(data),
+                ..RpcError::new(-31050, "x")
+            };
+            let error = McpError::from(error);
+            let McpError::Server { has_problem, .. } = &error else {
+                panic!("{error}");
+            };
+            (error.verdict().executed, *has_problem)
+        };
+        let open = r#""type":"urn:breakerbox:breaker-open","executed":"no""#;
+        let yes = r#""type":"urn:breakerbox:upstream-failed","executed":"yes""#;
+        for (data, expected) in [
+            (format!("{{{open}}}"), (Executed::No, false)),
+            (
+                format!("{{\"k\":1,\"breakerbox\":{{{yes}}}}}"),
+                (Executed::Yes, true),
+            ),
+            // Of another program.
+            (r#"{"executed":"no"}"#.to_owned(), (Executed::Maybe, false)),
+            ("[1]".to_owned(), (Executed::Maybe, false)),
+            (r#"{"breakerbox":null}"#.to_owned(), (Executed::Maybe, true)),
+            (
+                r#"{"breakerbox":1,"breakerbox":2}"#.to_owned(),
+                (Executed::Maybe, true),
+            ),
+        ] {
+            assert_eq!(told(&data), expected, "{data}");
+        }
     }
 
     #[test]

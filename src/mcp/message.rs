@@ -85,16 +85,17 @@ impl RpcError {
 
     /// Writes the error as an object.
     pub(crate) fn to_text(&self) -> Bytes {
-        let mut text = format!(
-            "{{\"code\":{},\"message\":{}",
-            self.code,
-            Value::from(self.message.as_str())
-        );
-        if let Some(data) = &self.data {
-            text.push_str(",\"data\":");
-            text.push_str(data.as_str());
+        let data = self.data.as_ref().map(JsonText::bytes);
+        let length = self.message.len() + data.map_or(0, Bytes::len) + 64;
+        let mut text = Vec::with_capacity(length);
+        text.extend_from_slice(format!("{{\"code\":{},\"message\":", self.code).as_bytes());
+        // MCP-2: a long message is written at once, into room that is there. A string always serializes.
+        let _ = serde_json::to_writer(&mut text, &self.message);
+        if let Some(data) = data {
+            text.extend_from_slice(b",\"data\":");
+            text.extend_from_slice(data);
         }
-        text.push('}');
+        text.push(b'}');
         Bytes::from(text)
     }
 }
@@ -186,7 +187,9 @@ fn whole(text: &str) -> Option<String> {
 }
 
 /// Keeps a `null` apart from a member that is missing.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 

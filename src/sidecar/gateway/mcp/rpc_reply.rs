@@ -118,6 +118,7 @@ pub(super) fn of_call(
             code: told,
             message,
             data,
+            has_problem,
             ..
         } => {
             let code = match *told {
@@ -128,7 +129,7 @@ pub(super) fn of_call(
             RpcError {
                 code,
                 message: message.clone(),
-                data: with_problem(data.as_ref(), &problem),
+                data: with_problem((data.as_ref(), *has_problem), &problem),
             }
         }
         McpError::InvalidRequest { .. } => {
@@ -160,19 +161,22 @@ pub(super) fn with_stray(
     told
 }
 
-/// MCP-5: the data of a server's error stays; ours goes under a key of its own.
-fn with_problem(data: Option<&JsonText>, problem: &Value) -> Option<JsonText> {
-    let added = JsonText::of(problem);
+/// MCP-5: the data of a server's error stays; ours goes under a key of its own. `has_problem`: the server
+/// has used the key, as another gateway does.
+fn with_problem(
+    (data, has_problem): (Option<&JsonText>, bool),
+    problem: &Value,
+) -> Option<JsonText> {
     let Some(data) = data else {
         return Some(JsonText::of(&json!({ ADDED: problem })));
     };
-    if !data.is_object() {
+    if has_problem || !data.is_object() {
         return Some(data.clone());
     }
     let edit = MemberEdit {
         name: ADDED,
         present: None,
-        value: added.into_bytes(),
+        value: JsonText::of(problem).into_bytes(),
     };
     Some(JsonText::checked(joined(&edited(data, vec![edit]))))
 }
@@ -264,11 +268,15 @@ mod tests {
     fn mcp_5_m9_data_of_an_error_is_kept() {
         let problem = json!({ "executed": "no" });
         let data = JsonText::of(&json!({ "uri": "x" }));
-        let kept = with_problem(Some(&data), &problem).unwrap().to_value();
-        assert_eq!(kept, json!({ "uri": "x", "breakerbox": problem }));
+        let kept = with_problem((Some(&data), false), &problem);
+        let expected = json!({ "uri": "x", "breakerbox": problem });
+        assert_eq!(kept.unwrap().to_value(), expected);
         let data = JsonText::of(&json!(["x"]));
-        assert_eq!(with_problem(Some(&data), &problem), Some(data));
-        let added = with_problem(None, &problem).unwrap().to_value();
+        assert_eq!(with_problem((Some(&data), false), &problem), Some(data));
+        let added = with_problem((None, false), &problem).unwrap().to_value();
         assert_eq!(added, json!({ "breakerbox": problem }));
+        // No member is there twice, and the one of the gateway next to the server stays.
+        let data = JsonText::of(&json!({ "breakerbox": { "executed": "yes" } }));
+        assert_eq!(with_problem((Some(&data), true), &problem), Some(data));
     }
 }
