@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use breakerbox_actors::AttemptProgress;
 use breakerbox_policy::RoundedDuration;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::error::McpError;
@@ -96,6 +98,8 @@ pub(crate) struct ServerQuestion {
     pub(crate) params: Option<JsonText>,
     /// The metadata of its parameters, read once.
     pub(crate) meta: Option<JsonText>,
+    /// The capability that a caller needs for it; `None` for a request that is no question to a user.
+    pub(crate) needs: Option<NeededCapability>,
     /// The server that asks, if it can hear of the progress.
     pub(crate) asker: Option<Weak<dyn QuestionAsker>>,
 }
@@ -104,11 +108,92 @@ impl ServerQuestion {
     /// Reads the head of a question, which takes as long as reading the message.
     pub(crate) fn new(method: impl Into<Box<str>>, params: Option<JsonText>) -> Self {
         let head = params.as_ref().and_then(ParamsHead::read);
+        let method = method.into();
         Self {
-            method: method.into(),
+            needs: NeededCapability::of(&method, params.as_ref()),
+            method,
             params,
             meta: head.and_then(|head| head.meta),
             asker: None,
+        }
+    }
+
+    /// Returns the error of the question for a caller that lacks the capability; `None` if the caller
+    /// can be asked.
+    pub(crate) fn refused_by(&self, capabilities: &JsonText) -> Option<RpcError> {
+        let needed = self.needs.as_ref()?;
+        let mut told = request_meta::members(capabilities).unwrap_or_default();
+        let Some(own) = told.remove(needed.name) else {
+            return Some(RpcError::method_not_found(&self.method));
+        };
+        let part = needed.part.as_deref()?;
+        let parts = request_meta::members(&own).unwrap_or_default();
+        // MCP-5: a caller that names no mode has forms. A server may go on with what its caller has.
+        let has_part = parts.contains_key(part) || part == FORM && !parts.contains_key("url");
+        let text = || format!("its caller does not have the capability {needed}");
+        (!has_part).then(|| RpcError::new(code::INVALID_PARAMS, text()))
+    }
+}
+
+/// The mode of a question that names none.
+const FORM: &str = "form";
+/// Maximum length of a mode, in characters.
+const MAX_MODE: usize = 100;
+
+/// A capability of a caller, such as `elicitation` or its part `elicitation.url`.
+pub(crate) struct NeededCapability {
+    name: &'static str,
+    part: Option<Box<str>>,
+}
+
+/// The members of a question that say which part of a capability it needs.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QuestionFields<'a> {
+    #[serde(borrow, default)]
+    mode: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_choice: Option<&'a RawValue>,
+}
+
+impl NeededCapability {
+    fn of(method: &str, params: Option<&JsonText>) -> Option<Self> {
+        let name = match method {
+            "elicitation/create" => "elicitation",
+            "sampling/createMessage" => "sampling",
+            "roots/list" => "roots",
+            _ => return None,
+        };
+        let text = params.filter(|params| params.is_object());
+        let fields: Option<Result<QuestionFields<'_>, _>> =
+            text.map(|params| serde_json::from_slice(params.bytes()));
+        let part: Option<Box<str>> = match fields {
+            // A member is there twice, and callers differ in which one they take.
+            Some(Err(_)) if name != "roots" => Some("unknown".into()),
+            Some(Ok(fields)) if name == "sampling" => {
+                let has_tools = fields.tools.is_some() || fields.tool_choice.is_some();
+                has_tools.then(|| "tools".into())
+            }
+            Some(Ok(QuestionFields {
+                mode: Some(mode), ..
+            })) if name == "elicitation" => {
+                let mode: String = serde_json::from_str(mode.get()).unwrap_or_default();
+                Some(mode.chars().take(MAX_MODE).collect())
+            }
+            _ => (name == "elicitation").then(|| FORM.into()),
+        };
+        Some(Self { name, part })
+    }
+}
+
+impl std::fmt::Display for NeededCapability {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name)?;
+        match &self.part {
+            Some(part) => write!(out, ".{part}"),
+            None => Ok(()),
         }
     }
 }
@@ -249,5 +334,66 @@ impl std::fmt::Debug for CallSide {
         out.debug_struct("CallSide")
             .field("listens", &self.listener.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mcp_5_m11_a_question_needs_the_part_of_the_capability_that_it_uses() {
+        let text = |text: &str| JsonText::checked(text.to_owned().into());
+        let refused = |capabilities: &str, method: &str, params: &str| {
+            let question = ServerQuestion::new(method, Some(text(params)));
+            let refusal = question.refused_by(&text(capabilities));
+            refusal.map(|error| error.code)
+        };
+        let (ask, sample) = ("elicitation/create", "sampling/createMessage");
+        let (url, form, other) = (r#"{"mode":"url"}"#, r#"{"mode":"form"}"#, r#"{"mode":"x"}"#);
+        let no_part = Some(code::INVALID_PARAMS);
+        for (capabilities, method, params, expected) in [
+            (r#"{"elicitation":{}}"#, ask, "{}", None),
+            (r#"{"elicitation":{}}"#, ask, form, None),
+            (r#"{"elicitation":{}}"#, ask, url, no_part),
+            (r#"{"elicitation":{}}"#, ask, other, no_part),
+            (
+                r#"{"elicitation":{}}"#,
+                ask,
+                r#"{"mode":"url","mode":"form"}"#,
+                no_part,
+            ),
+            (r#"{"elicitation":{"form":{}}}"#, ask, url, no_part),
+            (r#"{"elicitation":{"url":{}}}"#, ask, form, no_part),
+            (r#"{"elicitation":{"url":{}}}"#, ask, "{}", no_part),
+            (r#"{"elicitation":{"url":{}}}"#, ask, url, None),
+            (r#"{"elicitation":{"url":{},"form":{}}}"#, ask, form, None),
+            (r#"{"sampling":{}}"#, sample, "{}", None),
+            (r#"{"sampling":{}}"#, sample, r#"{"tools":[]}"#, no_part),
+            (
+                r#"{"sampling":{}}"#,
+                sample,
+                r#"{"toolChoice":{}}"#,
+                no_part,
+            ),
+            (
+                r#"{"sampling":{"tools":{}}}"#,
+                sample,
+                r#"{"tools":[]}"#,
+                None,
+            ),
+            (
+                r#"{"sampling":{}}"#,
+                ask,
+                "{}",
+                Some(code::METHOD_NOT_FOUND),
+            ),
+            (r#"{"roots":{}}"#, "roots/list", "{}", None),
+            ("{}", "roots/list", "{}", Some(code::METHOD_NOT_FOUND)),
+            ("{}", "extension/ask", "{}", None),
+        ] {
+            let case = format!("{capabilities} {method} {params}");
+            assert_eq!(refused(capabilities, method, params), expected, "{case}");
+        }
     }
 }

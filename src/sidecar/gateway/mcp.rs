@@ -13,6 +13,8 @@ pub(super) mod call_headers;
 
 mod dispatch;
 
+mod input_required;
+
 mod hooks;
 
 pub(super) mod endpoint_front;

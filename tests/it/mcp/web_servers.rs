@@ -247,6 +247,39 @@ async fn mcp_5_a_state_is_sent_in_its_own_round_only() {
 }
 
 #[tokio::test]
+async fn mcp_5_m11_no_user_answers_for_a_call_that_cannot_go_on() {
+    let address = serve(|asked| match asked["method"].as_str() {
+        Some("server/discover") => discovered(asked),
+        Some("tools/list") => result(asked, tool("one")),
+        Some("tools/call") => {
+            let url = json!({ "mode": "url", "message": "x", "url": "https://x.example" });
+            let questions = json!({
+                "a": { "method": "elicitation/create", "params": {} },
+                "b": { "method": "elicitation/create", "params": url },
+            });
+            let round = json!({ "resultType": "input_required", "inputRequests": questions });
+            result(asked, round)
+        }
+        _ => StatusCode::ACCEPTED.into_response(),
+    })
+    .await;
+    let front = front(address).await;
+    let session = front.session(json!({ "elicitation": {} })).await;
+    let params = json!({ "name": "one", "arguments": {} });
+    // It is the only message: the caller is not asked the first question either.
+    let all = session.all("tools/call", params).await;
+    assert_eq!(all.len(), 1, "{all:?}");
+    let error = &all[0]["error"];
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("(elicitation.url)"), "{error}");
+    let data = &error["data"];
+    assert_eq!(data["type"], "urn:breakerbox:input-required", "{error}");
+    assert_eq!(data["executed"], "maybe", "{error}");
+    assert_eq!(data["state"], "closed", "{error}");
+    front.end().await;
+}
+
+#[tokio::test]
 async fn call_7_a_request_of_an_unknown_method_is_not_repeated() {
     let made = Arc::new(AtomicUsize::new(0));
     let (own, sessions) = (Arc::clone(&made), Arc::new(AtomicUsize::new(0)));

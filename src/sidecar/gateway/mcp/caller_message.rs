@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::mcp::audience::ServerNotice;
-use crate::mcp::json_text::JsonText;
 use crate::mcp::log_level::{LEVELS, rank};
-use crate::mcp::request_meta;
 
 /// A message on its way to a caller, in pieces.
 pub(super) type CallerMessage = Vec<Bytes>;
@@ -24,17 +22,4 @@ pub(super) fn next_caller() -> u64 {
 pub(super) fn rank_of(notice: &ServerNotice) -> usize {
     let level = notice.head.as_ref().and_then(|head| head.level.as_deref());
     level.and_then(rank).unwrap_or(LEVELS.len())
-}
-
-/// Returns true if capabilities have what a question needs; `None` for a request that is no
-/// question to a user.
-pub(super) fn is_capable(capabilities: &JsonText, method: &str) -> Option<bool> {
-    let capability = match method {
-        "elicitation/create" => "elicitation",
-        "sampling/createMessage" => "sampling",
-        "roots/list" => "roots",
-        _ => return None,
-    };
-    let told = request_meta::members(capabilities);
-    Some(told.is_some_and(|told| told.contains_key(capability)))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
+use super::caller_message::{CallerMessage, next_caller, rank_of};
 use super::kept_call::KeptCall;
 use super::message_history::{KeptMessage, MessageHistory};
 use super::questions::{self, AskedQuestion, QuestionProgress, QuestionWay};
@@ -113,11 +113,6 @@ impl CallerSession {
     /// Returns the session that the caller knows: that of the group, for a part at a member.
     fn known(&self) -> &Self {
         self.group.as_deref().unwrap_or(self)
-    }
-
-    /// Returns true if the caller has said that it can be asked this.
-    pub(super) fn can_be_asked(&self, method: &str) -> bool {
-        is_capable(&self.capabilities, method).unwrap_or(true)
     }
 
     /// Begins a question to the caller. Dropping the guard withdraws it.
@@ -348,10 +343,14 @@ impl CallListener for CallerSession {
     }
 
     fn ask(&self, question: ServerQuestion) -> AnswerFuture {
-        let can_be_asked = self.can_be_asked(&question.method);
-        let Some(own) = self.own.upgrade().filter(|_| can_be_asked) else {
-            let error = RpcError::method_not_found(&question.method);
-            return Box::pin(std::future::ready(Err(error)));
+        let refusal = question.refused_by(&self.capabilities);
+        let own = match (self.own.upgrade(), refusal) {
+            (Some(own), None) => own,
+            (_, refusal) => {
+                let unknown = || RpcError::method_not_found(&question.method);
+                let error = refusal.unwrap_or_else(unknown);
+                return Box::pin(std::future::ready(Err(error)));
+            }
         };
         let way = QuestionWay::Session(Arc::clone(&own));
         questions::ask(&own, question, way)

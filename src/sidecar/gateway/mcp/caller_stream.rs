@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
+use super::caller_message::{CallerMessage, next_caller, rank_of};
 use super::caller_session::CallerSession;
 use super::questions::{self, QuestionWay};
 use crate::lock::LockExt as _;
@@ -179,35 +179,46 @@ impl CallerStream {
         waiting
     }
 
-    /// Asks a caller without a session: its answer comes by another request.
-    fn ask_between(&self, question: ServerQuestion) -> Option<AnswerFuture> {
-        let (sender, capabilities) = self.questions.as_ref()?;
-        if !is_capable(capabilities, &question.method)? {
-            return None;
+    /// Returns the error of a question that the caller cannot be asked; `None` if it can be asked by
+    /// its session.
+    pub(super) fn question_refusal(&self, question: &ServerQuestion) -> Option<RpcError> {
+        match self.session.as_ref().filter(|_| self.takes_events) {
+            Some(session) => question.refused_by(&session.capabilities),
+            None => Some(RpcError::method_not_found(&question.method)),
         }
-        let (reply, answer) = oneshot::channel();
-        let question = HeldQuestion {
-            method: question.method,
-            params: question.params,
-            reply,
-        };
-        sender.try_send(question).ok()?;
-        Some(Box::pin(async move {
-            answer.await.unwrap_or_else(|_| {
-                let text = "the caller left before it answered";
-                Err(RpcError::new(
-                    crate::mcp::message::code::INTERNAL_ERROR,
-                    text,
-                ))
-            })
-        }))
     }
+}
 
-    /// Returns true if the caller can be asked this.
-    pub(super) fn can_be_asked(&self, method: &str) -> bool {
-        let session = self.session.as_ref();
-        self.takes_events && session.is_some_and(|session| session.can_be_asked(method))
+/// Asks a caller without a session: its answer comes by another request.
+///
+/// # Errors  It cannot be asked.
+fn ask_between(
+    (sender, capabilities): &(mpsc::Sender<HeldQuestion>, JsonText),
+    question: ServerQuestion,
+) -> Result<AnswerFuture, RpcError> {
+    let unknown = RpcError::method_not_found(&question.method);
+    if let Some(refusal) = question.refused_by(capabilities) {
+        return Err(refusal);
     }
+    let (reply, answer) = oneshot::channel();
+    let is_question = question.needs.is_some();
+    let question = HeldQuestion {
+        method: question.method,
+        params: question.params,
+        reply,
+    };
+    if !is_question || sender.try_send(question).is_err() {
+        return Err(unknown);
+    }
+    Ok(Box::pin(async move {
+        answer.await.unwrap_or_else(|_| {
+            let text = "the caller left before it answered";
+            Err(RpcError::new(
+                crate::mcp::message::code::INTERNAL_ERROR,
+                text,
+            ))
+        })
+    }))
 }
 
 impl CallListener for CallerStream {
@@ -237,18 +248,21 @@ impl CallListener for CallerStream {
     }
 
     fn ask(&self, question: ServerQuestion) -> AnswerFuture {
-        let unknown = RpcError::method_not_found(&question.method);
         // MCP-5: nothing is answered in the name of a user that was not asked.
-        let unasked = move || -> AnswerFuture { Box::pin(std::future::ready(Err(unknown))) };
-        if self.questions.is_some() {
-            return self.ask_between(question).unwrap_or_else(unasked);
+        let unasked = |error| -> AnswerFuture { Box::pin(std::future::ready(Err(error))) };
+        if let Some(way) = &self.questions {
+            return ask_between(way, question).unwrap_or_else(unasked);
         }
-        let can_be_asked = self.can_be_asked(&question.method);
-        let Some(session) = self.session.clone().filter(|_| can_be_asked) else {
-            return unasked();
-        };
-        let way = QuestionWay::Call(self.messages.acquire().clone());
-        questions::ask(&session, question, way)
+        match (self.session.as_ref(), self.question_refusal(&question)) {
+            (Some(session), None) => {
+                let way = QuestionWay::Call(self.messages.acquire().clone());
+                questions::ask(session, question, way)
+            }
+            (_, refusal) => {
+                let unknown = || RpcError::method_not_found(&question.method);
+                unasked(refusal.unwrap_or_else(unknown))
+            }
+        }
     }
 }
 

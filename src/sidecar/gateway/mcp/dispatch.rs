@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::body_reader::MessageRoom;
 use super::caller_session::CallerSession;
@@ -19,10 +17,10 @@ use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call, 
 use super::session_facts::kept_capabilities;
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{CallListener as _, CallSide, ServerQuestion, unanswered};
+use crate::mcp::audience::{CallListener as _, CallSide};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, ServerDescription};
-use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted, without_member};
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
 use crate::mcp::log_level::{LEVELS, rank};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
@@ -198,7 +196,7 @@ impl McpEndpoint {
                 return Ok((result, reply.head.is_error));
             }
             // The caller's dialect asks its user by requests of their own.
-            let asking = self.asked_for_input(&request, &reply, (stream, &mut patience));
+            let asking = self.asked_for_input(&request, reply.text, (stream, &mut patience));
             let params = asking.await?;
             request.head = ParamsHead::read(&params).unwrap_or_default();
             request.params = Some(params);
@@ -287,81 +285,6 @@ impl McpEndpoint {
             .age
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         Ok((answer.value.into_reply(), Some((answer.source, age))))
-    }
-
-    /// Asks the user of an older caller for what the server wants, and returns the parameters with
-    /// which the call goes on.
-    async fn asked_for_input(
-        &self,
-        request: &CallerRequest,
-        reply: &RawReply,
-        (stream, patience): (&Arc<CallerStream>, &mut Duration),
-    ) -> Result<JsonText, RpcError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct InputWanted<'a> {
-            #[serde(borrow, default)]
-            input_requests: std::collections::BTreeMap<String, InputQuestion<'a>>,
-            #[serde(borrow, default)]
-            request_state: Option<&'a RawValue>,
-        }
-        #[derive(Deserialize)]
-        struct InputQuestion<'a> {
-            method: String,
-            #[serde(borrow, default)]
-            params: Option<&'a RawValue>,
-        }
-        let unusable = || RpcError::new(OWN_CODE, "the server's questions cannot be read");
-        let text = reply.text.bytes();
-        let wanted: InputWanted<'_> = serde_json::from_slice(text).map_err(|_| unusable())?;
-        let mut responses = String::from("{");
-        for (key, question) in &wanted.input_requests {
-            if !stream.can_be_asked(&question.method) {
-                let text = format!(
-                    "the server asks its user ({}), and this caller cannot be asked",
-                    question.method
-                );
-                return Err(RpcError::new(OWN_CODE, text));
-            }
-            let params = question
-                .params
-                .map(|raw| crate::mcp::json_text::part_of(text, raw));
-            // The call at the server is over: its limits bound no user.
-            let asking = stream.ask(ServerQuestion::new(question.method.as_str(), params));
-            let began = Instant::now();
-            let answer = timeout(*patience, asking).await;
-            *patience = patience.saturating_sub(began.elapsed());
-            let limit = self.client.server_settings().question_timeout;
-            let answer = answer.unwrap_or_else(|_| Err(unanswered(limit)))?;
-            if responses.len() > 1 {
-                responses.push(',');
-            }
-            responses.push_str(&Value::from(key.as_str()).to_string());
-            responses.push(':');
-            responses.push_str(answer.as_str());
-        }
-        responses.push('}');
-        let empty = JsonText::of(&json!({}));
-        let mut params = request.params.clone().unwrap_or(empty);
-        let former = request.head.request_state.as_ref();
-        if let (None, Some(former)) = (wanted.request_state, former) {
-            // MCP-5: a state is of one round.
-            params = without_member(&params, former);
-        }
-        let head = ParamsHead::read(&params).unwrap_or_default();
-        let mut edits = vec![MemberEdit {
-            name: "inputResponses",
-            present: head.input_responses.as_ref(),
-            value: Bytes::from(responses),
-        }];
-        if let Some(state) = wanted.request_state {
-            edits.push(MemberEdit {
-                name: "requestState",
-                present: head.request_state.as_ref(),
-                value: Bytes::copy_from_slice(state.get().as_bytes()),
-            });
-        }
-        Ok(JsonText::checked(joined(&edited(&params, edits))))
     }
 
     /// Lists the tools as they were listed last: callers need them while the server is restarted.
