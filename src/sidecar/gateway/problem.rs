@@ -88,6 +88,18 @@ impl ProblemKind {
         Self::UNAVAILABLE,
         Self::QUARANTINED,
     ];
+    /// A server asks its user for input, and cannot get it.
+    pub(super) const INPUT_REQUIRED: Self = Self(
+        "input-required",
+        StatusCode::BAD_GATEWAY,
+        "the server asks for input that it cannot get",
+    );
+    /// The caller has ended its call, or its session.
+    pub(super) const CANCELLED: Self = Self(
+        "cancelled",
+        StatusCode::CONFLICT,
+        "the caller has ended the call",
+    );
     /// No dependency of that name.
     pub(super) const UNKNOWN: Self = Self(
         "unknown-dependency",
@@ -255,6 +267,15 @@ impl<'a> GatewayProblem<'a> {
         let detail = "gateway.shutdown is over, and no answer has come".to_owned();
         let kind = ProblemKind::STOPPING;
         Self::new(kind, dependency, detail, Executed::Maybe, None).cause("gateway.shutdown")
+    }
+
+    /// A call that its dependency did not end: the way of its protocol ended it, or its caller.
+    pub(super) fn ended(
+        (kind, executed): (ProblemKind, Executed),
+        dependency: &'a str,
+        detail: String,
+    ) -> Self {
+        Self::new(kind, Some(dependency), detail, executed, None)
     }
 
     /// A request body that could not be read, before the dependency was called.

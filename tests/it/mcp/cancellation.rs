@@ -73,3 +73,30 @@ async fn mcp_5_m8_a_session_cancels_its_own_calls_by_their_ids() {
     is_free(&front).await;
     front.end().await;
 }
+
+#[tokio::test]
+async fn edge_8_m9_a_caller_that_takes_json_alone_hears_of_its_cancellation() {
+    let Some(front) = Front::open("older", SLOW).await else {
+        return;
+    };
+    let mut session = front.session(json!({})).await;
+    let accepted = "application/json".parse().unwrap();
+    session.headers.insert("accept", accepted);
+    let calling = session.ask("tools/call", slow());
+    let cancelling = async {
+        front.until_noted("tools/call").await;
+        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": { "requestId": "own" } });
+        assert_eq!(session.tell(cancel).await, 202);
+    };
+    let (answered, ()) = tokio::join!(calling, cancelling);
+    let error = &answered["error"];
+    assert_eq!(error["code"], -31050, "{answered}");
+    let data = &error["data"];
+    assert_eq!(data["type"], "urn:breakerbox:cancelled", "{answered}");
+    assert_eq!(data["executed"], "maybe", "{answered}");
+    assert_eq!(data["state"], "closed", "{answered}");
+    front.until_noted("stopped").await;
+    is_free(&front).await;
+    front.end().await;
+}

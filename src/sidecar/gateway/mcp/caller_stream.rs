@@ -172,6 +172,11 @@ impl CallerStream {
         self.made.acquire().is_unsent()
     }
 
+    /// Returns true if the caller takes a stream.
+    pub(super) fn takes_events(&self) -> bool {
+        self.takes_events
+    }
+
     /// Returns the messages for the next request of the same call.
     pub(super) fn reopened(&self) -> mpsc::Receiver<CallerMessage> {
         let (messages, waiting) = mpsc::channel(MAX_WAITING);

@@ -14,12 +14,12 @@ use super::event_body::EventBody;
 use super::exchange::event_response;
 use super::kept_call::KeptAnswer;
 use super::request_check::AcceptedMedia;
-use super::rpc_reply::{OWN_CODE, RequestAnswer, message_response, status_of};
+use super::rpc_reply::{RequestAnswer, message_response, status_of};
 use super::session_response::kept_response;
-use crate::mcp::message::{MessageId, RpcError, answer};
+use crate::mcp::message::{MessageId, answer};
 use crate::sidecar::gateway::http::body::ReplyBody;
 
-/// The answer of a call; `None` if the caller has cancelled it.
+/// The answer of a call; `None` if the caller has cancelled it, and takes events.
 pub(super) type CallAnswer = Pin<Box<dyn Future<Output = Option<RequestAnswer>> + Send>>;
 
 /// The form of an answer.
@@ -105,17 +105,11 @@ pub(super) async fn converse(
             let result = answered.as_ref().cloned();
             answer(id.as_json(), result)
         }
-        None if media.events => {
+        None => {
             // MCP-5: a request that was cancelled has no answer, and its stream ends.
             let none = Box::pin(std::future::ready(None));
             let body = EventBody::of_call(first, messages, none);
             return CallResponse::Whole(event_response(body));
-        }
-        // A response without a body would be none.
-        None => {
-            let text = "the request was cancelled by its caller";
-            let error = RpcError::new(OWN_CODE, text);
-            answer(id.as_json(), Err(&error))
         }
     };
     while let Ok(message) = messages.try_recv() {

@@ -13,8 +13,10 @@ use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::{CallerDialect, refuse_cursor};
-use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call, with_stray};
-use super::session_facts::kept_capabilities;
+use super::rpc_reply::{
+    AnswerLabel, RequestAnswer, UNANSWERED, finished, of_call, of_end, own_error, with_stray,
+};
+use super::session_facts::{WatchFault, kept_capabilities};
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{CallListener as _, CallSide};
@@ -27,6 +29,7 @@ use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
 use crate::sidecar::gateway::call_note::CallEnd;
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
+use crate::sidecar::gateway::problem::GatewayProblem;
 use crate::{AnswerSource, AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
@@ -202,7 +205,7 @@ impl McpEndpoint {
             request.params = Some(params);
         }
         let text = format!("the server asked for input more than {MAX_ROUNDS} times");
-        Err(RpcError::new(OWN_CODE, text))
+        Err(of_end(&self.client, UNANSWERED, text))
     }
 
     /// Makes one call under the breaker.
@@ -448,7 +451,11 @@ impl McpEndpoint {
             return Err(RpcError::method_not_found(&request.method));
         }
         let is_watched = session.resources.acquire().uris().contains(&uri);
-        session.resources.acquire().watch(uri.clone())?;
+        let watched = session.resources.acquire().watch(uri.clone());
+        watched.map_err(|fault| match fault {
+            WatchFault::NotAllowed(text) => RpcError::new(code::INVALID_PARAMS, text),
+            WatchFault::NoMemory => own_error(GatewayProblem::of_memory(&self.name)),
+        })?;
         self.audience.wish();
         let is_newer = description.is_some_and(|known| known.dialect.is_self_contained());
         if !is_newer {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use breakerbox_policy::Executed;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -20,7 +21,9 @@ use super::held_calls::{AskingCall, CallTarget};
 use super::request_check::{
     CallerDialect, SESSION, accepted, check_params, check_request, check_version,
 };
-use super::rpc_reply::{empty_response, error_response, refused, status_of};
+use super::rpc_reply::{
+    RequestAnswer, empty_response, error_response, of_end, own_error, refused, status_of,
+};
 use super::session_response::{begun, missed_notices, open_session, session_of};
 use crate::buffer_budget::BufferBudget;
 use crate::config::GatewayConfig;
@@ -32,7 +35,7 @@ use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::caller_limits::{CallerNumber, CallerPlace};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::caller_body::CallerBody;
-use crate::sidecar::gateway::problem::GatewayProblem;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
 type FrontResponse = Response<ReplyBody>;
@@ -291,14 +294,13 @@ impl McpEndpoint {
         let own = Arc::clone(&stream);
         let call = Box::pin(async move {
             let _place = place;
-            let answering = endpoint.respond(request, Arc::clone(&own));
+            let answering = Arc::clone(&endpoint).respond(request, Arc::clone(&own));
             match &call_guard {
                 None => Some(answering.await),
                 Some(guard) => tokio::select! {
                     biased;
                     // MCP-5: the caller does not want the answer any more, even if it is there.
-                    // CALL-1: one that has ended its session has cancelled nothing.
-                    is_over = guard.cancelled() => is_over.then(|| Err(session_over(&own))),
+                    is_over = guard.cancelled() => endpoint.ended_by_caller(&own, is_over),
                     answered = answering => Some(answered),
                 },
             }
@@ -309,13 +311,33 @@ impl McpEndpoint {
             .into_response(headers, session.as_deref())
     }
 
+    /// Returns the answer of a call that its caller has ended, with its session if `is_over`; `None` if it
+    /// gets none.
+    fn ended_by_caller(&self, stream: &CallerStream, is_over: bool) -> Option<RequestAnswer> {
+        let what = match is_over {
+            // CALL-1: a caller that has ended its session has cancelled nothing.
+            true => "its session has ended",
+            false if stream.takes_events() => return None,
+            // A response without a body would be none.
+            false => "the request was cancelled by its caller",
+        };
+        // CALL-2: nothing was sent while its process was being started.
+        let (executed, work) = match stream.is_unsent() {
+            true => (Executed::No, "was not executed"),
+            false => (Executed::Maybe, "may have been executed"),
+        };
+        let text = format!("{what}; the call {work}");
+        let end = (ProblemKind::CANCELLED, executed);
+        Some(Err(of_end(&self.client, end, text)))
+    }
+
     /// Opens the stream of a subscription in the newer dialect.
     fn listen(self: &Arc<Self>, id: &MessageId, params: &ParamsHead) -> FrontResponse {
         let wanted = params.notifications.as_ref();
         let Some((first, mut stream)) = self.audience.subscribe(id, wanted) else {
-            let text = "there are too many subscriptions";
-            let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
-            return error_response(StatusCode::OK, Some(id.as_json()), &error);
+            let detail = "there are too many subscriptions".to_owned();
+            let full = GatewayProblem::of_room("subscriptions", &self.name, detail);
+            return error_response(StatusCode::OK, Some(id.as_json()), &own_error(full));
         };
         let (_, none) = tokio::sync::mpsc::channel(1);
         let messages = std::mem::replace(&mut stream.messages, none);
@@ -356,20 +378,6 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
-}
-
-/// The answer of a call that was in flight when its session ended.
-fn session_over(stream: &CallerStream) -> RpcError {
-    // CALL-2: nothing was sent while its process was being started.
-    let (text, executed) = match stream.is_unsent() {
-        true => ("its session has ended; the call was not executed", "no"),
-        false => (
-            "its session has ended; the call may have been executed",
-            "maybe",
-        ),
-    };
-    RpcError::new(super::rpc_reply::OWN_CODE, text)
-        .with_data(&serde_json::json!({ "executed": executed }))
 }
 
 /// Returns true if a notification of a caller is for its server.

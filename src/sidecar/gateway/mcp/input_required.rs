@@ -1,5 +1,5 @@
-//! Input that a server of the newer dialect wants of a caller of the older one, whose user is asked by
-//! requests of their own.
+//! Input that a server of the newer dialect wants of the user of an older caller, who is asked by requests
+//! of their own.
 //!
 //! It calls nothing: it returns the parameters with which the call goes on.
 
@@ -19,14 +19,13 @@ use tokio::time::{Instant, timeout};
 use super::caller_stream::CallerStream;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
-use super::rpc_reply::OWN_CODE;
+use super::rpc_reply::{UNANSWERED, of_end};
 use crate::mcp::audience::{CallListener as _, ServerQuestion, unanswered};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, part_of, without_member};
 use crate::mcp::message::{LARGE, ParamsHead, RpcError};
 
 /// Maximum number of questions that a server asks at once.
 const MAX_QUESTIONS: usize = 100;
-
 /// The input that a server wants. Its parts share the text of the result.
 struct WantedInput {
     /// The questions, by key.
@@ -145,7 +144,7 @@ impl McpEndpoint {
             let text = format!(
                 "the server's questions cannot be read; an object of up to {MAX_QUESTIONS} is allowed"
             );
-            RpcError::new(OWN_CODE, text)
+            of_end(&self.client, UNANSWERED, text)
         };
         let mut wanted = wanted.ok_or_else(unusable)?;
         // MCP-5: no user answers questions of a call that cannot go on.
@@ -158,7 +157,7 @@ impl McpEndpoint {
             };
             let text =
                 format!("the server asks its user ({what}), and this caller cannot be asked");
-            return Err(RpcError::new(OWN_CODE, text));
+            return Err(of_end(&self.client, UNANSWERED, text));
         }
         let limit = self.client.server_settings().question_timeout;
         let mut responses = String::from("{");
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn mcp_2_m16_the_questions_of_a_server_are_bounded_and_its_state_is_not_copied() {
+    fn mcp_2_the_questions_of_a_server_are_bounded_and_its_state_is_not_copied() {
         assert!(WantedInput::read(&result(MAX_QUESTIONS + 1)).is_none());
         let asked = result(MAX_QUESTIONS);
         let wanted = WantedInput::read(&asked).unwrap();

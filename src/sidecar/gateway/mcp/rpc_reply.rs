@@ -1,5 +1,6 @@
 //! Answers to callers: the server's own as they came, those of fallbacks with a label, and errors.
 
+use breakerbox_policy::Executed;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,13 +13,17 @@ use crate::mcp::pieces_body::PiecesBody;
 use crate::mcp::request_meta;
 use crate::mcp::{McpClient, McpError};
 use crate::sidecar::gateway::http::body::ReplyBody;
-use crate::sidecar::gateway::problem::GatewayProblem;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 use crate::{AnswerSource, CallError, TimeLimit};
 
 /// Code of every error that the runtime raises. Its `data` names the kind, as `type`.
 ///
 /// It lies outside of the range that JSON-RPC and the protocol reserve for themselves.
-pub(super) const OWN_CODE: i64 = -31050;
+const OWN_CODE: i64 = -31050;
+/// The end of a call at a server that asks for input that it cannot get. CALL-2: it may have done a part of
+/// the work before.
+pub(super) const UNANSWERED: (ProblemKind, Executed) =
+    (ProblemKind::INPUT_REQUIRED, Executed::Maybe);
 /// Key in a result's metadata for the source of the answer.
 const SOURCE: &str = "breakerbox/source";
 /// Key in a result's metadata for the age of the answer.
@@ -139,6 +144,24 @@ pub(super) fn of_call(
     }
 }
 
+/// Builds the error of a call that its server did not end.
+pub(super) fn of_end(
+    client: &McpClient,
+    end: (ProblemKind, Executed),
+    detail: impl Into<String>,
+) -> RpcError {
+    let client = client.client();
+    let problem = GatewayProblem::ended(end, client.name(), detail.into());
+    own_error(problem.state(client.state()))
+}
+
+/// Builds an error of the gateway's own.
+///
+/// EDGE-8: each of them has the problem document.
+pub(super) fn own_error(problem: GatewayProblem<'_>) -> RpcError {
+    RpcError::new(OWN_CODE, problem.detail()).with_data(&problem.into_data())
+}
+
 /// Adds the line that the server wrote meanwhile and that is no message, if the call ended by its time.
 pub(super) fn with_stray(
     mut told: RpcError,
@@ -215,8 +238,7 @@ pub(super) fn error_response(
 /// Builds the response of the gateway's own refusal, with the wait after which it may pass.
 pub(super) fn refused(id: Option<&str>, problem: GatewayProblem<'_>) -> Response<ReplyBody> {
     let (status, wait) = (problem.status(), problem.wait_seconds());
-    let error = RpcError::new(OWN_CODE, problem.detail()).with_data(&problem.into_data());
-    let mut response = error_response(status, id, &error);
+    let mut response = error_response(status, id, &own_error(problem));
     if let Some(wait) = wait {
         response.headers_mut().insert(RETRY_AFTER, wait);
     }
@@ -253,6 +275,24 @@ mod tests {
         let expected = json!({ "content": [], "resultType": "complete", "ttlMs": 0,
             "cacheScope": "private" });
         assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn edge_8_m9_an_error_of_the_gateways_own_has_the_problem_document() {
+        let end = (ProblemKind::CANCELLED, Executed::Maybe);
+        let problem = GatewayProblem::ended(end, "kg", "it was cancelled".to_owned());
+        let error = own_error(problem.state("open"));
+        assert_eq!(
+            (error.code, &*error.message),
+            (OWN_CODE, "it was cancelled")
+        );
+        let data = error.data.unwrap().to_value();
+        assert_eq!(data["type"], "urn:breakerbox:cancelled");
+        assert_eq!(
+            (&data["state"], &data["executed"]),
+            (&json!("open"), &json!("maybe"))
+        );
+        assert_eq!(data["dependency"], "kg");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{RpcError, code};
 use crate::mcp::request_meta;
 
 /// Maximum number of resources that a session may watch.
@@ -33,6 +32,15 @@ pub(super) fn kept_capabilities(told: Option<&JsonText>) -> JsonText {
         true => kept,
         false => none(),
     }
+}
+
+/// The reason why a session cannot watch a resource.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum WatchFault {
+    /// It exceeds a limit, which the text names.
+    NotAllowed(String),
+    /// There is no memory to keep its address.
+    NoMemory,
 }
 
 /// The resources that a session watches, with their part of the budget.
@@ -63,11 +71,11 @@ impl WatchedResources {
     /// Adds a resource.
     ///
     /// # Errors  It is too long, or there are too many, or there is no memory for it.
-    pub(super) fn watch(&mut self, uri: String) -> Result<(), RpcError> {
+    pub(super) fn watch(&mut self, uri: String) -> Result<(), WatchFault> {
         if self.uris.contains(&uri) {
             return Ok(());
         }
-        let invalid = |text: String| Err(RpcError::new(code::INVALID_PARAMS, text));
+        let invalid = |text: String| Err(WatchFault::NotAllowed(text));
         if uri.len() > MAX_URI {
             return invalid(format!("uri is longer than {MAX_URI} bytes"));
         }
@@ -76,8 +84,7 @@ impl WatchedResources {
         }
         let kept: usize = self.uris.iter().map(String::len).sum();
         if !self.room.grow_to(self.base + kept + uri.len()) {
-            let text = "gateway.max_buffered has no memory left";
-            return Err(RpcError::new(super::rpc_reply::OWN_CODE, text));
+            return Err(WatchFault::NoMemory);
         }
         self.uris.insert(uri);
         Ok(())
@@ -90,8 +97,8 @@ impl WatchedResources {
     /// Takes over what a former part of the session watched.
     pub(super) fn inherit(&mut self, uris: BTreeSet<String>) {
         for uri in uris {
-            if let Err(error) = self.watch(uri) {
-                tracing::debug!(%error.message, "a resource is not watched any more");
+            if let Err(fault) = self.watch(uri) {
+                tracing::debug!(?fault, "a resource is not watched any more");
             }
         }
     }
@@ -124,7 +131,8 @@ mod tests {
         watched.watch("u".repeat(MAX_URI)).unwrap();
         assert_eq!(budget.present().used, 100 + 4096);
         watched.watch("v".repeat(MAX_URI)).unwrap();
-        assert!(watched.watch("w".repeat(MAX_URI)).is_err());
+        let refused = watched.watch("w".repeat(MAX_URI));
+        assert_eq!(refused, Err(WatchFault::NoMemory));
         watched.unwatch(&"v".repeat(MAX_URI));
         watched.watch("w".repeat(MAX_URI)).unwrap();
         drop(watched);
