@@ -301,6 +301,8 @@ pub(crate) struct CallSide {
     pub(crate) attempts: Option<Arc<AtomicU64>>,
     /// The first line that is no message and that came during the call, for an error of its caller.
     pub(crate) stray: Option<Arc<OnceLock<String>>>,
+    /// The parameters of its cancellation, once its caller has sent one.
+    pub(crate) cancelled: Option<Arc<OnceLock<JsonText>>>,
     /// Set if the server refused this very request, because it had forgotten the session.
     pub(crate) was_forgotten: Option<Arc<AtomicBool>>,
     /// The capabilities of the caller, if its requests do not name them.

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use breakerbox_actors::ProgressHold;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::audience::{CallListener, CallSide, CredentialDigest, ServerNotice};
 use super::error::McpError;
-use super::json_text::{JsonText, MemberEdit, edited, joined};
+use super::json_text::{JsonText, MemberEdit, edited, joined, part_of};
 use super::message::{MessageId, RawReply};
 use crate::lock::LockExt as _;
 
@@ -98,6 +101,12 @@ impl CallTable {
             };
         }
         true
+    }
+
+    /// Returns the parameters of a request's cancellation, if its caller has sent one.
+    pub(super) fn cancelled(&self, id: u64) -> Option<JsonText> {
+        let calls = self.calls.acquire();
+        calls.get(&id)?.side.cancelled.as_ref()?.get().cloned()
     }
 
     /// Notes a message of the server: its later lines answer no call that ended before.
@@ -255,6 +264,37 @@ impl CallTable {
     }
 }
 
+/// Returns the parameters by which a server learns that a request is not waited for any more. `told`: of
+/// the caller's own notification; `id`: of the request at the server.
+pub(super) fn cancellation(told: Option<&JsonText>, id: u64) -> Vec<Bytes> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct CancelledCall<'a> {
+        #[serde(borrow)]
+        request_id: &'a RawValue,
+    }
+    let id = Bytes::from(id.to_string());
+    let own = told.and_then(|told| {
+        let text = told.bytes();
+        let CancelledCall { request_id } = serde_json::from_slice(text).ok()?;
+        Some((told, part_of(text, request_id)))
+    });
+    let (told, present) = match &own {
+        // MCP-5: the reason and the metadata are the caller's.
+        Some((told, present)) => ((*told).clone(), Some(present)),
+        None => {
+            let text = Bytes::from_static(b"{\"reason\":\"its caller does not wait\"}");
+            (JsonText::checked(text), None)
+        }
+    };
+    let edit = MemberEdit {
+        name: "requestId",
+        present,
+        value: id,
+    };
+    edited(&told, vec![edit])
+}
+
 fn related(calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
     let mut found: Option<&Arc<dyn CallListener>> = None;
     for call in calls.values() {
@@ -274,6 +314,8 @@ fn related(calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
 #[cfg(test)]
 mod tests {
     use std::sync::OnceLock;
+
+    use serde_json::json;
 
     use super::super::audience::{AnswerFuture, ServerQuestion};
     use super::*;
@@ -305,6 +347,30 @@ mod tests {
         assert!(table.answer(second, Err(McpError::server(1, "x"))));
         refuse();
         assert!(other.try_recv().unwrap().is_err());
+    }
+
+    #[test]
+    fn mcp_5_a_cancellation_passes_in_the_words_of_its_caller() {
+        let sent = |told: Option<&str>| {
+            let told = told.map(|told| JsonText::checked(told.to_owned().into()));
+            JsonText::checked(joined(&cancellation(told.as_ref(), 7))).to_value()
+        };
+        let told = r#"{"reason":"stop","requestId":"own","_meta":{"own/key":[1]}}"#;
+        let expected = json!({ "requestId": 7, "reason": "stop", "_meta": { "own/key": [1] } });
+        assert_eq!(sent(Some(told)), expected);
+        let ours = json!({ "requestId": 7, "reason": "its caller does not wait" });
+        assert_eq!(sent(None), ours);
+        let table = CallTable::default();
+        let place = Arc::new(OnceLock::new());
+        let side = CallSide {
+            cancelled: Some(Arc::clone(&place)),
+            ..CallSide::default()
+        };
+        table.insert(7, None, (side, None));
+        assert_eq!(table.cancelled(7), None);
+        let told = JsonText::checked(told.into());
+        place.set(told.clone()).unwrap();
+        assert_eq!(table.cancelled(7), Some(told));
     }
 
     /// A caller with credentials.

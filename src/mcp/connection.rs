@@ -20,7 +20,7 @@ use super::audience::{
     AnswerFuture, CallListener, CallSide, QuestionAsker, ServerNotice, ServerQuestion,
     SessionOwner, TellFuture, several_callers, unanswered,
 };
-use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
+use super::call_table::{self, CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
 use super::error::McpError;
 use super::http::HttpLink;
@@ -300,10 +300,10 @@ impl Connection {
     }
 
     /// Tells the server that a request is not waited for any more.
-    fn cancel(self: &Arc<Self>, id: u64) {
+    /// `told`: the parameters of its caller's own notification.
+    fn cancel(self: &Arc<Self>, id: u64, told: Option<&JsonText>) {
         // MCP-5: a cancellation passes to the server.
-        let params = format!("{{\"requestId\":{id},\"reason\":\"its caller does not wait\"}}");
-        let params = Some(vec![Bytes::from(params)]);
+        let params = Some(call_table::cancellation(told, id));
         let line = message::notification("notifications/cancelled", params);
         self.calls.note_unnamed();
         match &self.link {
@@ -562,10 +562,11 @@ impl Drop for RequestGuard {
         let Some(connection) = self.connection.upgrade() else {
             return;
         };
+        let told = connection.calls.cancelled(self.id);
         let is_unanswered = connection.calls.remove(self.id);
         let is_open = connection.liveness.end() == ConnectionEnd::None;
         if is_unanswered && is_open && self.is_cancellable && self.is_sent {
-            connection.cancel(self.id);
+            connection.cancel(self.id, told.as_ref());
         }
     }
 }

@@ -58,3 +58,25 @@ async fn mcp_5_a_question_before_the_first_call_is_answered_at_once() {
     );
     asking.abort();
 }
+
+#[tokio::test]
+async fn mcp_5_a_server_gets_the_reason_for_which_its_caller_cancels() {
+    let (lines, mut waiting) = mpsc::channel(32);
+    let link = Link::Pipe(Mutex::new(Some(lines)));
+    let state = Arc::new(ServerState::new(McpSettings::stdio("none", [""; 0])));
+    let connection = Connection::new(link, Arc::default(), &state, None);
+    let told = Arc::new(OnceLock::new());
+    let side = CallSide {
+        cancelled: Some(Arc::clone(&told)),
+        ..CallSide::default()
+    };
+    let asking = Arc::clone(&connection);
+    let asking = tokio::spawn(async move { asking.ask("tools/call", None, side).await });
+    assert!(waiting.recv().await.is_some());
+    let text = Bytes::from_static(b"{\"requestId\":5,\"reason\":\"stop\"}");
+    told.set(JsonText::checked(text)).unwrap();
+    asking.abort();
+    let line = String::from_utf8(waiting.recv().await.unwrap().concat()).unwrap();
+    let expected = "\"params\":{\"requestId\":1,\"reason\":\"stop\"}";
+    assert!(line.contains(expected), "{line}");
+}

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -24,7 +24,7 @@ use crate::mcp::audience::{
 };
 use crate::mcp::json_text::JsonText;
 use crate::mcp::log_level::{LEVELS, rank};
-use crate::mcp::message::{MessageId, ParamsHead, RawOutcome, RpcError, notification};
+use crate::mcp::message::{LARGE, MessageId, ParamsHead, RawOutcome, RpcError, notification};
 use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of calls of a session with streams that can be taken up again.
@@ -45,7 +45,7 @@ pub(super) struct CallerSession {
     own: Weak<CallerSession>,
     asked: Mutex<HashMap<MessageId, AskedQuestion>>,
     last_asked: AtomicU64,
-    calls: Mutex<HashMap<MessageId, Arc<Notify>>>,
+    calls: Mutex<HashMap<MessageId, Arc<CancelSignal>>>,
     used: Mutex<Instant>,
     has_called: AtomicBool,
     stream: SessionStream,
@@ -153,26 +153,31 @@ impl CallerSession {
         }
     }
 
-    /// Notes a call, until the guard is dropped. The notification wakes when the caller cancels it.
+    /// Notes a call, until the guard is dropped, which learns of its cancellation.
     pub(super) fn begin_call(self: &Arc<Self>, id: &MessageId) -> CallGuard {
         self.has_called.store(true, Ordering::Relaxed);
-        let cancelled = Arc::new(Notify::new());
+        let end = Arc::new(CancelSignal::default());
         for session in [Some(self), self.group.as_ref()].into_iter().flatten() {
-            let own = Arc::clone(&cancelled);
+            let own = Arc::clone(&end);
             session.calls.acquire().insert(id.clone(), own);
         }
         CallGuard {
             session: Arc::clone(self),
             id: id.clone(),
-            cancelled,
+            end,
         }
     }
 
-    /// Cancels a call of the caller.
-    pub(super) fn cancel(&self, id: &MessageId) {
+    /// Cancels a call of the caller. `params`: of the notification.
+    pub(super) fn cancel(&self, id: &MessageId, params: Option<&JsonText>) {
         if let Some(call) = self.calls.acquire().get(id) {
+            // MCP-5: the server gets the caller's own words. Long ones are no reason.
+            if let Some(params) = params.filter(|params| params.bytes().len() <= LARGE) {
+                // The first cancellation counts. EDGE-4: a part keeps its message in memory.
+                let _ = call.told.set(params.copied());
+            }
             // A call that looks for it later finds it too.
-            call.notify_one();
+            call.begun.notify_one();
         }
     }
 
@@ -266,7 +271,7 @@ impl CallerSession {
         self.has_ended.send_replace(true);
         // EDGE-1: its caller has left them; that says nothing of the server.
         for call in self.calls.acquire().values() {
-            call.notify_one();
+            call.begun.notify_one();
         }
     }
 
@@ -391,18 +396,30 @@ impl Drop for QuestionGuard {
     }
 }
 
+/// Signal by which a caller ends a call.
+#[derive(Default)]
+struct CancelSignal {
+    begun: Notify,
+    told: Arc<OnceLock<JsonText>>,
+}
+
 /// Guard of a call of a session.
 pub(super) struct CallGuard {
     session: Arc<CallerSession>,
     id: MessageId,
-    cancelled: Arc<Notify>,
+    end: Arc<CancelSignal>,
 }
 
 impl CallGuard {
     /// Waits until the caller cancels the call, or ends its session: then it returns true.
     pub(super) async fn cancelled(&self) -> bool {
-        self.cancelled.notified().await;
+        self.end.begun.notified().await;
         *self.session.has_ended.borrow() || *self.session.known().has_ended.borrow()
+    }
+
+    /// Returns the place for the parameters of the caller's cancellation.
+    pub(super) fn told(&self) -> Arc<OnceLock<JsonText>> {
+        Arc::clone(&self.end.told)
     }
 }
 
@@ -411,7 +428,7 @@ impl Drop for CallGuard {
         let group = self.session.group.as_ref();
         for session in [Some(&self.session), group].into_iter().flatten() {
             let mut calls = session.calls.acquire();
-            let is_own = |own: &Arc<Notify>| Arc::ptr_eq(own, &self.cancelled);
+            let is_own = |own: &Arc<CancelSignal>| Arc::ptr_eq(own, &self.end);
             if calls.get(&self.id).is_some_and(is_own) {
                 calls.remove(&self.id);
             }

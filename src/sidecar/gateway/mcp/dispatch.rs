@@ -49,6 +49,8 @@ pub(super) struct CallerRequest {
     pub(super) forwarded: Option<Arc<HeaderMap>>,
     /// For the access log.
     pub(super) end: Arc<CallEnd>,
+    /// The place for the parameters of its cancellation, in a session.
+    pub(super) cancelled: Option<Arc<OnceLock<JsonText>>>,
     /// Its part of the budget, until it is answered.
     pub(super) _room: MessageRoom,
 }
@@ -230,6 +232,7 @@ impl McpEndpoint {
         let stray = Arc::new(OnceLock::new());
         let side = CallSide {
             stray: Some(Arc::clone(&stray)),
+            cancelled: request.cancelled.clone(),
             listener: Some(listener),
             progress: Some(progress.clone()),
             attempts: Some(Arc::clone(&request.end.attempts)),

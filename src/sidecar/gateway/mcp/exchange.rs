@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::body_reader::{self, BodyFault, MessageLimits, MessageRoom, ReadMessage};
 use super::call_headers::call_options;
-use super::caller_session::CallerSession;
+use super::caller_session::{CallGuard, CallerSession};
 use super::caller_stream::CallerStream;
 use super::conversation::converse;
 use super::dispatch::CallerRequest;
@@ -142,7 +142,9 @@ impl McpEndpoint {
             Err(response) => return *response,
         };
         match (method, session, &read.request_id) {
-            ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
+            ("notifications/cancelled", Some(session), Some(id)) => {
+                session.cancel(id, params.as_ref());
+            }
             ("notifications/progress", Some(session), _) => session.progressed(read, params).await,
             // MCP-5: what is not known here passes too.
             (method, Some(session), _) if passes(method) => {
@@ -237,13 +239,18 @@ impl McpEndpoint {
             renamed: admitted.renamed,
             forwarded: self.hooks.forwarded(head),
             end,
+            cancelled: None,
             _room: room,
         };
         self.begin_call(request, head).await
     }
 
     /// Begins the call of a request.
-    async fn begin_call(self: &Arc<Self>, request: CallerRequest, head: &Parts) -> FrontResponse {
+    async fn begin_call(
+        self: &Arc<Self>,
+        mut request: CallerRequest,
+        head: &Parts,
+    ) -> FrontResponse {
         let (headers, caller) = (&head.headers, CallerIdentity::of_request(head));
         let media = accepted(headers);
         let (id, level) = (request.id.clone(), request.lowest_rank());
@@ -288,6 +295,7 @@ impl McpEndpoint {
         }
         let session = request.session.clone();
         let call_guard = session.as_ref().map(|session| session.begin_call(&id));
+        request.cancelled = call_guard.as_ref().map(CallGuard::told);
         let of = (session.clone(), caller);
         let (stream, messages) = CallerStream::new(of, level, media.events);
         let place = CallerPlace::of_request(head);

@@ -433,6 +433,7 @@ impl PresentMember<'_> {
                 renamed: None,
                 forwarded: self.endpoint.hooks.forwarded(head),
                 end: Arc::default(),
+                cancelled: None,
                 _room: None,
             };
             let answered = Arc::clone(&self.endpoint).respond(request, stream).await;

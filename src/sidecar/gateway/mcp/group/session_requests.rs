@@ -130,7 +130,7 @@ impl McpGroup {
                 tracing::debug!(is_asked, "an answer of a caller");
             }
             RawMessage::Notification { method, params } => match (&*method, &read.request_id) {
-                ("notifications/cancelled", Some(id)) => session.cancel(id),
+                ("notifications/cancelled", Some(id)) => session.cancel(id, params.as_ref()),
                 ("notifications/progress", _) => session.progressed(read, params).await,
                 (method, _) if passes(method) => {
                     let parts = self.sessions.parts_of(&session);
