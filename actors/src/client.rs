@@ -28,7 +28,6 @@ use crate::call::{self, Served, Streamed};
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
 use crate::error::{CallError, StartError};
-use crate::event::EventKind;
 use crate::runtime::closures::AnyClient;
 use crate::runtime::reload::{self, DependencyReload};
 use crate::runtime::status::DependencyStatus;
@@ -116,15 +115,8 @@ impl<D: Dependency> Client<D> {
     /// Notes that the dependency ended while a closure call of this fingerprint was in flight. After
     /// two ends without an answer between them the call is refused for a while, as one of a worker is.
     pub fn suspect(&self, fingerprint: u64) {
-        let shared = &self.core.shared;
-        let Some(quarantine) = &shared.quarantine else {
-            return;
-        };
         // SUP-6: whether it was the only one in flight is not known here.
-        if let Some(ttl) = quarantine.suspect(fingerprint, false, shared.clock.now()) {
-            let kind = EventKind::Quarantined { fingerprint, ttl };
-            shared.events.emit(&shared.name, kind);
-        }
+        self.core.shared.suspect(fingerprint);
     }
 
     /// Runs an async closure that lends its state to each attempt: it may change what it has

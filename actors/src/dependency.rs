@@ -131,6 +131,7 @@ pub struct CallContext {
     /// Maximum time from the begin of the attempt to its end.
     pub(crate) attempt_limit: Option<Duration>,
     pub(crate) deadline: Option<Time>,
+    pub(crate) fingerprint: Option<u64>,
 }
 
 impl CallContext {
@@ -160,6 +161,22 @@ impl CallContext {
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.since(self.shared.clock.now()))
+    }
+
+    /// Returns the fingerprint of the call: that of its options, or else that of the dependency.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        self.fingerprint
+    }
+
+    /// Notes that the value ended after a call of this fingerprint that it has not answered, and that is
+    /// not in flight any more, such as one that has run out of time. After two ends without an answer
+    /// between them the call is refused for a while. Calls in flight at the end are noted without it.
+    pub fn suspect(&self) {
+        if let Some(fingerprint) = self.fingerprint {
+            // SUP-6: another call may be the one.
+            self.shared.suspect(fingerprint);
+        }
     }
 
     /// Reports a problem of a dependency that still answers: its status is degraded with this text,

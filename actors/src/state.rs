@@ -448,6 +448,22 @@ impl Shared {
         verdict.judged(|symptom| self.settings().classify.class_of(symptom))
     }
 
+    /// Notes that a value ends after a call of this fingerprint, which its worker does not have any more.
+    pub(crate) fn suspect(&self, fingerprint: u64) {
+        if let Some(quarantine) = &self.quarantine {
+            let refused = quarantine.suspect_other(fingerprint, self.clock.now());
+            self.tell_quarantined(fingerprint, refused);
+        }
+    }
+
+    /// Tells of a call that is refused from now on. `ttl`: for how long, if it is.
+    pub(crate) fn tell_quarantined(&self, fingerprint: u64, ttl: Option<Duration>) {
+        if let Some(ttl) = ttl {
+            let kind = EventKind::Quarantined { fingerprint, ttl };
+            self.events.emit(&self.name, kind);
+        }
+    }
+
     /// Forgets the suspicion against a call of this fingerprint that was answered (rule SUP-6).
     #[inline]
     pub(crate) fn clear_suspicion(&self, fingerprint: Option<u64>, verdict: &Verdict) {

@@ -33,7 +33,6 @@ use crate::call::failed_attempt::FailedAttempt;
 use crate::deadline::CallScope;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
-use crate::event::EventKind;
 use crate::state::{Route, Shared};
 use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
 use crate::time_limit::TimeLimit;
@@ -68,7 +67,6 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) progress: Option<AttemptProgress>,
     /// Conditions of the calls that it makes.
     pub(crate) scope: CallScope,
-    pub(crate) fingerprint: Option<u64>,
 }
 
 /// The obligation to answer a caller, and to give its bulkhead slot back.
@@ -304,15 +302,12 @@ impl<D: Dependency> Worker<D> {
             return;
         };
         // SUP-6: a call that was alone is the one; of several any may be, until it is answered.
-        let is_alone = self.in_flight.len() == 1;
+        let is_alone = !quarantine.take_other() && self.in_flight.len() == 1;
         // One crash is one, however many calls of this fingerprint were in flight.
         let in_flight = self.in_flight.iter().filter_map(Execution::fingerprint);
         for fingerprint in BTreeSet::from_iter(in_flight) {
-            let now = self.shared.clock.now();
-            if let Some(ttl) = quarantine.suspect(fingerprint, is_alone, now) {
-                let kind = EventKind::Quarantined { fingerprint, ttl };
-                self.shared.events.emit(&self.shared.name, kind);
-            }
+            let refused = quarantine.suspect(fingerprint, is_alone, self.shared.clock.now());
+            self.shared.tell_quarantined(fingerprint, refused);
         }
     }
 

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
@@ -28,6 +28,8 @@ struct World {
     goodbye: AtomicU32,
     said_goodbye: AtomicU32,
     dropped: AtomicU32,
+    /// The call that is suspected of the next end, though it has left before.
+    left: Mutex<Option<CallContext>>,
 }
 
 struct Mortal {
@@ -39,9 +41,12 @@ impl Dependency for Mortal {
     type Response = u32;
     type Error = ScriptedError;
 
-    async fn call(&self, work: Duration, _: &CallContext) -> Result<u32, ScriptedError> {
+    async fn call(&self, work: Duration, call: &CallContext) -> Result<u32, ScriptedError> {
         if work.is_zero() {
             return Ok(self.world.lives.load(Ordering::Relaxed));
+        }
+        if work == HANGS {
+            *self.world.left.lock().unwrap() = Some(call.clone());
         }
         tokio::select! {
             () = sleep(work) => Ok(self.world.lives.load(Ordering::Relaxed)),
@@ -55,6 +60,9 @@ impl Dependency for Mortal {
 
     async fn ended(&self) -> String {
         self.world.end.notified().await;
+        if let Some(left) = self.world.left.lock().unwrap().take() {
+            left.suspect();
+        }
         if self.world.calls_notice.load(Ordering::Relaxed) {
             self.world.noticed.notify_waiters();
         }
@@ -105,6 +113,7 @@ fn last_exit(client: &Client<Mortal>) -> Option<String> {
 }
 
 const LONG: Duration = Duration::from_secs(4);
+const HANGS: Duration = Duration::from_secs(9);
 
 #[test]
 fn sup_6_one_end_is_one_crash_for_all_equal_calls_in_flight() {
@@ -165,6 +174,46 @@ fn sup_6_an_answer_at_once_clears_a_call_that_was_one_of_several() {
             };
             client.ask_with(Duration::ZERO, cleared).await.unwrap();
         }
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn sup_6_m16_a_call_that_has_left_is_suspected_too_and_the_one_in_flight_is_not_alone() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        let client = start(&runtime, &world, |settings| {
+            settings.breaker.failure_threshold = None;
+        })
+        .await;
+        for life in 2..4 {
+            let short = CallOptions {
+                timeout: Some(Duration::from_millis(1)),
+                ..CallOptions::default()
+            };
+            let late = client.ask_with(HANGS, short).await;
+            assert!(matches!(late, Err(CallError::TimedOut { .. })), "{late:?}");
+            let end = async {
+                sleep(Duration::from_millis(1)).await;
+                world.end.notify_one();
+            };
+            let (cut, ()) = tokio::join!(client.ask(LONG), end);
+            assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
+            sleep(Duration::from_secs(20)).await;
+            // Its answer clears it, as it was one of two.
+            let alike = CallOptions {
+                fingerprint: Some(4000),
+                ..CallOptions::default()
+            };
+            let answer = client.ask_with(Duration::ZERO, alike).await;
+            assert_eq!(answer.unwrap().value, life);
+        }
+        let refused = client.ask(HANGS).await;
+        assert!(
+            matches!(refused, Err(CallError::Quarantined { .. })),
+            "{refused:?}"
+        );
         runtime.finish().await;
     });
 }

@@ -289,6 +289,26 @@ pub(crate) type TellFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub(crate) type ReplyFuture<'a> =
     Pin<Box<dyn Future<Output = Result<RawReply, McpError>> + Send + 'a>>;
 
+/// A call by which a server may hang.
+#[derive(Clone)]
+pub(crate) struct HangSuspect {
+    pub(super) fingerprint: u64,
+    note: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl HangSuspect {
+    /// Creates it. `note`: called if the server hangs after the call has ended without an answer.
+    pub(super) fn new(fingerprint: u64, note: impl Fn() + Send + Sync + 'static) -> Self {
+        let note = Arc::new(note);
+        Self { fingerprint, note }
+    }
+
+    /// Notes that the server hangs.
+    pub(super) fn note(&self) {
+        (self.note)();
+    }
+}
+
 /// The sides of one call that hear of it while it runs.
 #[derive(Clone, Default)]
 pub(crate) struct CallSide {
@@ -303,6 +323,8 @@ pub(crate) struct CallSide {
     pub(crate) stray: Option<Arc<OnceLock<String>>>,
     /// The parameters of its cancellation, once its caller has sent one.
     pub(crate) cancelled: Option<Arc<OnceLock<JsonText>>>,
+    /// The call as one by which the process that all callers share may hang.
+    pub(crate) suspect: Option<HangSuspect>,
     /// Set if the server refused this very request, because it had forgotten the session.
     pub(crate) was_forgotten: Option<Arc<AtomicBool>>,
     /// The capabilities of the caller, if its requests do not name them.

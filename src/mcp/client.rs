@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 #[cfg(feature = "gateway")]
-use super::audience::{CallSide, StandingWishes};
+use super::audience::{CallSide, HangSuspect, StandingWishes};
 #[cfg(feature = "gateway")]
 use super::call::PassedCall;
 use super::call::{ToolCall, ToolResult, ToolTraits};
@@ -306,6 +306,10 @@ impl McpClient {
             ..self.with_time(options)
         };
         side.attempt = options.attempt.or(self.client.settings().timeout.attempt);
+        side.suspect = fingerprint.map(|own| {
+            let client = self.client.clone();
+            HangSuspect::new(own, move || client.suspect(own))
+        });
         let work = || async {
             side.count_attempt();
             // MCP-1: it waits for a server that is being started, as a call of a tool does.

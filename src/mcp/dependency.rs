@@ -9,7 +9,7 @@ use breakerbox_policy::Class;
 use tokio::sync::RwLock;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::audience::RequestSender;
+use super::audience::{HangSuspect, RequestSender};
 use super::call::{ToolCall, ToolResult};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
@@ -144,8 +144,12 @@ impl Dependency for Mcp {
 
     async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
         let tool = request.name.clone();
-        let (params, side, stays_text) = request.into_request();
+        let (params, mut side, stays_text) = request.into_request();
         side.count_attempt();
+        if let (Some(fingerprint), true) = (call.fingerprint(), self.process.is_some()) {
+            let own = call.clone();
+            side.suspect = Some(HangSuspect::new(fingerprint, move || own.suspect()));
+        }
         let asked = ("tools/call", Some(params));
         let reply = match self.connector.ask(asked, side, Some(call)).await {
             Ok(reply) => reply,

@@ -2,6 +2,9 @@
 //!
 //! MCP-4: time alone hangs no server. It only decides when the server is asked for a sign of life.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::audience::HangSuspect;
 use crate::lock::LockExt as _;
 
 /// Time without a message after which an idle server is asked for a sign of life.
@@ -20,6 +24,8 @@ pub(super) const OWED: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Number of the longest limits after which a server that speaks, and answers nothing, is asked.
 const UNANSWERED: u32 = 3;
+/// Maximum number of calls by which a server may hang, by fingerprint.
+const MAX_SUSPECTS: usize = 256;
 /// Limits of the wait for a sign of life.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -40,7 +46,6 @@ pub(super) struct Liveness {
     over: watch::Sender<Option<String>>,
 }
 
-#[derive(Debug)]
 struct SilenceState {
     heard: Instant,
     /// Begin of the time in which an answer was owed and nothing came.
@@ -53,6 +58,20 @@ struct SilenceState {
     longest_abandoned: Option<Duration>,
     /// Limit of the latest attempt.
     latest_limit: Option<Duration>,
+    /// The calls in flight, and those that have ended without an answer since the last message, by
+    /// fingerprint.
+    suspects: BTreeMap<u64, SuspectedCall>,
+}
+
+/// A call by which the server may hang, with the number of those in flight.
+type SuspectedCall = (HangSuspect, usize);
+
+impl fmt::Debug for SilenceState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SilenceState")
+            .field("owed", &self.owed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SilenceState {
@@ -106,6 +125,7 @@ impl Liveness {
                 limits: Vec::new(),
                 longest_abandoned: None,
                 latest_limit: None,
+                suspects: BTreeMap::new(),
             }),
             changed: Notify::new(),
             violation: Mutex::default(),
@@ -132,6 +152,8 @@ impl Liveness {
         silence.heard = now;
         silence.owed = (!silence.limits.is_empty()).then_some(now);
         silence.longest_abandoned = None;
+        // SUP-6: the server has lived on after those that have ended.
+        silence.suspects.retain(|_, (_, in_flight)| *in_flight > 0);
     }
 
     /// Returns true if this sign of life has come since then.
@@ -157,6 +179,29 @@ impl Liveness {
             self.changed.notify_one();
         }
         limit
+    }
+
+    /// Notes a call that goes out, as one by which the server may hang.
+    pub(super) fn suspect(&self, suspect: &HangSuspect) {
+        let mut silence = self.silence.acquire();
+        let suspects = &mut silence.suspects;
+        // CALL-6: nothing is unbounded.
+        if suspects.len() < MAX_SUSPECTS || suspects.contains_key(&suspect.fingerprint) {
+            let new = || (suspect.clone(), 0);
+            suspects.entry(suspect.fingerprint).or_insert_with(new).1 += 1;
+        }
+    }
+
+    /// Notes the end of such a call. One that was not answered stays a suspect until a message comes.
+    pub(super) fn ended_suspect(&self, suspect: &HangSuspect, is_answered: bool) {
+        let mut silence = self.silence.acquire();
+        if let Entry::Occupied(mut own) = silence.suspects.entry(suspect.fingerprint) {
+            let in_flight = &mut own.get_mut().1;
+            *in_flight = in_flight.saturating_sub(1);
+            if is_answered && *in_flight == 0 {
+                own.remove();
+            }
+        }
     }
 
     /// Notes the end of a call with this limit. An answer that was never given stays owed until a
@@ -229,6 +274,11 @@ impl Liveness {
 
     /// Ends the connection of a server that hangs.
     pub(super) fn hang(&self) {
+        let suspects = std::mem::take(&mut self.silence.acquire().suspects);
+        // SUP-6: a call ends by its time before a hang shows. Those in flight are noted with the end.
+        for (suspect, _) in suspects.values().filter(|(_, in_flight)| *in_flight == 0) {
+            suspect.note();
+        }
         self.end_as(ConnectionEnd::Hung);
     }
 
@@ -355,6 +405,41 @@ mod tests {
         // An answer begins the time anew, and ends it if nothing else is owed.
         liveness.answered();
         assert_eq!(asked_after(&liveness).await, IDLE);
+    }
+
+    #[tokio::test]
+    async fn sup_6_m16_a_hang_is_blamed_on_the_calls_since_the_last_sign_of_life() {
+        let liveness = Liveness::new(None);
+        let noted = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let suspect = |fingerprint: u64| {
+            let noted = std::sync::Arc::clone(&noted);
+            HangSuspect::new(fingerprint, move || noted.acquire().push(fingerprint))
+        };
+        let begin = |fingerprint: u64| liveness.suspect(&suspect(fingerprint));
+        let end = |fingerprint: u64, is_answered| {
+            liveness.ended_suspect(&suspect(fingerprint), is_answered);
+        };
+        for (fingerprint, is_answered) in [(1, false), (2, true)] {
+            begin(fingerprint);
+            end(fingerprint, is_answered);
+        }
+        begin(3);
+        liveness.heard();
+        // Both calls of the third kind end late; of the fifth kind, another one is in flight.
+        begin(3);
+        end(3, false);
+        end(3, false);
+        begin(4);
+        end(4, true);
+        begin(5);
+        begin(5);
+        end(5, false);
+        for fingerprint in 10..1000 {
+            begin(fingerprint);
+        }
+        assert_eq!(liveness.silence.acquire().suspects.len(), MAX_SUSPECTS);
+        liveness.hang();
+        assert_eq!(*noted.acquire(), [3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::audience::CallSide;
+use super::audience::{CallSide, HangSuspect};
 use super::call_table::RequestOutcome;
 use super::connection::{Connection, Link};
 use super::dialect::{Dialect, HandshakeKind, ServerDescription};
@@ -141,7 +141,7 @@ impl Session {
         // MCP-4: a caller in a hurry does not shorten the time that the settings give.
         let least = state.attempt_limit().unwrap_or(OWED);
         let attempt = own.unwrap_or(OWED).max(least);
-        let mut watch = CallWatch::begin(&self.liveness, attempt);
+        let mut watch = CallWatch::begin(&self.liveness, attempt, side.suspect.clone());
         let outcome = self.ask_server(method, params, side).await;
         watch.is_answered = !matches!(&outcome, Err(McpError::Silent(_)));
         outcome
@@ -189,14 +189,19 @@ impl Drop for Session {
 struct CallWatch<'a> {
     liveness: &'a Liveness,
     limit: Duration,
+    suspect: Option<HangSuspect>,
     is_answered: bool,
 }
 
 impl<'a> CallWatch<'a> {
-    fn begin(liveness: &'a Liveness, attempt: Duration) -> Self {
+    fn begin(liveness: &'a Liveness, attempt: Duration, suspect: Option<HangSuspect>) -> Self {
+        if let Some(suspect) = &suspect {
+            liveness.suspect(suspect);
+        }
         Self {
             liveness,
             limit: liveness.called(attempt),
+            suspect,
             is_answered: false,
         }
     }
@@ -204,6 +209,9 @@ impl<'a> CallWatch<'a> {
 
 impl Drop for CallWatch<'_> {
     fn drop(&mut self) {
+        if let Some(suspect) = &self.suspect {
+            self.liveness.ended_suspect(suspect, self.is_answered);
+        }
         self.liveness.ended_call(self.limit, self.is_answered);
     }
 }

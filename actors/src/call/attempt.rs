@@ -78,11 +78,11 @@ pub(super) fn send<'a, D: Dependency>(
                 attempt: number,
                 attempt_limit: plan.attempt_limit,
                 deadline: plan.deadline,
+                fingerprint: plan.fingerprint,
             },
             deadline_limit: plan.deadline_limit,
             scope: plan.scope(shared, permits.admission.probe()),
             progress: plan.progress.cloned(),
-            fingerprint: plan.fingerprint,
         };
         let (result, verdict) = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result, verdict) => (result, verdict),

@@ -18,6 +18,8 @@ pub(crate) struct Quarantine {
     suspects: Mutex<VecDeque<CrashRecord>>,
     /// True if an answer could clear one of them, so that the mutex is not locked in vain.
     has_uncertain: AtomicBool,
+    /// True if a call that its worker does not have any more is suspected of the next end.
+    has_other: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl Quarantine {
             settings,
             suspects: Mutex::new(VecDeque::new()),
             has_uncertain: AtomicBool::new(false),
+            has_other: AtomicBool::new(false),
         }
     }
 
@@ -57,6 +60,18 @@ impl Quarantine {
     /// beside others. Returns as [`Quarantine::note`].
     pub(crate) fn suspect(&self, fingerprint: u64, is_alone: bool, now: Time) -> Option<Duration> {
         self.record(fingerprint, !is_alone, now)
+    }
+
+    /// Records that the value of a worker ends after this call, which the worker does not have any more. Returns
+    /// as [`Quarantine::note`].
+    pub(crate) fn suspect_other(&self, fingerprint: u64, now: Time) -> Option<Duration> {
+        self.has_other.store(true, Ordering::Relaxed);
+        self.record(fingerprint, true, now)
+    }
+
+    /// Returns true if such a call was recorded since the last end.
+    pub(crate) fn take_other(&self) -> bool {
+        self.has_other.swap(false, Ordering::Relaxed)
     }
 
     /// Forgets the suspicion against a call that was answered, unless it was alone at a crash.

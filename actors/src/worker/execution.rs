@@ -56,7 +56,7 @@ impl CallBounds {
             until: earliest(job.context.attempt_limit.map(|span| now.after(span)), total),
             deadline: (total, job.deadline_limit),
             scope: job.scope,
-            fingerprint: job.fingerprint,
+            fingerprint: job.context.fingerprint,
         }
     }
 

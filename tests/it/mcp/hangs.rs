@@ -61,6 +61,29 @@ async fn item_68_a_stopped_server_is_killed_and_replaced_without_a_goodbye() {
 }
 
 #[tokio::test]
+async fn sup_6_m16_a_call_by_which_its_server_hangs_twice_is_refused() {
+    let Some(bed) = Bed::scripted(|_| {}, short).await else {
+        return;
+    };
+    for life in 1..=2 {
+        // As if the call did it. It ends by its time, before the hang shows.
+        signal(bed.process(), "STOP");
+        let ended = in_a_hurry(&bed, "echo").await;
+        assert!(is_late(&ended), "life {life}: {ended:?}");
+        bed.until_life(life + 1).await;
+    }
+    let refused = in_a_hurry(&bed, "echo").await;
+    assert!(
+        matches!(refused, Err(CallError::Quarantined { .. })),
+        "{refused:?}"
+    );
+    // Another call is not.
+    let answer = bed.call("echo", json!({ "text": "well" })).await.unwrap();
+    assert_eq!(answer.value.content, "well");
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn mcp_4_m4_deadlines_of_callers_say_nothing_about_a_server_that_answers() {
     let Some(bed) = Bed::scripted(|_| {}, short).await else {
         return;
