@@ -100,10 +100,10 @@ impl McpClient {
     }
 
     /// Returns the server's tools as last listed: after each start, and after each change that the
-    /// server announced.
+    /// server announced. They are read from the list by the first call after it.
     #[must_use]
     pub fn tools(&self) -> Arc<[Tool]> {
-        Arc::clone(&self.server_state.toolbox.load().tools)
+        self.server_state.toolbox.load().tools()
     }
 
     /// Returns the server's protocol version, such as `2025-11-25`; `None` until the first
@@ -197,6 +197,12 @@ impl McpClient {
             .load()
             .header_params(tool)
             .to_vec()
+    }
+
+    /// Returns true if the server lists a tool.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn lists(&self, tool: &str) -> bool {
+        self.server_state.toolbox.load().nature(tool).is_some()
     }
 
     /// Returns the tools in the server's own form; `None` until they were listed.

@@ -283,10 +283,7 @@ mod tests {
         *state.audience.acquire() = Some(weak);
         let life = |tool: &str| {
             let text = json!({ "name": tool });
-            let tool = RawTool {
-                name: tool.to_owned(),
-                text: JsonText::of(&text),
-            };
+            let tool = RawTool::new(tool, JsonText::of(&text));
             let description = ServerDescription {
                 dialect: Dialect::Handshake {
                     version: "2025-11-25".to_owned(),

@@ -115,7 +115,7 @@ async fn mcp_2_a4_large_messages_of_every_kind_hold_no_thread_that_breakers_shar
     let session = Session::open(Arc::clone(&connection), &state)
         .await
         .unwrap();
-    assert_eq!(state.toolbox.load().tools.len(), SIZE / 1000);
+    assert_eq!(state.toolbox.load().listed.len(), SIZE / 1000);
     assert!(state.description.load().is_some());
     let asked = ("resources/list", None);
     let answered = session.ask(asked, super::audience::CallSide::default(), None);

@@ -1,6 +1,5 @@
 //! Listing of a server's tools: at its start, and when it says that they have changed.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -37,24 +36,12 @@ struct ToolPage<'a> {
     next_cursor: Option<Value>,
 }
 
-#[derive(Deserialize)]
-struct ToolName<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
 /// Reads one page: its tools, and the cursor of the next one.
 fn read_page(text: &JsonText) -> Result<(Vec<RawTool>, Option<Value>), McpError> {
     let page: ToolPage<'_> = serde_json::from_slice(text.bytes())
         .map_err(|_| McpError::unusable("its list of tools cannot be read"))?;
-    let tools = page.tools.into_iter().flatten().filter_map(|raw| {
-        // A tool without a name cannot be called.
-        let ToolName { name } = serde_json::from_str(raw.get()).ok()?;
-        Some(RawTool {
-            name: name.into_owned(),
-            text: part_of(text.bytes(), raw),
-        })
-    });
+    let tools = page.tools.into_iter().flatten();
+    let tools = tools.filter_map(|raw| RawTool::read(part_of(text.bytes(), raw)));
     Ok((tools.collect(), page.next_cursor))
 }
 
@@ -84,7 +71,11 @@ pub(super) async fn list_all(connection: &Arc<Connection>) -> Result<Vec<RawTool
         } else {
             read_page(&reply.text)?
         };
-        listed.extend(tools);
+        // The only page of most lists is not copied.
+        match listed.is_empty() {
+            true => listed = tools,
+            false => listed.extend(tools),
+        }
         // A cursor that comes again would list the same tools for ever.
         cursor = next.filter(|next| seen.insert(next.to_string()));
         if cursor.is_none() {

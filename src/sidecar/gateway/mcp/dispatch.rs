@@ -328,7 +328,9 @@ impl McpEndpoint {
             }
         };
         let shown = self.hooks.shown(&self.client, &listed);
-        let mut text = Vec::from(&b"{\"tools\":["[..]);
+        let length: usize = shown.iter().map(|tool| tool.text.bytes().len() + 1).sum();
+        let mut text = Vec::with_capacity(length + 16);
+        text.extend_from_slice(b"{\"tools\":[");
         for (number, tool) in shown.iter().enumerate() {
             if number > 0 {
                 text.push(b',');

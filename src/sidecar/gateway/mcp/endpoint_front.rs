@@ -74,8 +74,7 @@ impl EndpointFront {
 
     /// Warns once of entries for tools that the server does not have.
     pub(crate) fn tell_absent(&self, client: &McpClient) {
-        let listed = client.tools();
-        let listed = listed.iter().map(|tool| tool.name.as_str()).collect();
+        let listed = client.listed().unwrap_or_default();
         let tools = self.tools.load();
         tools.tell_absent(client.client().name(), &listed);
     }
@@ -114,9 +113,7 @@ impl EndpointFront {
     ) {
         let tools = self.tools.load();
         let own = tools.find(tool).map(|tool| tool.name);
-        let is_known = own.is_some_and(|own| {
-            tools.names(&own) || client.tools().iter().any(|listed| listed.name == own)
-        });
+        let is_known = own.is_some_and(|own| tools.names(&own) || client.lists(&own));
         self.book.count(tool, is_known, outcome, duration);
     }
 
@@ -124,8 +121,8 @@ impl EndpointFront {
     pub(crate) fn figures(&self, client: &McpClient) -> Vec<ToolFigures> {
         let tools = self.tools.load();
         let mut figures = self.book.figures();
-        let listed = client.tools();
-        let idle = listed.iter().filter_map(|tool| tools.shown(&tool.name));
+        let listed = client.listed().unwrap_or_default();
+        let idle = listed.iter().filter_map(|tool| tools.shown(tool.name()));
         let idle: Vec<ToolFigures> = idle
             .filter(|name| !figures.iter().any(|tool| tool.name == *name))
             .take(MAX_IDLE)

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// An object: its members in their order, with their values as texts.
@@ -25,6 +25,10 @@ impl<'a> RawObject<'a> {
     /// Returns the text of a member; `None` if there is none, or several of this name: receivers
     /// differ in which one they take.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.member(name).map(AsRef::as_ref)
+    }
+
+    fn member(&self, name: &str) -> Option<&Cow<'a, str>> {
         let mut found = self.members.iter().filter(|(key, _)| key == name);
         match (found.next(), found.next()) {
             (Some((_, value)), None) => Some(value),
@@ -35,6 +39,28 @@ impl<'a> RawObject<'a> {
     /// Returns a member that is a string.
     pub(crate) fn string(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.get(name)?).ok()
+    }
+
+    /// Returns a member that is a string, as a part of the text that was read unless it has escapes.
+    pub(crate) fn part(&self, name: &str) -> Option<Cow<'a, str>> {
+        match self.member(name)? {
+            Cow::Borrowed(value) => {
+                let read: Option<MemberName<'a>> = serde_json::from_str(value).ok();
+                read.map(|text| text.0)
+            }
+            Cow::Owned(value) => serde_json::from_str(value).ok().map(Cow::Owned),
+        }
+    }
+
+    /// Calls a function with the text of each item of a member that is an array, as it was read.
+    ///
+    /// MCP-2: no list of the items is made beside their text.
+    pub(crate) fn each_item(&self, name: &str, take: impl FnMut(&'a str)) {
+        if let Some(Cow::Borrowed(items)) = self.member(name) {
+            let mut reader = serde_json::Deserializer::from_str(items);
+            // A member that is no array has no items.
+            let _ = reader.deserialize_seq(ItemReader(take));
+        }
     }
 
     /// Returns the texts of a member that is an array.
@@ -121,6 +147,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
         }
 
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reader of an array that calls a function with the text of each item.
+struct ItemReader<F>(F);
+
+impl<'de, F: FnMut(&'de str)> Visitor<'de> for ItemReader<F> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<&'de RawValue>()? {
+            (self.0)(item.get());
+        }
+        Ok(())
     }
 }
 

@@ -114,18 +114,18 @@ impl AppliedTools {
         if self.rules.is_empty() {
             return Arc::clone(tools);
         }
-        let seen = tools.iter().filter_map(|tool| match self.view(&tool.name) {
-            ToolVisibility::Hidden => None,
-            ToolVisibility::Same => Some(tool.clone()),
-            ToolVisibility::Renamed(new) => {
-                let mut item = RawObject::read(tool.text.as_str())?;
-                item.set_string("name", new);
-                Some(RawTool {
-                    name: new.to_owned(),
-                    text: JsonText::checked(item.write().into()),
-                })
-            }
-        });
+        let seen = tools
+            .iter()
+            .filter_map(|tool| match self.view(tool.name()) {
+                ToolVisibility::Hidden => None,
+                ToolVisibility::Same => Some(tool.clone()),
+                ToolVisibility::Renamed(new) => {
+                    let mut item = RawObject::read(tool.text.as_str())?;
+                    item.set_string("name", new);
+                    let text = JsonText::checked(item.write().into());
+                    Some(RawTool::new(new, text))
+                }
+            });
         seen.collect()
     }
 
@@ -159,7 +159,10 @@ impl AppliedTools {
     }
 
     /// Warns once of each entry for a tool that the server does not have. `listed`: all its tools.
-    pub(crate) fn tell_absent(&self, dependency: &str, listed: &BTreeSet<&str>) {
+    pub(crate) fn tell_absent(&self, dependency: &str, listed: &[RawTool]) {
+        let is_mentioned = |name: &&str| self.names(name) || self.renamed.contains_key(*name);
+        let listed = listed.iter().map(RawTool::name).filter(is_mentioned);
+        let listed: BTreeSet<&str> = listed.collect();
         let absent = self.rules.named.keys();
         let absent = absent.filter(|name| !listed.contains(name.as_str()));
         for name in absent {

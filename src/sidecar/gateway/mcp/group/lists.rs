@@ -1,9 +1,10 @@
 //! The lists of a group's members, joined to one.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 use crate::mcp::JsonText;
-use crate::sidecar::gateway::mcp::raw_object::{RawObject, array};
+use crate::sidecar::gateway::mcp::raw_object::RawObject;
 
 /// Kind of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,45 +66,61 @@ pub(super) struct MemberList<'a> {
 
 impl MemberList<'_> {
     /// Calls a function with each entry and what it is asked for by.
-    pub(super) fn each(&self, kind: ListKind, mut take: impl FnMut(&str, String)) {
+    pub(super) fn each<'a>(&'a self, kind: ListKind, mut take: impl FnMut(&'a str, Cow<'a, str>)) {
         for page in &self.pages {
             let Some(result) = RawObject::read(page.as_str()) else {
                 continue;
             };
-            for item in result.items(kind.key()).unwrap_or_default() {
+            result.each_item(kind.key(), |item| {
                 let entry = RawObject::read(item);
                 // An entry without a name cannot be asked for.
-                if let Some(name) = entry.and_then(|entry| entry.string(kind.name())) {
+                if let Some(name) = entry.and_then(|entry| entry.part(kind.name())) {
                     take(item, name);
                 }
-            }
+            });
         }
     }
 }
 
 /// Joins the lists to one result. Tools and prompts get their member's prefix; of resources with the
 /// same address, that of the first member stays.
+///
+/// MCP-2: entries go from their pages into the result, one by one.
 pub(super) fn merged(kind: ListKind, lists: &[MemberList<'_>]) -> String {
-    let mut items = Vec::new();
-    let mut taken = BTreeSet::new();
+    let pages = lists.iter().flat_map(|list| &list.pages);
+    let length: usize = pages.map(|page| page.bytes().len()).sum();
+    let mut text = String::with_capacity(length + 64);
+    text.push_str("{\"");
+    text.push_str(kind.key());
+    text.push_str("\":[");
+    let begin = text.len();
+    let mut taken = HashSet::new();
     for list in lists {
+        if !kind.is_of_resources() {
+            // No prefix begins another one: names of two members are never the same.
+            taken.clear();
+        }
         list.each(kind, |item, name| {
-            let (shown, item) = if kind.is_of_resources() {
-                (name, item.to_owned())
-            } else {
-                let shown = format!("{}_{name}", list.prefix);
+            if taken.contains(&name) {
+                return;
+            }
+            let mut renamed = None;
+            if !kind.is_of_resources() {
                 let Some(mut entry) = RawObject::read(item) else {
                     return;
                 };
-                entry.set_string(kind.name(), &shown);
-                (shown, entry.write())
-            };
-            if taken.insert(shown) {
-                items.push(item);
+                entry.set_string(kind.name(), &format!("{}_{name}", list.prefix));
+                renamed = Some(entry.write());
             }
+            taken.insert(name);
+            if text.len() > begin {
+                text.push(',');
+            }
+            text.push_str(renamed.as_deref().unwrap_or(item));
         });
     }
-    format!("{{\"{}\":{}}}", kind.key(), array(&items))
+    text.push_str("]}");
+    text
 }
 
 /// Returns the cursor of the page after this one.
@@ -148,6 +165,26 @@ mod tests {
         assert_eq!(next, Some(serde_json::Value::from("2")));
         assert_eq!(next_cursor(&lists[0].pages[1]), None);
         assert_eq!(merged(ListKind::Tools, &[]), r#"{"tools":[]}"#);
+    }
+
+    #[test]
+    fn mcp_2_m14_an_entry_is_a_part_of_its_page_and_counts_once() {
+        let page = page(r#"{"prompts":[{"name":"x"},{"name":"\u0078","n":2},{"name":"y\n"},7]}"#);
+        let list = MemberList {
+            prefix: "a",
+            name: "one",
+            pages: vec![page.clone()],
+        };
+        let mut names = Vec::new();
+        list.each(ListKind::Prompts, |item, name| {
+            let whole = page.bytes().as_ptr_range();
+            assert!(whole.contains(&item.as_ptr()));
+            names.push((matches!(name, Cow::Borrowed(_)), name.into_owned()));
+        });
+        let expected = [(true, "x"), (false, "x"), (false, "y\n")];
+        assert_eq!(names, expected.map(|(part, name)| (part, name.to_owned())));
+        let expected = r#"{"prompts":[{"name":"a_x"},{"name":"a_y\n"}]}"#;
+        assert_eq!(merged(ListKind::Prompts, &[list]), expected);
     }
 
     #[test]

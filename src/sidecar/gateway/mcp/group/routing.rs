@@ -153,7 +153,8 @@ impl ResourceMap {
             list.each(kind, |_, address| {
                 // CALL-6: nothing is unbounded.
                 if table.len() < MAX_RESOURCES {
-                    table.entry(address).or_insert_with(|| list.name.to_owned());
+                    let own = table.entry(address.into_owned());
+                    own.or_insert_with(|| list.name.to_owned());
                 }
             });
         }
