@@ -134,6 +134,15 @@ mod buffer_budget;
 ))]
 mod retry_after;
 
+#[cfg(any(
+    feature = "mcp",
+    feature = "model",
+    feature = "tower",
+    feature = "reqwest",
+    feature = "tonic"
+))]
+mod grpc_details;
+
 #[cfg(feature = "mcp")]
 mod unpooled_http;
 

@@ -1,5 +1,5 @@
-//! The wait that a dependency asks for, in every form in which services say it: headers, JSON
-//! bodies, dates and spans.
+//! The wait that a dependency asks for, in every form in which services say it: headers, details of
+//! gRPC, JSON bodies, dates and spans.
 //!
 //! It does not decide whether the wait is believed: `throttle.max` does.
 
@@ -45,15 +45,22 @@ pub(crate) fn used_up_resets(headers: &HeaderMap, now: Timestamp) -> Option<Dura
     header::used_up_resets(headers, now).filter(|wait| !wait.is_zero())
 }
 
-/// Returns true if the body is JSON by its media type, or by its first letter if it has none.
+/// Returns true if the body is JSON by its media type, or by its first letter if it has none or is
+/// called plain text, as frameworks call what a program wrote as a text.
 pub(crate) fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
-    let Some(line) = headers.get(CONTENT_TYPE) else {
+    let looks_so = || {
         let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-        return first.is_some_and(|byte| b"{[".contains(byte));
+        first.is_some_and(|byte| b"{[".contains(byte))
+    };
+    let Some(line) = headers.get(CONTENT_TYPE) else {
+        return looks_so();
     };
     let media = line.to_str().unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     let media = media.to_ascii_lowercase();
+    if media == "text/plain" {
+        return looks_so();
+    }
     media.split_once('/').is_some_and(|(_, kind)| {
         let kind = kind.strip_prefix("x-").unwrap_or(kind);
         kind == "json" || kind.ends_with("+json")
@@ -99,13 +106,17 @@ mod tests {
             "application/vnd.api+json;charset=utf-8",
             "text/json",
             "application/x-json",
+            "text/plain; charset=utf-8",
         ] {
             assert!(is_json(media), "{media}");
         }
-        for media in ["text/html", "application/jsonp", "json", "text/plain"] {
+        for media in ["text/html", "application/jsonp", "json", "text/csv"] {
             assert!(!is_json(media), "{media}");
         }
         assert!(super::is_json(&HeaderMap::new(), b" {\"a\":1}"));
         assert!(!super::is_json(&HeaderMap::new(), b"<html>"));
+        let mut plain = HeaderMap::new();
+        plain.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+        assert!(!super::is_json(&plain, b"try {again in 7s}"));
     }
 }

@@ -1,4 +1,4 @@
-//! The verdict on a status code of gRPC, and the header that asks for a wait.
+//! The verdict on a status code of gRPC, and the wait that goes with it.
 
 use std::time::Duration;
 
@@ -36,14 +36,19 @@ pub(super) fn verdict_on(code: i32) -> Verdict {
     }
 }
 
-/// Returns the verdict with the wait that these headers or trailers ask for.
-pub(super) fn with_pushback(verdict: Verdict, headers: &HeaderMap) -> Verdict {
+/// Returns the verdict with the longer one of two waits: the pushback in these headers or trailers,
+/// and the wait in the details of the status.
+pub(super) fn with_wait(
+    verdict: Verdict,
+    headers: &HeaderMap,
+    in_details: Option<Duration>,
+) -> Verdict {
     let value = headers.get(PUSHBACK).and_then(|value| value.to_str().ok());
-    match value.and_then(|value| value.trim().parse().ok()) {
-        Some(millis) if verdict.class != Class::Success => {
-            verdict.retry_after(Duration::from_millis(millis))
-        }
-        // A negative wait asks for no retry; a retry is never sooner than its backoff anyway.
+    // A negative wait asks for no retry; a retry is never sooner than its backoff anyway.
+    let pushback = value.and_then(|value| value.trim().parse().ok());
+    // LIM-1: the larger hint counts.
+    match pushback.map(Duration::from_millis).max(in_details) {
+        Some(wait) if verdict.class != Class::Success => verdict.retry_after(wait),
         _ => verdict,
     }
 }

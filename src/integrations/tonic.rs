@@ -30,10 +30,12 @@ use breakerbox_policy::{Executed, Symptom};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use super::{error_chain, grpc_code};
+use crate::grpc_details::wait_in;
 use crate::{CallError, Fault, Verdict};
 
 /// Classifies the result of a call: codes as the HTTP statuses that say the same, so that the
-/// settings decide (`classify`). A hint `grpc-retry-pushback-ms` goes with it.
+/// settings decide (`classify`). A hint goes with it: `grpc-retry-pushback-ms`, or a
+/// `google.rpc.RetryInfo` in the details.
 pub fn verdict<T>(result: Result<&T, &Status>) -> Verdict {
     match result {
         Ok(_) => grpc_code::verdict_on(0),
@@ -58,7 +60,12 @@ pub(super) fn verdict_on_status(status: &Status) -> Verdict {
         return Verdict::from(Symptom::Timeout);
     }
     let verdict = grpc_code::verdict_on(status.code().into());
-    grpc_code::with_pushback(verdict, &status.metadata().clone().into_headers())
+    let in_details = wait_in(status.details());
+    grpc_code::with_wait(
+        verdict,
+        &status.metadata().clone().into_headers(),
+        in_details,
+    )
 }
 
 /// Returns the status that tells a caller of an error of a call: the dependency's own one, or else
@@ -94,5 +101,26 @@ where
     match error.into_failed() {
         Some(own) => Status::from_error(own.into()),
         None => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::grpc_details::tests::status;
+
+    #[test]
+    fn lim_1_e10b_the_wait_in_the_details_of_a_status_is_read() {
+        let details = status(b"\x08\x07").into();
+        let mut status = Status::with_details(Code::ResourceExhausted, "quota", details);
+        let wait = |status: &Status| verdict_on_status(status).retry_after;
+        assert_eq!(wait(&status), Some(Duration::from_secs(7)));
+        let pushback = "9000".parse().unwrap();
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", pushback);
+        assert_eq!(wait(&status), Some(Duration::from_secs(9)));
     }
 }

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::span::{MILLISECOND, SECOND, until_reset, wait};
+use crate::grpc_details::{DETAILS, wait_in_text};
 
 /// The headers that name a wait, each with the unit of its plain numbers in seconds.
 const WAITS: [(&str, f64); 7] = [
@@ -42,7 +43,9 @@ pub(super) fn waits(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         let lines = texts(headers, name);
         lines.filter_map(move |line| of_list(line, |text| wait(text, unit, now)))
     });
-    in_waits.max()
+    // LIM-1: gRPC says it in a message of its own.
+    let in_details = texts(headers, DETAILS).filter_map(wait_in_text);
+    in_waits.max().max(in_details.max())
 }
 
 /// Returns the last reset of the limits of which nothing remains; a limit that does not say what
@@ -179,6 +182,9 @@ mod tests {
             assert_eq!(hint_with(500, &[(name, value)]), Some(millis), "{name}");
         }
         assert_eq!(hint(&[("grpc-retry-pushback-ms", "-1")]), None);
+        // A RetryInfo of 7 seconds, as gRPC writes it.
+        let details = "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIBw";
+        assert_eq!(hint(&[("grpc-status-details-bin", details)]), Some(7_000));
         let both = [("retry-after", "2"), ("retry-after", "7")];
         assert_eq!(hint(&both), Some(7_000), "of two lines the larger one");
         let both = [("retry-after", "2"), ("retry-after-ms", "7000")];

@@ -9,6 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
 use hyper_util::client::legacy;
 
+use crate::grpc_details::{DETAILS, wait_in_text};
 use crate::integrations::{error_chain, grpc_code, http_head};
 use crate::{CallOptions, Verdict};
 
@@ -70,7 +71,9 @@ fn verdict_on_status(headers: &HeaderMap) -> Option<Verdict> {
     let code = headers.get("grpc-status")?.to_str().ok()?;
     // A code that is no number is an unknown one.
     let verdict = grpc_code::verdict_on(code.trim().parse().unwrap_or(-1));
-    Some(grpc_code::with_pushback(verdict, headers))
+    let details = headers.get(DETAILS).and_then(|value| value.to_str().ok());
+    let in_details = details.and_then(wait_in_text);
+    Some(grpc_code::with_wait(verdict, headers, in_details))
 }
 
 impl<A, B, E: 'static> CallRules<Request<A>, Response<B>, E> for GrpcRules {
