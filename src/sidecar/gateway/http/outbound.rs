@@ -2,7 +2,6 @@
 //!
 //! They are applied as a request leaves, so that no other dependency gets them.
 
-use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::OutboundConfig;
@@ -61,19 +60,121 @@ impl OutboundHeaders {
     }
 }
 
+/// Beginnings of the names of headers that tell a server about the caller, or about its call.
+const ABOUT_CALLERS: [&str; 13] = [
+    "breakerbox-",
+    // Where an address is, in the words of the networks in front of a service.
+    "cf-ip",
+    "cloudfront-viewer-",
+    "x-akamai-edgescape",
+    "x-appengine-",
+    "x-client-geo",
+    "x-geo-",
+    // Programs of the caller.
+    "x-envoy-downstream-",
+    "x-envoy-peer-",
+    // The call as it was before a proxy changed it.
+    "x-original-for",
+    "x-original-host",
+    "x-original-port",
+    "x-original-proto",
+];
+
+/// Words for the caller, before a word for its place.
+const CALLER_WORDS: [&str; 14] = [
+    "caller",
+    "client",
+    "connecting",
+    "downstream",
+    "external",
+    "original",
+    "originating",
+    "peer",
+    "real",
+    "remote",
+    "socket",
+    "source",
+    "src",
+    "viewer",
+];
+
+/// Words for the place of a caller.
+const PLACE_WORDS: [&str; 6] = ["addr", "address", "host", "ip", "ipaddress", "port"];
+
 /// Returns true for headers that tell a server about the caller, or about its call.
 fn names_caller(name: &HeaderName) -> bool {
     let text = name.as_str();
-    *name == FORWARDED
-        || ["x-forwarded", "breakerbox-"]
-            .iter()
-            .any(|start| text.starts_with(start))
-        || [
+    // EDGE-5: told by patterns, since each network has names of its own.
+    if text.contains("forwarded") || ABOUT_CALLERS.iter().any(|start| text.starts_with(start)) {
+        return true;
+    }
+    let words = || text.split(['-', '_', '.']);
+    let is_place = |word: &str| PLACE_WORDS.contains(&word);
+    let is_one_word = |word: &str| {
+        let mut callers = CALLER_WORDS.iter();
+        callers.any(|caller| word.strip_prefix(caller).is_some_and(is_place))
+    };
+    words().any(|word| matches!(word, "ip" | "ipv4" | "ipv6") || is_one_word(word))
+        || words().any(is_place) && words().any(|word| CALLER_WORDS.contains(&word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_5_e7f_headers_about_the_caller_are_told_by_patterns() {
+        let is_named = |name: &'static str| names_caller(&HeaderName::from_static(name));
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "x-vercel-forwarded-for",
+            "x-original-forwarded-for",
             "x-real-ip",
-            "x-client-ip",
-            "x-cluster-client-ip",
             "true-client-ip",
             "cf-connecting-ip",
-        ]
-        .contains(&text)
+            "cf-connecting-ipv6",
+            "cf-pseudo-ipv4",
+            "cf-ipcountry",
+            "fastly-client-ip",
+            "fly-client-ip",
+            "x-envoy-external-address",
+            "x-azure-clientip",
+            "x-azure-socketip",
+            "x-appengine-user-ip",
+            "x-appengine-city",
+            "x-nf-client-connection-ip",
+            "cloudfront-viewer-address",
+            "do-connecting-ip",
+            "client-ip",
+            "remote_addr",
+            "x-remote-addr",
+            "x-remote-port",
+            "x-originating-ip",
+            "x-original-host",
+            "ali-cdn-real-ip",
+            "wl-proxy-client-ip",
+            "breakerbox-deadline-ms",
+        ] {
+            assert!(is_named(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "authorization",
+            "cdn-loop",
+            "content-type",
+            "host",
+            "traceparent",
+            "via",
+            "x-address",
+            "x-membership",
+            "x-request-id",
+            "x-real-name",
+            "x-source",
+            "x-user-address",
+            "x-zip",
+        ] {
+            assert!(!is_named(name), "{name}");
+        }
+    }
 }
