@@ -89,6 +89,7 @@ pub(crate) mod fuzzing;
 pub mod credentials;
 mod problem;
 mod secret;
+mod secret_names;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -102,7 +103,7 @@ pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
 pub use client_import::{ImportError, ImportedConfig, import_clients};
 pub use consumer::ConsumerConfig;
 #[cfg(feature = "gateway")]
-pub(crate) use credential_names::{holds_credentials, is_credential_name, is_credential_word};
+pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};
@@ -128,6 +129,8 @@ pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use schema::schema;
 pub use secret::Secret;
+#[cfg(feature = "gateway")]
+pub(crate) use secret_names::is_secret_name;
 pub use span_text::parse_duration;
 pub use token_limit::{TokenLimitConfig, TokensOf};
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};

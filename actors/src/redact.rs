@@ -6,7 +6,8 @@ use std::borrow::Cow;
 /// The replacement for a masked part.
 const MASK: &str = "***";
 
-/// Returns the text with the query, the user and the password of every URL masked.
+/// Returns the text with the query, the user and the password of every URL masked, and with what its
+/// path or its fragment names.
 ///
 /// # Source  Rule SEC-1 in docs/rules.md.
 #[must_use]
@@ -60,10 +61,12 @@ fn push_address(clean: &mut String, address: &str) {
         }
         None => clean.push_str(authority),
     }
-    match rest.split_once('?') {
-        Some((path, _)) => {
-            clean.push_str(path);
-            clean.push('?');
+    // A session may be in a parameter of the path, and a token in the fragment.
+    let named = rest.find([';', '#']).filter(|at| rest[*at..].contains('='));
+    match rest.find('?').into_iter().chain(named).min() {
+        // SEC-1: each of the separators is one byte.
+        Some(at) => {
+            clean.push_str(&rest[..=at]);
             clean.push_str(MASK);
         }
         None => clean.push_str(rest),
@@ -102,6 +105,9 @@ mod tests {
                 "nats://a:1|nats://***@b:2",
             ),
             ("http://a,http://u:SECRET@b", "http://a,http://***@b"),
+            ("http://a/b;sid=SECRET/c", "http://a/b;***"),
+            ("http://a/b#access_token=SECRET", "http://a/b#***"),
+            ("http://a/b#part; c", "http://a/b#part; c"),
             ("://", "://"),
             ("x://é?é", "x://é?***"),
         ];

@@ -7,11 +7,14 @@
 use breakerbox_actors::printable;
 use config::{Value, ValueKind};
 
+use super::secret_names::is_secret_name;
+
 /// Shown in place of a secret.
 pub(super) const MASK: &str = "***";
 
-/// Words in the names of secrets. A name is compared without its separators.
-const SENSITIVE: [&str; 22] = [
+/// Words in the names of secrets, beside those of credentials. A name is compared without its
+/// separators.
+const SENSITIVE: [&str; 21] = [
     "token",
     "secret",
     "pass",
@@ -33,7 +36,6 @@ const SENSITIVE: [&str; 22] = [
     "otp",
     "mnemonic",
     "user",
-    "pat",
 ];
 /// Options of one letter that take no secret; what follows any other one is masked.
 const HARMLESS: &[u8] = b"ymvqidlrs";
@@ -58,11 +60,9 @@ const TOKENS: [&str; 13] = [
 pub(crate) fn is_sensitive(name: &str) -> bool {
     let plain = name.chars().filter(|letter| letter.is_alphanumeric());
     let plain: String = plain.flat_map(char::to_lowercase).collect();
-    SENSITIVE.iter().any(|word| match *word {
-        // Too short to be found within other words.
-        "pat" => plain == "pat" || plain.ends_with("accesspat"),
-        word => plain.contains(word),
-    })
+    // Of a key only its end: a dependency may be called a ticket.
+    let last = name.rsplit('.').next().unwrap_or_default();
+    SENSITIVE.iter().any(|word| plain.contains(word)) || is_secret_name(last)
 }
 
 /// Formats a given value approximately as written, without credentials.
@@ -363,6 +363,21 @@ mod tests {
         assert_eq!(without_keys(plain), plain);
         let body = Value::new(None, "{\"items\": []}\n");
         assert_eq!(show_body(&body), "\"{\\\"items\\\": []}\\n\"");
+    }
+
+    #[test]
+    fn edge_2_e2e_names_of_credentials_are_sensitive_everywhere() {
+        for name in ["GITHUB_PAT", "x-mfa", "headers.x-pat", "login_passcode"] {
+            assert!(is_sensitive(name), "{name}");
+        }
+        for name in [
+            "NODE_PATH",
+            "SSL_CERT_FILE",
+            "dependencies.ticket.url",
+            "UID",
+        ] {
+            assert!(!is_sensitive(name), "{name}");
+        }
     }
 
     #[test]

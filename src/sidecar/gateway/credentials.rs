@@ -1,33 +1,20 @@
 //! Headers and parameters of a request that may carry a credential or an identity, and their
 //! removal.
 //!
-//! Both are told by patterns of their names. A parameter that names a person, an account or a
-//! tenant is no credential: it says which thing is asked for.
+//! Both are told by patterns of their names, wherever they stand: in the target, and in each address
+//! that a header or a parameter holds. A parameter that names a person, an account or a tenant is no
+//! credential: it says which thing is asked for.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::path::decode;
-use crate::config::{is_credential_name, is_credential_word};
+use crate::config::{is_credential_name, is_secret_name};
 
-/// Parts of the names of parameters that carry credentials, in lower case and without separators.
-const PARAMETER_PARTS: [&str; 16] = [
-    "accesskey",
-    "apikey",
-    "assertion",
-    "bearer",
-    "cookie",
-    "credential",
-    "csrf",
-    "jwt",
-    "keyid",
-    "passphrase",
-    "passw",
-    "saml",
-    "secret",
-    "session",
-    "signature",
-    "xsrf",
-];
+/// Number of addresses within each other that are looked into. A deeper one goes no further.
+const MAX_DEPTH: u32 = 3;
+
+/// Words of the names of parameters that carry credentials, beside those of all names.
+const PARAMETER_WORDS: [&str; 2] = ["cert", "uid"];
 
 /// Ends of such names.
 const PARAMETER_ENDS: [&str; 3] = ["key", "token", "tokenid"];
@@ -53,7 +40,7 @@ pub(super) fn is_credential(name: &HeaderName) -> bool {
     is_credential_name(name.as_str())
 }
 
-/// Removes all credentials from a set of headers.
+/// Removes all credentials from a set of headers, and from the addresses in it.
 pub(super) fn strip(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()
@@ -63,30 +50,81 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for name in names {
         headers.remove(name);
     }
+    for value in headers.values_mut() {
+        let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        // EDGE-2: a referer, or the target as a proxy got it, is an address with the same parameters.
+        if let Some(plain) = is_address(&text).then(|| without_secrets(&text))
+            && plain != text
+        {
+            *value = HeaderValue::try_from(plain).unwrap_or(HeaderValue::from_static(""));
+        }
+    }
 }
 
-/// Returns the target without the parameters that may be credentials.
+/// Returns an address or a target without a password, and without the parameters that may be
+/// credentials.
 pub(super) fn without_secrets(target: &str) -> String {
-    let Some((path, query)) = target.split_once('?') else {
-        return target.to_owned();
+    cleaned(target, MAX_DEPTH)
+}
+
+/// Returns true if a text is an address, or has one in it.
+fn is_address(text: &str) -> bool {
+    text.starts_with('/') || text.contains("://")
+}
+
+fn cleaned(target: &str, depth: u32) -> String {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let parts = without_password(path);
+    // EDGE-2: sessions are also in the parameters of a path (RFC 3986, section 3.3).
+    let parts = parts.split('/').map(|part| {
+        let mut pieces = part.split(';');
+        let name = pieces.next().into_iter();
+        let plain = name.chain(pieces.filter(|pair| is_plain(pair, depth)));
+        plain.collect::<Vec<_>>().join(";")
+    });
+    let path = parts.collect::<Vec<_>>().join("/");
+    let Some(query) = query else {
+        return path;
     };
     // Some servers take a semicolon for a separator too.
     let plain: Vec<String> = query
         .split('&')
         .filter_map(|pairs| {
-            let plain: Vec<&str> = pairs.split(';').filter(is_plain).collect();
+            let pairs = pairs.split(';').filter(|pair| is_plain(pair, depth));
+            let plain: Vec<&str> = pairs.collect();
             (!plain.is_empty()).then(|| plain.join(";"))
         })
         .collect();
     if plain.is_empty() {
-        return path.to_owned();
+        return path;
     }
     format!("{path}?{}", plain.join("&"))
 }
 
-fn is_plain(pair: &&str) -> bool {
-    let name = pair.split('=').next().unwrap_or_default();
-    !is_secret_parameter(&String::from_utf8_lossy(&decode(name.as_bytes())))
+/// Returns the begin of an address without the name and the password in front of its host.
+fn without_password(path: &str) -> String {
+    let Some((scheme, rest)) = path.split_once("://") else {
+        return path.to_owned();
+    };
+    let (authority, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{rest}")
+}
+
+/// Returns true for a parameter that carries no credential, in its own value or in an address there.
+fn is_plain(pair: &str, depth: u32) -> bool {
+    let text = |part: &str| String::from_utf8_lossy(&decode(part.as_bytes())).into_owned();
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    if is_secret_parameter(&text(name)) {
+        return false;
+    }
+    let value = text(value);
+    !is_address(&value) || depth > 0 && cleaned(&value, depth - 1) == value
 }
 
 /// Returns true if a parameter of this name, decoded, may be a credential.
@@ -101,11 +139,11 @@ fn is_secret_parameter(name: &str) -> bool {
     let is_place = PLAIN_ENDS.iter().any(|end| bare.ends_with(end));
     // The code of OAuth; those of countries and currencies have longer names.
     let is_code = name == "code";
-    let is_secret = |word: &str| is_credential_word(word) && word != "email" && word != "subject";
+    let is_secret = |word: &str| PARAMETER_WORDS.contains(&word);
     is_auth
         || is_code
+        || is_secret_name(&name)
         || name.split(separators).any(is_secret)
-        || PARAMETER_PARTS.iter().any(|part| bare.contains(part))
         || !is_place && PARAMETER_ENDS.iter().any(|end| bare.ends_with(end))
 }
 
@@ -122,6 +160,16 @@ mod tests {
             ("/a?key=1&page_token=2", "/a?page_token=2"),
             ("/a?q=1;token=s&r", "/a?q=1&r"),
             ("/a?t%6Fken=s&%5Ftoken=s&user%5Bpassword%5D=s&q", "/a?q"),
+            ("/a;jsessionid=s", "/a"),
+            ("/a;v=1;jsessionid=s/b;x?q", "/a;v=1/b;x?q"),
+            ("/a;;v=1//b;?", "/a;;v=1//b;?"),
+            ("https://me:s@a/b?q", "https://a/b?q"),
+            ("/a?to=https%3A%2F%2Fb%2Fc%3Ftoken%3Ds&q", "/a?q"),
+            (
+                "/a?to=https%3A%2F%2Fb%2Fc%3Fr%3D1&q",
+                "/a?to=https%3A%2F%2Fb%2Fc%3Fr%3D1&q",
+            ),
+            ("/a?to=/b?to=/c?to=/d?to=/e&q", "/a?q"),
         ] {
             assert_eq!(without_secrets(target), plain);
         }
@@ -154,6 +202,9 @@ mod tests {
             "jwt",
             "client_secret",
             "userpassword",
+            "PHPSESSID",
+            "sign",
+            "code_verifier",
         ] {
             assert_eq!(
                 without_secrets(&format!("/a?{secret}=s&q=1")),
@@ -188,5 +239,32 @@ mod tests {
             let target = format!("/a?{plain}=s&q=1");
             assert_eq!(without_secrets(&target), target, "{plain}");
         }
+    }
+
+    #[test]
+    fn edge_2_e2e_addresses_in_headers_have_no_credentials() {
+        for (given, plain) in [
+            (
+                "https://app.example/cb?access_token=s&q",
+                "https://app.example/cb?q",
+            ),
+            ("/p?token=s", "/p"),
+            ("/p;jsessionid=s?q=1", "/p?q=1"),
+            ("https://me:s@a/", "https://a/"),
+            ("a?token=s", "a?token=s"),
+            ("text/html; q=0.5", "text/html; q=0.5"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for name in ["referer", "x-original-uri", "x-pat"] {
+                headers.insert(name, HeaderValue::from_static(given));
+            }
+            strip(&mut headers);
+            assert_eq!(headers.len(), 2);
+            assert_eq!(headers["referer"], plain);
+            assert_eq!(headers["x-original-uri"], plain);
+        }
+        // As long as a head can be: no depth of it is a depth of calls.
+        let deep = "/?a=".repeat(16_000);
+        assert!(without_secrets(&deep).len() < deep.len());
     }
 }

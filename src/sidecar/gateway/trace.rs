@@ -23,6 +23,7 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 use tokio::time::Instant;
 
 use super::call_note::CallNote;
+use super::credentials::without_secrets;
 use super::headers::{ATTEMPTS, SOURCE};
 use super::message::{HttpFailure, HttpRequest};
 use super::own_tls::OverTls;
@@ -63,7 +64,7 @@ impl Tracing {
             if let Some(other) = other {
                 span.set_attribute(KeyValue::new("http.request.method_original", other));
             }
-            let path = begin_of(request.uri().path(), MAX_PATH).to_owned();
+            let path = without_secrets(begin_of(request.uri().path(), MAX_PATH));
             span.set_attribute(KeyValue::new("url.path", path));
             let is_tls = request.extensions().get::<OverTls>().is_some();
             let scheme = if is_tls { "https" } else { "http" };
@@ -241,7 +242,8 @@ impl AttemptTracer {
                 span.set_attribute(KeyValue::new("http.request.method_original", other));
             }
             let path = request.target().split('?').next().unwrap_or_default();
-            let full = format!("{}{}", target.base, begin_of(path, MAX_PATH));
+            let path = without_secrets(begin_of(path, MAX_PATH));
+            let full = format!("{}{path}", target.base);
             span.set_attribute(KeyValue::new("url.full", full));
             span.set_attribute(KeyValue::new("server.address", target.host.clone()));
             span.set_attribute(KeyValue::new("server.port", i64::from(target.port)));
