@@ -2,7 +2,7 @@
 //!
 //! A connection is busy from the head of a request until its response is written, and idle
 //! otherwise. Idle ones give way to new ones, so that they cannot lock out probes and scrapes.
-//! Nothing here closes a busy connection, unless its client does not read and all others are busy.
+//! Nothing here closes a busy connection, unless its client does not read and none is idle.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -25,7 +25,7 @@ use crate::lock::LockExt as _;
 /// Number of connections above the limit, while others give way or all of them are busy.
 const RESERVE: usize = 16;
 
-/// Time without progress of a write after which a connection gives way if no idle one is left.
+/// Time without progress of a write after which a connection gives way as an idle one does.
 const STALLED: Duration = Duration::from_secs(1);
 
 /// All connections of a server.
@@ -121,13 +121,16 @@ impl TableState {
         longest.is_some()
     }
 
-    /// Tells the connection with the longest blocked write to give way.
-    fn displace_stalled(&mut self) {
+    /// Tells the connection with the longest blocked write to give way. Returns false if no write is
+    /// blocked for so long.
+    fn displace_stalled(&mut self) -> bool {
         let longest = self.blocked.first_key_value();
         let longest = longest.filter(|(_, (_, since))| since.elapsed() >= STALLED);
-        if let Some((_, &(id, _))) = longest {
+        let longest = longest.map(|(_, &(id, _))| id);
+        if let Some(id) = longest {
             self.tell(id);
         }
+        longest.is_some()
     }
 
     fn tell(&mut self, id: u64) {
@@ -137,9 +140,13 @@ impl TableState {
         }
     }
 
-    /// Displaces as many idle connections as exceed the limit together with one newcomer.
+    /// Displaces as many connections as exceed the limit together with one newcomer: idle ones, then
+    /// those whose clients do not read.
     fn make_room(&mut self, limit: usize) {
-        while self.counted + 1 > limit + self.leaving && self.displace() {}
+        // EDGE-4: all of them at once, or each newcomer would wait for those before it.
+        while self.counted + 1 > limit + self.leaving
+            && (self.displace() || self.displace_stalled())
+        {}
     }
 
     /// Displaces as many idle connections as exceed the limit. Fresh ones give way to newcomers
@@ -181,9 +188,6 @@ impl ConnectionTable {
         // EDGE-4: idle connections of some clients leave room for probes and operators.
         state.make_room(self.limit);
         if state.counted >= self.limit + RESERVE {
-            if state.leaving == 0 {
-                state.displace_stalled();
-            }
             return None;
         }
         let (id, since) = (state.number(), state.number());
@@ -224,7 +228,10 @@ impl AdminConnection {
     pub(super) fn begin(self: &Arc<Self>) -> BusyGuard {
         self.is_written.store(false, Ordering::Relaxed);
         let mut state = self.table.state.acquire();
-        state.enter(self.id, ConnectionPhase::Busy);
+        // EDGE-4: one more request of a client that does not read makes it no other one.
+        if !self.is_blocked.load(Ordering::Relaxed) {
+            state.enter(self.id, ConnectionPhase::Busy);
+        }
         state.settle(self.table.limit);
         BusyGuard(Arc::clone(self))
     }
@@ -390,5 +397,48 @@ impl AsyncWrite for FlushedSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.as_mut().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_4_e6e_all_that_do_not_read_give_way_at_once() {
+        const LIMIT: usize = 4;
+        let table = ConnectionTable::new(LIMIT);
+        let mut stalled = Vec::new();
+        for _ in 0..LIMIT + RESERVE {
+            let connection = table.try_admit().unwrap();
+            let first = connection.begin();
+            let _ = connection.written(Poll::<()>::Pending);
+            drop(first);
+            // Its next request has arrived already.
+            let next = connection.begin();
+            stalled.push((connection, next));
+        }
+        assert!(table.try_admit().is_none());
+        tokio::time::advance(STALLED).await;
+        assert!(table.try_admit().is_none());
+        stalled.retain(|(connection, _)| !connection.gives_way());
+        // The newcomer has a place within the limit, and the reserve is free.
+        assert_eq!(stalled.len(), LIMIT - 1);
+        let newcomer = table.try_admit().unwrap();
+        assert!(table.try_admit().is_some());
+        drop(newcomer);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_4_e6e_one_that_reads_again_stays() {
+        let table = ConnectionTable::new(1);
+        let connection = table.try_admit().unwrap();
+        let _busy = connection.begin();
+        let _ = connection.written(Poll::<()>::Pending);
+        tokio::time::advance(STALLED).await;
+        let newcomer = table.try_admit();
+        assert!(connection.gives_way() && newcomer.is_some());
+        let _ = connection.written(Poll::Ready(()));
+        assert!(!connection.gives_way());
     }
 }
