@@ -359,6 +359,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         &settings.dependencies,
         settings.fleet.is_some(),
     );
+    dead_settings::check_keys(&settings, &section.section("dependencies"));
     let all = settings.dependencies.iter();
     rate_limit::check_sharing(
         all.map(|(name, one)| (&**name, one.settings.rate_sharing)),

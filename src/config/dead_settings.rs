@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use breakerbox_actors::nearest_word;
-use breakerbox_policy::{OverrideMode, TimeoutSettings};
+use breakerbox_policy::{KeySettings, OverrideMode, TimeoutSettings};
 
+use super::Settings;
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
+use super::gateway::TrustedHeader;
 use super::kind::DependencyKind;
+use super::model::ModelKeys;
 use super::section::Section;
 
 pub(super) use odd_settings::check_same_address;
@@ -105,6 +108,36 @@ pub(super) fn check_fleet_parts(table: &Section<'_>) {
                 let text = "it has no effect without a section [fleet]";
                 table.warn(&key, text.to_owned());
             }
+        }
+    }
+}
+
+/// Warns of what belongs to the keys of calls, where no call has a key.
+pub(super) fn check_keys(settings: &Settings, table: &Section<'_>) {
+    if settings.gateway.trust.contains(&TrustedHeader::Key) {
+        return;
+    }
+    let text = "it has no effect: gateway.trust does not name \"key\"";
+    for (name, config) in &settings.dependencies {
+        let by_header = match config.kind {
+            Some(DependencyKind::Model) => config
+                .model
+                .as_ref()
+                .is_some_and(|model| model.keys_by == ModelKeys::Header),
+            Some(kind) => kind.is_http() || kind.is_mcp(),
+            None => false,
+        };
+        // Messages of a queue have keys of their own.
+        let mut consumers = settings.consumers.values();
+        if !by_header || consumers.any(|one| one.dependency == *name) {
+            continue;
+        }
+        // A file that names each default, as the one that ships does, says nothing.
+        if config.settings.keys != KeySettings::default() {
+            table.warn(&format!("{name}.keys"), text.to_owned());
+        }
+        if config.model.is_some() {
+            table.warn(&format!("{name}.keys_by"), text.to_owned());
         }
     }
 }
@@ -251,6 +284,7 @@ fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
             "retry.backoff.factor",
             "retry.backoff.max",
             "retry.backoff.jitter",
+            "retry.budget",
             "retry.budget.ratio",
             "retry.budget.floor_per_second",
             "retry.respect_retry_after",
@@ -298,9 +332,33 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
+/// Warns of limits that a call of a tool does not have.
+fn check_tool_timeouts(section: &Section<'_>, timeout: &TimeoutSettings) {
+    let default = TimeoutSettings::default();
+    for (key, limit, usual) in [
+        ("connect", timeout.connect, default.connect),
+        ("first_byte", timeout.first_byte, default.first_byte),
+        ("idle", timeout.idle, default.idle),
+        ("keep", timeout.keep, default.keep),
+    ] {
+        let key = format!("timeout.{key}");
+        if limit != usual && section.is_given(&key) {
+            let text = "it has no effect on an MCP server: a call has timeout.attempt and \
+                        timeout.total, a start has start_timeout";
+            section.warn(&key, text.to_owned());
+        }
+    }
+}
+
 /// Warns of a limit that another one always ends first.
 fn check_timeouts(section: &Section<'_>, config: &DependencyConfig) {
     let timeout = &config.settings.timeout;
+    if matches!(
+        config.kind,
+        Some(DependencyKind::McpStdio | DependencyKind::McpHttp)
+    ) {
+        return check_tool_timeouts(section, timeout);
+    }
     let whole = [("total", timeout.total)];
     // The attempt ends with the head of an answer; what flows has `idle` and `total`.
     let each = [("attempt", timeout.attempt), ("total", timeout.total)];

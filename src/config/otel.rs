@@ -94,8 +94,33 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
         );
     }
     warn_of_no_endpoint(&section, &settings);
+    warn_of_no_signal(&section, &settings);
     section.finish();
     settings
+}
+
+/// Warns of settings of a signal that is not exported.
+fn warn_of_no_signal(section: &Section<'_>, settings: &OtelConfig) {
+    if settings.endpoint.is_none() {
+        return;
+    }
+    let default = OtelConfig::default();
+    let is_sampled = (settings.sample_ratio - default.sample_ratio).abs() > f64::EPSILON;
+    let is_longer = settings.max_queue != default.max_queue;
+    for (key, is_set, signal, is_exported) in [
+        ("sample_ratio", is_sampled, "traces", settings.traces),
+        ("max_queue", is_longer, "traces", settings.traces),
+        (
+            "interval",
+            settings.interval != default.interval,
+            "metrics",
+            settings.metrics,
+        ),
+    ] {
+        if is_set && !is_exported && section.rank_of(key) > LayerRank::Standard {
+            section.warn(key, format!("it has no effect: otel.{signal} is false"));
+        }
+    }
 }
 
 /// Warns of settings without an endpoint to send to. Standard variables are set for other programs
@@ -116,6 +141,8 @@ fn warn_of_no_endpoint(section: &Section<'_>, settings: &OtelConfig) {
             (settings.sample_ratio - default.sample_ratio).abs() > f64::EPSILON,
         ),
         ("interval", settings.interval != default.interval),
+        ("timeout", settings.timeout != default.timeout),
+        ("max_queue", settings.max_queue != default.max_queue),
     ];
     for (key, is_set) in is_set {
         if is_set && section.rank_of(key) > LayerRank::Standard {

@@ -128,12 +128,39 @@ fn warn(section: &Section<'_>, headers: &BTreeMap<String, Secret>, removed: &[St
         let text = format!("{name} goes out all the same: headers sets it in every request");
         section.warn("remove_headers", text);
     }
+    warn_of_our_own(section, headers, removed);
     let is_empty = |value: &Secret| value.expose().trim().is_empty();
     let empty = headers
         .iter()
         .filter(|(name, value)| is_credential_name(&name.to_ascii_lowercase()) && is_empty(value));
     for (name, _) in empty {
         let text = "it is sent empty, in place of the caller's; remove_headers keeps that back";
+        section.warn(&format!("headers.{name}"), text.to_owned());
+    }
+}
+
+/// Warns of headers that the gateway or a dependency relies on.
+fn warn_of_our_own(section: &Section<'_>, headers: &BTreeMap<String, Secret>, removed: &[String]) {
+    const LOOP: &str = "the gateway's entry is lost, so that a request that leads back here goes round \
+                        for ever";
+    for name in removed {
+        let text = match name.to_ascii_lowercase().as_str() {
+            "via" => LOOP,
+            "breakerbox-deadline-ms" => {
+                "it goes out all the same, with the time that is left: forwarded = false keeps it \
+                 back"
+            }
+            _ => continue,
+        };
+        section.warn("remove_headers", text.to_owned());
+    }
+    for name in headers.keys() {
+        let text = match name.to_ascii_lowercase().as_str() {
+            "via" => LOOP,
+            "breakerbox-deadline-ms" => "the time that is left takes its place",
+            "idempotency-key" => "the dependency takes every request for a repeat of the first",
+            _ => continue,
+        };
         section.warn(&format!("headers.{name}"), text.to_owned());
     }
 }

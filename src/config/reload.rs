@@ -39,6 +39,11 @@ pub(super) fn read(mut section: Section<'_>) -> ReloadConfig {
         debounce: section.get_or("debounce", &moment, default.debounce),
         allow_empty: section.get_or("allow_empty", &boolean(), default.allow_empty),
     };
+    // A file that names each default says nothing.
+    if !settings.watch && settings.debounce != default.debounce {
+        let text = "it has no effect without reload.watch: a SIGHUP reloads at once";
+        section.warn("debounce", text.to_owned());
+    }
     section.finish();
     settings
 }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::{BackoffSettings, Class, RetryJitter, Symptom};
+use breakerbox_policy::{
+    BackoffSettings, Class, DependencySettings, HedgeDelay, RetryJitter, Symptom,
+};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
@@ -83,6 +85,13 @@ fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
         let text = "it has no effect: retry.max_attempts is 1";
         section.warn("retry.on_open", text.to_owned());
     }
+    // CALL-7: the key is the leave to repeat, and how the dependency knows a repeat.
+    let mut removed = config.outbound.remove_headers.iter();
+    if !is_single && removed.any(|name| name.eq_ignore_ascii_case("idempotency-key")) {
+        let text = "writes with an idempotency-key are tried again, and without it the dependency \
+                    takes each try for a new one";
+        section.warn("remove_headers", text.to_owned());
+    }
     let is_zero = retry
         .budget
         .is_some_and(|budget| budget.ratio <= 0.0 && budget.floor_per_second == 0);
@@ -116,9 +125,18 @@ fn first_wait(backoff: &BackoffSettings) -> Duration {
 /// Warns of a wait that the limit of the whole call always ends first.
 fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
+    check_hedge(section, settings);
     let Some(total) = settings.timeout.total else {
         return;
     };
+    let backoff = &settings.retry.backoff;
+    let is_shorter = matches!(backoff.jitter, RetryJitter::Full | RetryJitter::Equal);
+    let given = section.is_given("retry.backoff.base") || section.is_given("timeout.total");
+    if settings.retry.max_attempts.get() > 1 && given && !is_shorter && backoff.base >= total {
+        let total = humantime::format_duration(total);
+        let text = format!("no call is tried again: timeout.total ends it before, after {total}");
+        section.warn("retry.backoff.base", text);
+    }
     let of_rate = settings.rate_limit.map(|limit| limit.max_wait);
     let mut waits: Vec<(&str, Option<Duration>)> = vec![
         ("bulkhead.max_wait", Some(settings.bulkhead.max_wait)),
@@ -141,6 +159,24 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
             let text = format!("timeout.total ends the call before, after {total}");
             section.warn(key, text);
         }
+    }
+}
+
+/// Warns of a hedge that would begin after its call has ended.
+fn check_hedge(section: &Section<'_>, settings: &DependencySettings) {
+    let Some(hedge) = settings.hedge else {
+        return;
+    };
+    let (key, delay) = match hedge.delay {
+        HedgeDelay::Fixed(delay) => ("hedge.delay", delay),
+        HedgeDelay::Quantile { at_least, .. } => ("hedge.delay.at_least", at_least),
+    };
+    // One that is not before the end of an attempt is a problem, and told as such.
+    let total = settings.timeout.total.filter(|total| *total <= delay);
+    if let Some(total) = total.filter(|_| settings.timeout.attempt.is_none()) {
+        let total = humantime::format_duration(total);
+        let text = format!("it has no effect: timeout.total ends the call before, after {total}");
+        section.warn(key, text);
     }
 }
 

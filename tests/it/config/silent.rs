@@ -310,3 +310,80 @@ fn cfg_1_a_key_in_place_of_a_certificate_is_told() {
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("are tls.cert and tls.key swapped?"), "{err}");
 }
+
+const DEAD: &[Mistake] = &[
+    warned(
+        "no budget of no retries",
+        with!("retry = { budget = \"off\" }"),
+        &["retry.budget", "retry.max_attempts is 1"],
+    ),
+    warned(
+        "keys that are not obeyed",
+        concat!(
+            "[gateway]\ntrust = \"off\"\n",
+            with!("keys = { max_entries = 5 }")
+        ),
+        &["weather.keys", "gateway.trust does not name"],
+    ),
+    warned(
+        "keys of models that are not obeyed",
+        concat!(
+            "[gateway]\ntrust = \"off\"\n",
+            "[dependencies.llm]\nkind = \"model\"\napi = \"openai\"\n",
+            "url = \"http://127.0.0.1:9\"\nkeys_by = \"header\"\n"
+        ),
+        &["llm.keys_by", "gateway.trust does not name"],
+    ),
+    warned(
+        "a delay of what does not happen",
+        concat!("[reload]\nwatch = false\ndebounce = \"1s\"\n", with!("")),
+        &["reload.debounce", "reload.watch"],
+    ),
+    warned(
+        "loops that are not seen",
+        with!("remove_headers = [\"Via\"]"),
+        &["weather.remove_headers", "leads back here"],
+    ),
+    warned(
+        "loops behind a fixed header",
+        with!("headers = { via = \"1.1 me\" }"),
+        &["headers.via", "leads back here"],
+    ),
+    warned(
+        "a deadline that is removed",
+        with!("remove_headers = [\"breakerbox-deadline-ms\"]"),
+        &["weather.remove_headers", "forwarded = false"],
+    ),
+    warned(
+        "one key of all requests",
+        with!("headers = { idempotency-key = \"1\" }"),
+        &["headers.idempotency-key", "a repeat of the first"],
+    ),
+    warned(
+        "retries without their key",
+        with!("remove_headers = [\"idempotency-key\"]\nretry.max_attempts = 2"),
+        &["weather.remove_headers", "takes each try for a new one"],
+    ),
+    warned(
+        "a first retry after the end",
+        with!(
+            "timeout.total = \"1s\"\nretry = { max_attempts = 2, backoff = { base = \"2s\", jitter = \"none\" } }"
+        ),
+        &["retry.backoff.base", "timeout.total ends it before"],
+    ),
+    warned(
+        "a hedge after the end",
+        with!("timeout.total = \"1s\"\nhedge = { delay = \"1s\" }"),
+        &["hedge.delay", "timeout.total ends the call before"],
+    ),
+    warned(
+        "a connection of a process",
+        "[dependencies.tools]\nkind = \"mcp_stdio\"\ncommand = \"sh\"\ntimeout.connect = \"7s\"\n",
+        &["tools.timeout.connect", "no effect on an MCP server"],
+    ),
+];
+
+#[test]
+fn edge_7_e9b_settings_that_can_never_act_are_told() {
+    all_are_told(DEAD);
+}
