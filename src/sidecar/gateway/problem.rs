@@ -80,13 +80,18 @@ impl ProblemKind {
         StatusCode::SERVICE_UNAVAILABLE,
         "no call could begin",
     );
-    /// Refusals of calls that the gateway itself retries where that helps.
-    const REFUSALS: [Self; 5] = [
+    /// Refusals that a retry of the caller's own does not help: the gateway itself retries where that
+    /// helps, or the request can never be passed on.
+    const REFUSALS: [Self; 8] = [
         Self::OPEN,
         Self::OVERLOADED,
         Self::RATE_LIMITED,
         Self::UNAVAILABLE,
         Self::QUARANTINED,
+        // By their statuses alone, client libraries would send these again.
+        Self::LOOP,
+        Self::NO_TUNNEL,
+        Self::UNKNOWN_CODING,
     ];
     /// A server asks its user for input, and cannot get it.
     pub(super) const INPUT_REQUIRED: Self = Self(
@@ -234,7 +239,7 @@ pub(super) struct GatewayProblem<'a> {
     error: ErrorMember,
     #[serde(skip)]
     code: StatusCode,
-    /// True if the gateway refuses the call, and retries it itself where that helps.
+    /// True if the gateway refuses the call, and a retry of the caller's own does not help.
     #[serde(skip)]
     is_refusal: bool,
     #[serde(skip)]

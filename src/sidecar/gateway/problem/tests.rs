@@ -213,3 +213,59 @@ fn edge_8_each_limit_that_cuts_is_named_in_the_text_and_as_the_cause() {
         }
     }
 }
+
+#[test]
+fn lim_4_what_no_retry_helps_says_so() {
+    for (kind, is_said) in [
+        (ProblemKind::LOOP, true),
+        (ProblemKind::NO_TUNNEL, true),
+        (ProblemKind::OPEN, true),
+        (ProblemKind::NOT_READY, false),
+        (ProblemKind::NO_KEYS, false),
+    ] {
+        let response = GatewayProblem::of(kind, None, "x").into_response();
+        let is_told = response.headers().contains_key("x-should-retry");
+        assert_eq!(is_told, is_said, "{kind:?}");
+    }
+}
+
+#[test]
+fn edge_8_the_page_of_the_gateway_has_each_code_with_its_status() {
+    let all = [
+        ProblemKind::OPEN,
+        ProblemKind::OVERLOADED,
+        ProblemKind::RATE_LIMITED,
+        ProblemKind::TIMED_OUT,
+        ProblemKind::FAILED,
+        ProblemKind::CRASHED,
+        ProblemKind::UNAVAILABLE,
+        ProblemKind::STOPPING,
+        ProblemKind::QUARANTINED,
+        ProblemKind::NOT_READY,
+        ProblemKind::UNKNOWN,
+        ProblemKind::NO_PATH,
+        ProblemKind::BAD_REQUEST,
+        ProblemKind::FOREIGN_HOST,
+        ProblemKind::FOREIGN_ORIGIN,
+        ProblemKind::UNAUTHORIZED,
+        ProblemKind::NO_SCOPE,
+        ProblemKind::NO_KEYS,
+        ProblemKind::LOOP,
+        ProblemKind::NO_TUNNEL,
+        ProblemKind::UNKNOWN_CODING,
+        ProblemKind::METHOD,
+        ProblemKind::EXPECTATION,
+        ProblemKind::HEAD_TOO_LARGE,
+        ProblemKind::BODY_TOO_LARGE,
+        ProblemKind::BODY_TOO_SLOW,
+        ProblemKind::INPUT_REQUIRED,
+        ProblemKind::CANCELLED,
+    ];
+    let kinds = include_str!("../problem.rs").matches(": Self = Self(");
+    assert_eq!(kinds.count(), all.len(), "one is missing here");
+    let page = include_str!("../../../../docs/gateway.md");
+    for ProblemKind(code, status, _) in all {
+        let row = format!("| `{code}` | {} |", status.as_u16());
+        assert!(page.contains(&row), "{row}");
+    }
+}

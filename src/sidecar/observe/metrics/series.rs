@@ -4,7 +4,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use breakerbox_actors::LatencyBuckets;
+use breakerbox_actors::{LatencyBuckets, printable};
 
 /// A metric with its series.
 pub(super) struct SeriesFamily {
@@ -106,8 +106,21 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
     let pair = |(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
+        // EDGE-7: servers give names too, which must not move the terminal that shows them.
+        pair.set_value(printable(value).into_owned());
         pair
     };
     Metric::from_label(labels.iter().map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_7_e9b_no_label_moves_a_terminal() {
+        let metric = labelled(&[("tool", "a\u{1b}[2J\r\u{202e}b\u{e9}")]);
+        let pairs = metric.get_label();
+        assert_eq!(pairs[0].value(), "a\\u{1b}[2J\\r\\u{202e}b\u{e9}");
+    }
 }
