@@ -20,6 +20,9 @@ use super::section::Section;
 
 pub(super) use odd_settings::check_same_address;
 
+/// Time for which a connection of the gateway serves new calls.
+const MAX_KEPT: Duration = Duration::from_secs(60);
+
 /// The methods of HTTP that are registered, and one of caches.
 const METHODS: [&str; 41] = [
     "GET",
@@ -358,6 +361,14 @@ fn check_timeouts(section: &Section<'_>, config: &DependencyConfig) {
         Some(DependencyKind::McpStdio | DependencyKind::McpHttp)
     ) {
         return check_tool_timeouts(section, timeout);
+    }
+    let is_http = config.kind.is_some_and(DependencyKind::is_http);
+    if is_http
+        && timeout.keep.is_some_and(|keep| keep > MAX_KEPT)
+        && section.is_given("timeout.keep")
+    {
+        let text = "it has no effect above 1m: no connection serves new calls for longer";
+        section.warn("timeout.keep", text.to_owned());
     }
     let whole = [("total", timeout.total)];
     // The attempt ends with the head of an answer; what flows has `idle` and `total`.

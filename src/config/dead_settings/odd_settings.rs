@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::{
-    BackoffSettings, Class, DependencySettings, HedgeDelay, RetryJitter, Symptom,
-};
+use breakerbox_policy::{BackoffSettings, Class, HedgeDelay, RetryJitter, Symptom};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
+use crate::config::kind::DependencyKind;
 use crate::config::odd_secret::{self, OddSecret};
 use crate::config::section::Section;
 use crate::config::value_type::is_in_home;
@@ -21,6 +20,7 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     check_breaker(section, config);
     check_retry(section, config);
     check_waits(section, config);
+    check_hedge(section, config);
     check_fallbacks(section, &config.fallbacks);
     check_health(section, config);
     check_model(section, config);
@@ -125,7 +125,6 @@ fn first_wait(backoff: &BackoffSettings) -> Duration {
 /// Warns of a wait that the limit of the whole call always ends first.
 fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
-    check_hedge(section, settings);
     let Some(total) = settings.timeout.total else {
         return;
     };
@@ -162,20 +161,31 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     }
 }
 
-/// Warns of a hedge that would begin after its call has ended.
-fn check_hedge(section: &Section<'_>, settings: &DependencySettings) {
-    let Some(hedge) = settings.hedge else {
+/// Warns of a hedge that would begin after the first attempt has ended.
+fn check_hedge(section: &Section<'_>, config: &DependencyConfig) {
+    let timeout = &config.settings.timeout;
+    let Some(hedge) = config.settings.hedge else {
         return;
     };
+    // One that is not before the end of an attempt is a problem, and told as such.
+    if timeout.attempt.is_some() {
+        return;
+    }
     let (key, delay) = match hedge.delay {
         HedgeDelay::Fixed(delay) => ("hedge.delay", delay),
         HedgeDelay::Quantile { at_least, .. } => ("hedge.delay.at_least", at_least),
     };
-    // One that is not before the end of an attempt is a problem, and told as such.
-    let total = settings.timeout.total.filter(|total| *total <= delay);
-    if let Some(total) = total.filter(|_| settings.timeout.attempt.is_none()) {
-        let total = humantime::format_duration(total);
-        let text = format!("it has no effect: timeout.total ends the call before, after {total}");
+    let is_http = config.kind.is_some_and(DependencyKind::is_http);
+    let head = timeout.first_byte.filter(|_| is_http);
+    let limits = [("total", timeout.total), ("first_byte", head)];
+    let ends = limits.into_iter().find_map(|(name, limit)| {
+        let limit = limit.filter(|limit| *limit <= delay)?;
+        Some((name, limit))
+    });
+    if let Some((name, limit)) = ends {
+        let limit = humantime::format_duration(limit);
+        let text =
+            format!("it has no effect: timeout.{name} ends the attempt before, after {limit}");
         section.warn(key, text);
     }
 }

@@ -374,7 +374,17 @@ const DEAD: &[Mistake] = &[
     warned(
         "a hedge after the end",
         with!("timeout.total = \"1s\"\nhedge = { delay = \"1s\" }"),
-        &["hedge.delay", "timeout.total ends the call before"],
+        &["hedge.delay", "timeout.total ends the attempt before"],
+    ),
+    warned(
+        "a hedge after the head",
+        with!("timeout.first_byte = \"1s\"\nhedge = { delay = \"2s\" }"),
+        &["hedge.delay", "timeout.first_byte ends the attempt before"],
+    ),
+    warned(
+        "a connection that is kept too long",
+        with!("timeout.keep = \"10m\""),
+        &["timeout.keep", "no effect above 1m"],
     ),
     warned(
         "a connection of a process",
