@@ -141,7 +141,7 @@ impl TableState {
     }
 
     /// Displaces as many connections as exceed the limit together with one newcomer: idle ones, then
-    /// those whose clients do not read.
+    /// those of clients that do not read.
     fn make_room(&mut self, limit: usize) {
         // EDGE-4: all of them at once, or each newcomer would wait for those before it.
         while self.counted + 1 > limit + self.leaving
