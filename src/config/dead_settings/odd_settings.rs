@@ -128,10 +128,9 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
     let Some(total) = settings.timeout.total else {
         return;
     };
-    let backoff = &settings.retry.backoff;
-    let is_shorter = matches!(backoff.jitter, RetryJitter::Full | RetryJitter::Equal);
+    let first = first_wait(&settings.retry.backoff);
     let given = section.is_given("retry.backoff.base") || section.is_given("timeout.total");
-    if settings.retry.max_attempts.get() > 1 && given && !is_shorter && backoff.base >= total {
+    if settings.retry.max_attempts.get() > 1 && given && first >= total {
         let total = humantime::format_duration(total);
         let text = format!("no call is tried again: timeout.total ends it before, after {total}");
         section.warn("retry.backoff.base", text);
@@ -142,12 +141,6 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
         ("rate_limit.max_wait", of_rate),
         ("throttle.max_wait", Some(settings.throttle.max_wait)),
     ];
-    if settings.retry.max_attempts.get() > 1 {
-        waits.push((
-            "retry.backoff.base",
-            Some(first_wait(&settings.retry.backoff)),
-        ));
-    }
     if let Some(model) = &config.model {
         waits.push(("timeout.first_token", model.limits.first_token));
         waits.push(("timeout.gap", model.limits.gap));
