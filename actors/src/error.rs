@@ -143,6 +143,8 @@ pub enum CallError<E> {
         fallback: Arc<str>,
         /// The fallback's error text.
         message: String,
+        /// Execution state of the work at the dependency and at all fallbacks together.
+        executed: Executed,
         /// The reason why there was no primary answer.
         cause: Box<CallError<E>>,
     },
@@ -285,6 +287,23 @@ impl<E> CallError<E> {
         }
     }
 
+    /// The error of a call whose fallbacks failed. `executed`: what the fallbacks have come to.
+    pub(crate) fn fallback_failed(
+        self,
+        dependency: Arc<str>,
+        (fallback, message): (Arc<str>, String),
+        executed: Executed,
+    ) -> Self {
+        Self::FallbackFailed {
+            dependency,
+            fallback,
+            message,
+            // CALL-2: `no` speaks for all that were asked.
+            executed: self.executed().max(executed),
+            cause: Box::new(self),
+        }
+    }
+
     /// The dependency's name.
     #[must_use]
     pub fn dependency(&self) -> &str {
@@ -320,11 +339,11 @@ impl<E> CallError<E> {
             | Self::Injected { .. } => Executed::No,
             Self::Failed { executed, .. }
             | Self::BadAnswer { executed, .. }
-            | Self::TimedOut { executed, .. } => *executed,
+            | Self::TimedOut { executed, .. }
+            | Self::FallbackFailed { executed, .. } => *executed,
             Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
                 Executed::Maybe
             }
-            Self::FallbackFailed { cause, .. } => cause.executed(),
         }
     }
 

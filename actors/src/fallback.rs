@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
+use breakerbox_policy::{Executed, Time};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::earliest;
@@ -29,7 +29,7 @@ use crate::supervisor::StableMailbox;
 use crate::time_limit::TimeLimit;
 
 pub(crate) use actor::{FallbackActor, FallbackPollHook, note_outage, patience};
-use actor::{PendingReply, ServeFallback};
+use actor::{PendingReply, ServeFallback, UnservedState};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
 pub use named::ByName;
@@ -42,7 +42,12 @@ pub enum FallbackOutcome<T> {
     /// No answer for this request; the next fallback is asked.
     Nothing,
     /// A failure; the next fallback is asked.
-    Failed(String),
+    Failed {
+        /// The error text.
+        message: String,
+        /// Execution state of the work. `No` promises that the fallback has not begun it.
+        executed: Executed,
+    },
     /// An answer that counts as a failure. The next fallback is asked; the call ends with this
     /// answer if there is no better one.
     BadAnswer {
@@ -53,6 +58,26 @@ pub enum FallbackOutcome<T> {
         /// The reason why it counts as a failure.
         why: String,
     },
+}
+
+impl<T> FallbackOutcome<T> {
+    /// A failure of a fallback that has run: it may have done the work.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            executed: Executed::Maybe,
+        }
+    }
+
+    /// A failure of a fallback that has not begun the work.
+    #[must_use]
+    pub fn not_begun(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            executed: Executed::No,
+        }
+    }
 }
 
 /// A fallback's work on one request.
@@ -418,9 +443,9 @@ impl<D: Dependency> Fallbacks<D> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err((why, None));
         };
-        let (began, executed) = (shared.clock.now(), why.executed());
+        let began = shared.clock.now();
         let until = self.waits_until(shared, &set, began, deadline);
-        let why = Arc::new(Mutex::new(Some((why, None))));
+        let why = Arc::new(Mutex::new(Some(UnservedState::of(why))));
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
             set,
@@ -428,6 +453,7 @@ impl<D: Dependency> Fallbacks<D> {
             write,
             deadline,
             debt: PendingReply {
+                name: Arc::clone(&shared.name),
                 why: Arc::clone(&why),
                 reply: Some(reply),
             },
@@ -450,17 +476,20 @@ impl<D: Dependency> Fallbacks<D> {
             Err(TryLockError::Poisoned(why)) => why.into_inner().take(),
             Err(TryLockError::WouldBlock) => None,
         };
-        Err(kept.unwrap_or_else(|| {
-            let now = shared.clock.now();
-            // Each fallback has as long as an attempt.
-            let limit = match deadline {
-                Some(deadline) if deadline <= now => TimeLimit::Caller,
-                _ => TimeLimit::Attempt,
-            };
-            let exceeded = (limit, now.since(began));
-            let error = CallError::timed_out(Arc::clone(&shared.name), exceeded, executed);
-            (error, None)
-        }))
+        if let Some(kept) = kept {
+            return Err(kept.into_unserved(&shared.name));
+        }
+        let now = shared.clock.now();
+        // Each fallback has as long as an attempt.
+        let limit = match deadline {
+            Some(deadline) if deadline <= now => TimeLimit::Caller,
+            _ => TimeLimit::Attempt,
+        };
+        let exceeded = (limit, now.since(began));
+        let name = Arc::clone(&shared.name);
+        // CALL-2: the fallback that holds the error has begun.
+        let error = CallError::timed_out(name, exceeded, Executed::Maybe);
+        Err((error, None))
     }
 
     /// The time after which no fallback can answer any more that keeps its limits. The actor ends

@@ -31,10 +31,11 @@ pub enum Class {
 
 /// Execution status of a call that ended without a good response: did the dependency do the work?
 ///
-/// Exhaustive: there is no fourth answer.
+/// Exhaustive: there is no fourth answer. Two attempts together have come to the greater of their
+/// values.
 ///
 /// # Source  Rule CALL-2 in docs/rules.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Executed {
     /// It was not executed: the call is safe to repeat anywhere.
     No,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use breakerbox_policy::Time;
+use breakerbox_policy::{Executed, Time};
 
 use super::FailedAttempt;
 use super::run::run_or_fail;
@@ -125,12 +125,9 @@ impl<'a, T, E> Unanswered<'a, T, E> {
                 Ok(value)
             }
             Err(message) => {
-                let error = CallError::FallbackFailed {
-                    dependency: Arc::clone(&shared.name),
-                    fallback,
-                    message,
-                    cause: Box::new(error),
-                };
+                let name = Arc::clone(&shared.name);
+                // It has run, and only its own error knows how far.
+                let error = error.fallback_failed(name, (fallback, message), Executed::Maybe);
                 record.close_failed(&error);
                 Err(error)
             }

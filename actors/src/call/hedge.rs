@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Executed, HedgeDelay, HedgeSettings, Time};
+use breakerbox_policy::{AttemptEnd, HedgeDelay, HedgeSettings, Time};
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -183,11 +183,7 @@ fn stronger_evidence<T, E>(
     mut other: Box<FailedAttempt<T, E>>,
 ) -> Box<FailedAttempt<T, E>> {
     let weight = |failed: &FailedAttempt<T, E>| {
-        let executed = match failed.error.executed() {
-            Executed::No => 0,
-            Executed::Maybe => 1,
-            Executed::Yes => 2,
-        };
+        let executed = failed.error.executed();
         (executed, matches!(failed.end, AttemptEnd::Ended(_)))
     };
     match one {

@@ -50,7 +50,10 @@ fn ask_other<O: Dependency>(other: Client<O>, request: O::Request) -> FallbackFu
                 age: answer.age,
                 why,
             },
-            (Err(error), _) => FallbackOutcome::Failed(error.to_string()),
+            (Err(error), _) => FallbackOutcome::Failed {
+                message: error.to_string(),
+                executed: error.executed(),
+            },
         }
     })
 }

@@ -95,11 +95,13 @@ impl<E> CallError<E> {
                 dependency,
                 fallback,
                 message,
+                executed,
                 cause,
             } => CallError::FallbackFailed {
                 dependency,
                 fallback,
                 message,
+                executed,
                 cause: Box::new(cause.map_failed(convert)),
             },
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use breakerbox_policy::Time;
+use breakerbox_policy::{Executed, Time};
 use futures_channel::mpsc;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -46,14 +46,67 @@ pub(crate) struct ServeFallback<D: Dependency> {
 
 /// The obligation to answer: dropped unanswered, it ends the call with its own error (rule CALL-1).
 pub(super) struct PendingReply<D: Dependency> {
+    /// The dependency's name.
+    pub(super) name: Arc<str>,
     pub(super) why: Cause<D>,
     pub(super) reply: Option<oneshot::Sender<FallbackReply<D>>>,
 }
 
-/// The error of a call that has no primary answer, and the latest answer of a fallback that counts
-/// as a failure. Its caller takes both back when its own time is over while a fallback blocks its
-/// thread.
-pub(super) type Cause<D> = Arc<Mutex<Option<UnservedCall<D>>>>;
+/// A call that has no primary answer. Its caller takes it back when its own time is over while a
+/// fallback blocks its thread.
+pub(super) type Cause<D> = Arc<Mutex<Option<UnservedState<D>>>>;
+
+/// The error of a call that has no primary answer, and what its fallbacks have come to.
+pub(super) struct UnservedState<D: Dependency> {
+    why: CallError<D::Error>,
+    /// The latest answer of a fallback that counts as a failure.
+    bad: Option<FallbackAnswer<D::Response>>,
+    /// The name of the fallback that is at work.
+    at_work: Option<Arc<str>>,
+    /// The name and the error text of the last fallback that failed.
+    failed: Option<(Arc<str>, String)>,
+    /// Execution state of the work at all fallbacks that failed.
+    executed: Executed,
+}
+
+impl<D: Dependency> UnservedState<D> {
+    /// Makes the state of a call whose fallbacks are not asked yet.
+    pub(super) fn of(why: CallError<D::Error>) -> Self {
+        Self {
+            why,
+            bad: None,
+            at_work: None,
+            failed: None,
+            executed: Executed::No,
+        }
+    }
+
+    /// Notes the failure of a fallback.
+    fn note_failure(&mut self, fallback: &Arc<str>, message: String, executed: Executed) {
+        self.failed = Some((Arc::clone(fallback), message));
+        self.executed = self.executed.max(executed);
+    }
+
+    /// Ends the call without an answer: the caller gets the failure of the last fallback.
+    pub(super) fn into_unserved(mut self, dependency: &Arc<str>) -> UnservedCall<D> {
+        if let Some(fallback) = self.at_work.take() {
+            // CALL-2: it has begun, and its end is not known.
+            self.note_failure(
+                &fallback,
+                "it did not end in time".to_owned(),
+                Executed::Maybe,
+            );
+        }
+        let error = match self.failed {
+            None => self.why,
+            Some(failed) => {
+                let dependency = Arc::clone(dependency);
+                self.why.fallback_failed(dependency, failed, self.executed)
+            }
+        };
+        (error, self.bad)
+    }
+}
 
 impl<D: Dependency> PendingReply<D> {
     fn send_reply(mut self, answer: FallbackAnswer<D::Response>) {
@@ -63,18 +116,12 @@ impl<D: Dependency> PendingReply<D> {
         }
     }
 
-    /// Records the failure of a fallback: the caller gets the last one.
-    fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
-        let mut why = self.why.acquire();
-        *why = why.take().map(|(cause, bad)| {
-            let error = CallError::FallbackFailed {
-                dependency: Arc::clone(&shared.name),
-                fallback: Arc::clone(fallback),
-                message,
-                cause: Box::new(cause),
-            };
-            (error, bad)
-        });
+    /// Notes the end of a fallback that has given no answer.
+    fn note_end(&self, note: impl FnOnce(&mut UnservedState<D>)) {
+        if let Some(state) = &mut *self.why.acquire() {
+            state.at_work = None;
+            note(state);
+        }
     }
 }
 
@@ -85,7 +132,7 @@ impl<D: Dependency> Drop for PendingReply<D> {
         };
         let why = self.why.acquire().take();
         if let Some(why) = why {
-            let _ = reply.send(Err(why));
+            let _ = reply.send(Err(why.into_unserved(&self.name)));
         }
     }
 }
@@ -228,9 +275,10 @@ async fn begin<D: Dependency>(
     now: Time,
 ) -> FallbackOutcome<D::Response> {
     let begin = || {
-        let why = why.acquire();
-        let why = why.as_ref();
-        why.map(|(why, _)| rule.fallback.answer(request.clone(), why, now))
+        let mut state = why.acquire();
+        let state = state.as_mut()?;
+        state.at_work = Some(Arc::clone(&rule.name));
+        Some(rule.fallback.answer(request.clone(), &state.why, now))
     };
     match begin() {
         Some(asked) => asked.await,
@@ -248,13 +296,12 @@ async fn answer<'a, D: Dependency>(
     (write, deadline): (bool, Option<Time>),
     mut debt: PendingReply<D>,
 ) -> Option<&'a FallbackRule<D>> {
-    let mut failure = None;
     // FBK-1: the fallbacks that serve this error are tried in their configured order.
     let chosen: Vec<&FallbackRule<D>> = {
         let why = debt.why.acquire();
         let serves = |rule: &&FallbackRule<D>| {
             let why = why.as_ref();
-            why.is_some_and(|(why, _)| rule.serves(why, write))
+            why.is_some_and(|state| rule.serves(&state.why, write))
         };
         rules.iter().filter(serves).collect()
     };
@@ -277,37 +324,35 @@ async fn answer<'a, D: Dependency>(
                 // The caller is gone.
                 () = reply.closed() => return None,
                 fallen = asked.catch_unwind() => fallen,
-                impatience = patience(shared, (now, own), deadline) => Ok(FallbackOutcome::Failed(impatience)),
+                impatience = patience(shared, (now, own), deadline) => Ok(FallbackOutcome::failed(impatience)),
             }
         };
         match fallen {
             Ok(FallbackOutcome::Answer(value, age)) => {
                 rule.served.fetch_add(1, Ordering::Relaxed);
-                if let Some((why, _)) = &*debt.why.acquire() {
-                    note_outage(shared, &rule.name, why);
+                if let Some(state) = &*debt.why.acquire() {
+                    note_outage(shared, &rule.name, &state.why);
                 }
                 let name = Arc::clone(&rule.name);
                 debt.send_reply(FallbackAnswer { value, name, age });
                 return Some(rule);
             }
-            Ok(FallbackOutcome::Nothing) => {}
-            Ok(FallbackOutcome::BadAnswer { value, age, why }) => {
+            Ok(FallbackOutcome::Nothing) => debt.note_end(|_| ()),
+            Ok(FallbackOutcome::BadAnswer { value, age, why }) => debt.note_end(|state| {
                 let name = Arc::clone(&rule.name);
-                if let Some((_, bad)) = &mut *debt.why.acquire() {
-                    *bad = Some(FallbackAnswer { value, name, age });
-                }
-                failure = Some((&rule.name, why));
+                state.bad = Some(FallbackAnswer { value, name, age });
+                state.note_failure(&rule.name, why, Executed::Maybe);
+            }),
+            Ok(FallbackOutcome::Failed { message, executed }) => {
+                debt.note_end(|state| state.note_failure(&rule.name, message, executed));
             }
-            Ok(FallbackOutcome::Failed(message)) => failure = Some((&rule.name, message)),
             Err(payload) => {
                 let panic = panic_report(payload);
                 tracing::error!(dependency = &*shared.name, fallback = &*rule.name, %panic, "a fallback panicked");
-                failure = Some((&rule.name, format!("it panicked: {panic}")));
+                let message = format!("it panicked: {panic}");
+                debt.note_end(|state| state.note_failure(&rule.name, message, Executed::Maybe));
             }
         }
-    }
-    if let Some((name, message)) = failure {
-        debt.note_failure(shared, name, message);
     }
     None
 }
@@ -381,5 +426,58 @@ impl<D: Dependency> PollHook<FallbackActor<D>> for FallbackPollHook {
         cx: &mut std::task::Context<'_>,
     ) {
         while let std::task::Poll::Ready(Some(())) = actor.at_work.poll_next_unpin(cx) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dependency::CallContext;
+
+    struct AnyDependency;
+
+    impl Dependency for AnyDependency {
+        type Request = ();
+        type Response = ();
+        type Error = String;
+
+        async fn call(&self, (): (), _: &CallContext) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// A call that its dependency has not executed.
+    fn unserved() -> UnservedState<AnyDependency> {
+        UnservedState::of(CallError::Failed {
+            dependency: "d".into(),
+            error: "refused".to_owned(),
+            executed: Executed::No,
+        })
+    }
+
+    fn executed(state: UnservedState<AnyDependency>) -> Executed {
+        state.into_unserved(&"d".into()).0.executed()
+    }
+
+    #[test]
+    fn call_2_the_fallback_that_has_done_most_decides() {
+        assert_eq!(executed(unserved()), Executed::No);
+        let failed = |all: &[Executed]| {
+            let mut state = unserved();
+            for executed in all {
+                state.note_failure(&"f".into(), "it failed".to_owned(), *executed);
+            }
+            executed(state)
+        };
+        assert_eq!(failed(&[Executed::No]), Executed::No);
+        assert_eq!(failed(&[Executed::Maybe, Executed::No]), Executed::Maybe);
+        assert_eq!(failed(&[Executed::Yes, Executed::Maybe]), Executed::Yes);
+    }
+
+    #[test]
+    fn call_2_a_fallback_that_is_left_at_work_may_have_done_it() {
+        let mut state = unserved();
+        state.at_work = Some("f".into());
+        assert_eq!(executed(state), Executed::Maybe);
     }
 }

@@ -54,7 +54,7 @@ where
         Box::pin(async move {
             match answer.await {
                 Ok(value) => FallbackOutcome::Answer(value, None),
-                Err(error) => FallbackOutcome::Failed(error.to_string()),
+                Err(error) => FallbackOutcome::failed(error.to_string()),
             }
         })
     }
@@ -106,8 +106,8 @@ impl<D: Dependency> Fallback<D> for ActorFallback<D> {
         Box::pin(async move {
             match asked.await {
                 Ok(Ok(value)) => FallbackOutcome::Answer(value, None),
-                Ok(Err(message)) => FallbackOutcome::Failed(message),
-                Err(_closed) => FallbackOutcome::Failed("the fallback actor is gone".to_owned()),
+                Ok(Err(message)) => FallbackOutcome::failed(message),
+                Err(_closed) => FallbackOutcome::failed("the fallback actor is gone"),
             }
         })
     }

@@ -70,7 +70,7 @@ impl<D: Dependency> Fallback<D> for ByName {
             Some(Err(problem)) => problem,
             None => format!("there is no dependency {}", self.name),
         };
-        Box::pin(std::future::ready(FallbackOutcome::Failed(problem)))
+        Box::pin(std::future::ready(FallbackOutcome::not_begun(problem)))
     }
 
     fn depends_on(&self) -> Option<&str> {

@@ -10,6 +10,8 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
+use breakerbox_policy::Executed;
+
 use super::http::answer_fault::AnswerFault;
 use super::http::cache_key::ChangeNumber;
 use super::http::connect_failure::ConnectFailure;
@@ -75,7 +77,8 @@ pub(super) struct SubstituteCall {
 pub(super) enum SubstituteResult {
     /// The task has the answer, which is of this age if it was kept.
     Answered(Option<Duration>),
-    Failed(String),
+    /// Its error text, and the execution state of the work.
+    Failed(String, Executed),
     /// The gateway has no such dependency.
     Unknown,
 }

@@ -59,6 +59,7 @@ fn call_2_a_report_says_each_thing_once() {
             dependency: Arc::from("d"),
             fallback: Arc::from("f"),
             message: "no".to_owned(),
+            executed: Executed::No,
             cause: Box::new(error),
         };
         let told = "fallback f failed: no; it was asked because d failed: the socket: was closed";
@@ -82,6 +83,7 @@ fn call_2_an_error_that_is_converted_keeps_what_it_tells() {
             dependency: Arc::from("d"),
             fallback: Arc::from("f"),
             message: "no".to_owned(),
+            executed: Executed::No,
             cause: Box::new(open),
         };
         let mapped: CallError<u32> = inner.map_failed(|_| 1);

@@ -6,7 +6,7 @@ use breakerbox_actors::{
     ActorFallback, CallError, Child, Fallback, FallbackCall, FallbackFuture, FallbackRule, Fixed,
     ServeOn, StaleCache,
 };
-use breakerbox_policy::{Class, DependencySettings, State, Time};
+use breakerbox_policy::{Class, DependencySettings, Executed, State, Time};
 
 use crate::scripted::{Bench, Dep, Do, Error, let_others_run, ms, opens_after, pass, start};
 
@@ -57,6 +57,20 @@ fn fbk_1_a_fallback_that_panics_is_passed_over() {
             assert!(matches!(**cause, CallError::Failed { .. }), "{cause}");
             bench.finish().await;
         }
+    });
+}
+
+#[test]
+fn call_2_an_error_speaks_for_the_fallbacks_too() {
+    run_paused(async || {
+        let half = |_: Do, _: &Error| async { Err::<u32, _>("half done") };
+        let bench = Bench::with_fallbacks(settings(), vec![FallbackRule::new(half)]).await;
+        bench.ask(Do::Fail).await.unwrap_err();
+        // The breaker refuses it, and the fallback has run.
+        let error = bench.ask(Do::Answer(1)).await.unwrap_err();
+        assert!(error.is_refusal(), "{error}");
+        assert_eq!(error.executed(), Executed::Maybe, "{error}");
+        bench.finish().await;
     });
 }
 

@@ -72,6 +72,17 @@ async fn edge_3_e5b_a_stand_ins_answer_is_streamed_under_its_own_breaker() {
 }
 
 #[tokio::test]
+async fn call_2_e3_the_error_of_a_call_speaks_for_its_stand_in_too() {
+    let (first, spare) = (down().await, down().await);
+    let open = "override = { mode = \"open\", reason = \"a test\" }";
+    let bed = bed(&first, &spare, (open, "")).await;
+    let told = problem(bed.post("/web/a", "pay 100").await, 503, "breaker-open").await;
+    assert_eq!(told["executed"], "yes", "{told}");
+    assert_eq!((first.hits(), spare.hits()), (0, 1));
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_3_e5b_a_stand_ins_answer_has_no_limit_of_size() {
     const PIECES: usize = 150;
     let first = down().await;

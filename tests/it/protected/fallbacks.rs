@@ -91,6 +91,7 @@ fn the_attributes_fallback_that_fails_is_told_with_the_cause() {
             dependency: "dep".into(),
             fallback: "local".into(),
             message: "nothing to look for".to_owned(),
+            executed: Executed::Maybe,
             cause: Box::new(CallError::Failed {
                 dependency: "dep".into(),
                 error: "the index is down".to_owned(),

@@ -71,7 +71,9 @@ impl Fallback<HttpDependency> for SubstituteDependency {
                 Ok(SubstituteResult::Answered(age)) => {
                     FallbackOutcome::Answer(HttpReply::elsewhere(), age)
                 }
-                Ok(SubstituteResult::Failed(error)) => FallbackOutcome::Failed(error),
+                Ok(SubstituteResult::Failed(message, executed)) => {
+                    FallbackOutcome::Failed { message, executed }
+                }
                 Ok(SubstituteResult::Unknown) => by_worker.await,
                 // The caller is gone.
                 Err(_) => FallbackOutcome::Nothing,

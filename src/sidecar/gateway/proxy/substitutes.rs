@@ -14,13 +14,16 @@ use http::{HeaderValue, Method, Response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use breakerbox_policy::Executed;
+
 use super::ProxiedCall;
 use super::replies::{in_one_piece, signed};
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::error::HttpError;
 use crate::sidecar::gateway::http::response_stream;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest, SubstituteCall, SubstituteResult};
 use crate::sidecar::gateway::route::RouteKind;
-use crate::{Answer, CallOptions, Served};
+use crate::{Answer, CallError, CallOptions, Served};
 
 /// The calls of other dependencies that one call needs.
 pub(super) struct SubstituteCalls<'a> {
@@ -135,7 +138,7 @@ impl ProxiedCall<'_> {
             if *request.method() == Method::TRACE && route.holds_credentials() {
                 // EDGE-5: its answer would show them.
                 let refused = "it is not asked by TRACE".to_owned();
-                return Err(SubstituteResult::Failed(refused));
+                return Err(SubstituteResult::Failed(refused, Executed::No));
             }
             let call = ProxiedCall {
                 lane: self.lane,
@@ -149,7 +152,10 @@ impl ProxiedCall<'_> {
 
     /// Makes the call in place of another one.
     async fn in_place(&self, request: HttpRequest, until: Option<Instant>) -> SubstituteAnswer {
-        let failed = |error: &dyn ToString| SubstituteResult::Failed(error.to_string());
+        // CALL-2: it may have done what the first dependency has not.
+        let failed = |error: &CallError<HttpError>| {
+            SubstituteResult::Failed(error.to_string(), error.executed())
+        };
         let (request, mut calls) = SubstituteCalls::begin(self, request, until);
         let ends = self.ends(until);
         let tokens = self.tokens(&request);
