@@ -54,29 +54,41 @@ async fn ask(bed: &Bed, methods: &[&str]) -> Vec<u16> {
     statuses
 }
 
-/// Serves this many requests of a connection by HTTP/2, and ends it as the next one comes: with GOAWAY,
-/// as servers do that count the requests of a connection, or without a word.
-async fn serve_some(mut stream: TcpStream, served: u32, goes_away: bool) -> std::io::Result<()> {
+/// Begins to serve a connection by HTTP/2.
+async fn begin_http2(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await?;
-    stream.write_all(&frame(4, 0, 0, &[])).await?;
-    let mut requests = 0;
+    stream.write_all(&frame(4, 0, 0, &[])).await
+}
+
+/// Reads until the next request of a connection, and returns the number of its stream.
+async fn next_request(stream: &mut TcpStream) -> std::io::Result<u32> {
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
         let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(size).unwrap()];
         stream.read_exact(&mut payload).await?;
-        let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         match head[3] {
             4 if head[4] == 0 => stream.write_all(&frame(4, 1, 0, &[])).await?,
-            1 if requests < served => {
-                requests += 1;
-                stream.write_all(&frame(1, 5, number, &[0x88])).await?;
-            }
-            1 => break,
+            1 => return Ok(u32::from_be_bytes([head[5], head[6], head[7], head[8]])),
             _ => {}
         }
+    }
+}
+
+/// Serves this many requests of a connection by HTTP/2, and ends it as the next one comes: with GOAWAY,
+/// as servers do that count the requests of a connection, or without a word.
+async fn serve_some(mut stream: TcpStream, served: u32, goes_away: bool) -> std::io::Result<()> {
+    begin_http2(&mut stream).await?;
+    let mut requests = 0;
+    loop {
+        let number = next_request(&mut stream).await?;
+        if requests == served {
+            break;
+        }
+        requests += 1;
+        stream.write_all(&frame(1, 5, number, &[0x88])).await?;
     }
     if goes_away {
         let last = (2 * served).saturating_sub(1).to_be_bytes();
@@ -121,6 +133,39 @@ async fn edge_1_an_idle_connection_by_http2_that_closes_on_reuse_is_no_failure()
     assert_eq!(upstream.hits(), 4);
     assert_eq!(bed.status().window.failures, 0);
     bed.end().await;
+}
+
+/// Refuses the streams of a connection: each first one of two, or all.
+async fn refuse_some(mut stream: TcpStream, all: bool) -> std::io::Result<()> {
+    begin_http2(&mut stream).await?;
+    for request in 0.. {
+        let number = next_request(&mut stream).await?;
+        let answer = if all || request % 2 == 0 {
+            frame(3, 0, number, &7_u32.to_be_bytes())
+        } else {
+            frame(1, 5, number, &[0x88])
+        };
+        stream.write_all(&answer).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn edge_1_e1d_a_refused_stream_goes_out_once_more_and_is_no_failure() {
+    for (all, status, failures) in [(false, 200, 0), (true, 502, 2)] {
+        let upstream = Upstream::raw(move |stream, _| async move {
+            // It ends with its caller.
+            let _ = refuse_some(stream, all).await;
+        })
+        .await;
+        let text = "http_version = \"2\"\nbreaker = { failure_threshold = 100 }\n\
+                    retry = { max_attempts = 1 }\n";
+        let bed = Bed::new(&upstream.url(), text).await;
+        assert_eq!(ask(&bed, &["GET", "POST"]).await, [status; 2]);
+        assert_eq!(bed.status().window.failures, failures);
+        assert_eq!(bed.status().totals.attempts, 2);
+        bed.end().await;
+    }
 }
 
 #[tokio::test]

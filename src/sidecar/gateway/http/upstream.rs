@@ -109,7 +109,8 @@ impl UpstreamClient {
             UpstreamTransport::Negotiated(pool) => match negotiated(pool, message, began).await {
                 Err(failure) if may_go_out_again(failure, request) => match again() {
                     Some(message) => match negotiated(pool, message, began).await {
-                        // EDGE-1: a server that leaves the next connection too serves none.
+                        // EDGE-1: a server that leaves the next connection too serves none, as one does
+                        // that refuses the request once more.
                         Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
                         sent => sent,
                     },
@@ -234,13 +235,13 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
 }
 
 /// Returns true if a request goes out once more, uncounted: the server had closed the connection, or
-/// ends it and has declared that it did not process it.
+/// has declared that it did not process the request.
 fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
     match failure {
         HttpFailure::ClosedOnReuse => request.may_be_resent(),
-        // CALL-2: the protocol promises that nothing was done, so the method does not matter. A server
-        // that refuses a stream of a connection that goes on has no room, and is not asked at once.
-        HttpFailure::Leaving => true,
+        // CALL-2: the protocol promises that nothing was done, so the method does not matter. A stream
+        // that was refused began before the server had said how many it takes: by now it has.
+        HttpFailure::Leaving | HttpFailure::Unprocessed => true,
         _ => false,
     }
 }
