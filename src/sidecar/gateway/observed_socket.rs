@@ -14,6 +14,11 @@ pub(crate) trait SocketObserver: Unpin {
     /// Notes bytes that have come.
     fn received(&self, bytes: &[u8]);
 
+    /// Notes that a read has failed.
+    fn read_failed(&self, error: &io::Error) {
+        let _ = error;
+    }
+
     /// Returns the number of bytes that one read may bring.
     fn max_read(&self) -> usize {
         usize::MAX
@@ -98,7 +103,7 @@ impl<O: SocketObserver> AsyncRead for ObservedSocket<O> {
         if buffer.filled().len() > before {
             self.observer.received(&buffer.filled()[before..]);
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.inspect_err(|error| self.observer.read_failed(error)))
     }
 }
 

@@ -106,6 +106,10 @@ async fn edge_5_e7f_each_dependency_has_its_own_certificates() {
         let response = bed.get(&format!("/{name}/a")).await;
         assert_eq!(response.status(), status, "{name}");
     }
+    let told = problem(bed.get("/silent/a").await, 502, "upstream-failed").await;
+    let cause = "the server demands a certificate, see tls.cert";
+    assert_eq!(told["cause"], cause, "edge_8");
+    assert_eq!(told["executed"], "no", "call_2");
     bed.end().await;
 }
 

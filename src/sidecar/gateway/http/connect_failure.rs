@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use http::StatusCode;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 /// The cause of a connection that could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub(crate) enum ConnectFailure {
     NotTls,
     /// The TLS handshake failed.
     Handshake,
+    /// The server demands a certificate of ours.
+    CertificateDemanded,
+    /// The server does not accept our certificate.
+    CertificateRefused,
     /// The path of a Unix domain socket leads nowhere.
     NoSocket,
     /// This process may not connect there.
@@ -45,8 +49,8 @@ pub(crate) enum ConnectFailure {
     Proxy(&'static str),
     /// The proxy makes no connection to the dependency; the text says its status.
     ProxyRefused(&'static str),
-    /// This process or this host has no descriptor, port or memory left.
-    NoResources,
+    /// This process or this host has no descriptor, port or memory left; the text says which.
+    NoResources(&'static str),
     /// Anything else.
     Other,
 }
@@ -101,8 +105,8 @@ impl ConnectFailure {
     }
 
     fn of_io(error: &io::Error, is_lookup: bool) -> Option<Self> {
-        if is_out_of_resources(error) {
-            return Some(Self::NoResources);
+        if let Some(lack) = own_lack(error) {
+            return Some(Self::NoResources(lack));
         }
         if is_lookup {
             return Some(Self::NameNotFound);
@@ -144,15 +148,40 @@ impl ConnectFailure {
                 _ => Self::BadCertificate,
             },
             rustls::Error::InvalidMessage(_) => Self::NotTls,
+            rustls::Error::AlertReceived(alert) => match alert {
+                AlertDescription::CertificateRequired => Self::CertificateDemanded,
+                AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied => Self::CertificateRefused,
+                _ => Self::Handshake,
+            },
             _ => Self::Handshake,
         }
+    }
+
+    /// Returns the refusal of a server that has read our certificate, or found none, after its own end
+    /// of the handshake.
+    ///
+    /// # Source  RFC 8446, section 4.4.2.4.
+    pub(super) fn of_late_refusal(error: &io::Error) -> Option<Self> {
+        let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+        let refusal = Self::of_tls(tls);
+        let is_of_certificate = matches!(
+            refusal,
+            Self::CertificateDemanded | Self::CertificateRefused
+        );
+        is_of_certificate.then_some(refusal)
     }
 
     /// Returns the failure to reach a proxy for this reason.
     fn at_proxy(self) -> Self {
         Self::Proxy(match self {
             // Our own lack has nothing to do with the proxy.
-            Self::NoResources => return self,
+            Self::NoResources(_) => return self,
             Self::NameNotFound => "the proxy: name not found",
             Self::Refused => "the proxy: connection refused",
             Self::Unreachable => "the proxy: address unreachable",
@@ -167,6 +196,8 @@ impl ConnectFailure {
             Self::BadCertificate => "the proxy: certificate not accepted",
             Self::NotTls => "the proxy: not TLS",
             Self::Handshake => "the proxy: TLS handshake failed",
+            Self::CertificateDemanded => "the proxy: it demands a certificate",
+            Self::CertificateRefused => "the proxy: it does not accept our certificate",
             _ => "the proxy: no connection",
         })
     }
@@ -206,10 +237,11 @@ impl ConnectFailure {
             Self::BadCertificate => "certificate not accepted",
             Self::NotTls => "not TLS",
             Self::Handshake => "TLS handshake failed",
+            Self::CertificateDemanded => "the server demands a certificate, see tls.cert",
+            Self::CertificateRefused => "the server does not accept our certificate, see tls.cert",
             Self::NoSocket => "socket not found",
             Self::Denied => "permission denied",
-            Self::Proxy(words) | Self::ProxyRefused(words) => words,
-            Self::NoResources => "no descriptors left",
+            Self::Proxy(words) | Self::ProxyRefused(words) | Self::NoResources(words) => words,
             Self::Other => "no connection",
         }
     }
@@ -221,28 +253,24 @@ impl fmt::Display for ConnectFailure {
     }
 }
 
-/// Returns true if this host, and not the dependency, is the reason: no descriptors, local ports
-/// or memory.
-pub(crate) fn is_out_of_resources(error: &io::Error) -> bool {
+/// Returns what is used up, if this host and not the dependency is the reason.
+fn own_lack(error: &io::Error) -> Option<&'static str> {
     #[cfg(unix)]
     {
         use nix::errno::Errno;
-        let code = error.raw_os_error().map(Errno::from_raw);
-        matches!(
-            code,
-            Some(
-                Errno::EMFILE
-                    | Errno::ENFILE
-                    | Errno::EADDRNOTAVAIL
-                    | Errno::ENOBUFS
-                    | Errno::ENOMEM
-                    | Errno::EAGAIN
-            )
-        )
+        // EDGE-8: each lack has a cure of its own.
+        Some(match Errno::from_raw(error.raw_os_error()?) {
+            Errno::EMFILE | Errno::ENFILE => "no descriptors left",
+            Errno::EADDRNOTAVAIL => "no local port left",
+            Errno::ENOBUFS | Errno::ENOMEM => "no memory left for connections",
+            Errno::EAGAIN => "no room left for connections",
+            _ => return None,
+        })
     }
     #[cfg(not(unix))]
     {
-        error.kind() == io::ErrorKind::OutOfMemory
+        let is_memory = error.kind() == io::ErrorKind::OutOfMemory;
+        is_memory.then_some("no memory left for connections")
     }
 }
 
@@ -273,13 +301,16 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn edge_1_e1e_our_own_lack_is_told_apart() {
-        for code in [
-            nix::libc::EMFILE,
-            nix::libc::ENFILE,
-            nix::libc::EADDRNOTAVAIL,
+        for (code, words) in [
+            (nix::libc::EMFILE, "no descriptors left"),
+            (nix::libc::ENFILE, "no descriptors left"),
+            (nix::libc::EADDRNOTAVAIL, "no local port left"),
+            (nix::libc::ENOMEM, "no memory left for connections"),
         ] {
             let error = io::Error::other(io::Error::from_raw_os_error(code));
-            assert_eq!(ConnectFailure::of(&error), ConnectFailure::NoResources);
+            let failure = ConnectFailure::of(&error);
+            assert_eq!(failure, ConnectFailure::NoResources(words));
+            assert_eq!(failure.words(), words, "edge_8");
         }
     }
 }

@@ -101,7 +101,7 @@ impl HttpError {
             HttpFailure::Grpc(code) => grpc::verdict(code),
             // EDGE-1: our own lack of descriptors is no fault of the dependency, nor is the end of a
             // connection that it has announced.
-            HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::Leaving => {
+            HttpFailure::Connect(ConnectFailure::NoResources(_)) | HttpFailure::Leaving => {
                 Verdict::from(Class::Cancelled).executed(Executed::No)
             }
             HttpFailure::Connect(_) => Verdict::from(Symptom::Connect),

@@ -194,6 +194,9 @@ pub(super) fn failed(
     has_body: bool,
     error: &(dyn Error + 'static),
 ) -> HttpFailure {
+    if let Some(refusal) = history.refusal() {
+        return HttpFailure::Connect(refusal);
+    }
     let first = history.answer_bytes();
     let is_foreign = !matches!(first, FirstBytes::None | FirstBytes::Http1);
     // EDGE-1: while the request itself was on its way, it may be the reason.

@@ -14,6 +14,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::time::Instant;
 
 use super::answer_fault::FirstBytes;
+use super::connect_failure::ConnectFailure;
 use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
 /// Number of bytes that one read brings while the head of a response is missing.
@@ -45,6 +46,8 @@ pub(crate) struct SocketHistory {
     awaits_head: AtomicBool,
     /// Number of requests that were given up since the peer has sent something.
     given_up: AtomicU32,
+    /// The refusal of a server after the handshake.
+    refusal: OnceLock<ConnectFailure>,
 }
 
 impl SocketHistory {
@@ -62,6 +65,7 @@ impl SocketHistory {
             has_answered_last: AtomicBool::default(),
             awaits_head: AtomicBool::default(),
             given_up: AtomicU32::default(),
+            refusal: OnceLock::default(),
         }
     }
 
@@ -79,6 +83,12 @@ impl SocketHistory {
     /// Returns the protocol of the first bytes of the peer.
     pub(super) fn first_bytes(&self) -> FirstBytes {
         self.first.get().copied().unwrap_or(FirstBytes::None)
+    }
+
+    /// Returns the refusal of a server that wanted another certificate, and has processed no request. By
+    /// TLS 1.3 it comes when the connection stands already for this end.
+    pub(super) fn refusal(&self) -> Option<ConnectFailure> {
+        self.refusal.get().copied()
     }
 
     /// Returns the protocol of the bytes that the peer has sent for the last request.
@@ -132,6 +142,16 @@ impl SocketObserver for Arc<SocketHistory> {
         self.has_answered_last.store(true, Ordering::Release);
         if self.given_up.load(Ordering::Relaxed) > 0 {
             self.given_up.store(0, Ordering::Release);
+        }
+    }
+
+    fn read_failed(&self, error: &io::Error) {
+        if self.has_answered.load(Ordering::Acquire) {
+            return;
+        }
+        // EDGE-8: the alert says what the errors of the connection do not pass on.
+        if let Some(refusal) = ConnectFailure::of_late_refusal(error) {
+            let _ = self.refusal.set(refusal);
         }
     }
 
@@ -222,6 +242,25 @@ mod tests {
         // On a new one nothing has come before.
         let new = SocketHistory::new(Duration::ZERO);
         assert!(!new.closed_on_reuse(Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn edge_8_e9a_a_server_that_demands_a_certificate_has_said_so_before_any_answer() {
+        let alert = || {
+            let alert = rustls::AlertDescription::CertificateRequired;
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                rustls::Error::AlertReceived(alert),
+            )
+        };
+        let history = Arc::new(SocketHistory::new(Duration::ZERO));
+        history.read_failed(&io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(history.refusal(), None);
+        history.read_failed(&alert());
+        assert_eq!(history.refusal(), Some(ConnectFailure::CertificateDemanded));
+        let answered = idle(Duration::ZERO);
+        answered.read_failed(&alert());
+        assert_eq!(answered.refusal(), None);
     }
 
     #[tokio::test(start_paused = true)]

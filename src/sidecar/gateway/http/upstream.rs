@@ -306,11 +306,15 @@ fn failure_of(
         return failure;
     }
     let Some(connected) = error.connect_info() else {
-        return HttpFailure::Reset;
+        // CALL-2: it ended before the request was given a connection.
+        return HttpFailure::Connect(ConnectFailure::of(error));
     };
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
     let history = extras.get::<SocketMark>().map(|mark| &mark.0);
+    if let Some(refusal) = history.and_then(|history| history.refusal()) {
+        return HttpFailure::Connect(refusal);
+    }
     match history {
         // EDGE-1: the server closed an idle connection at this moment, which is no failure.
         Some(history) if history.closed_on_reuse(began) => HttpFailure::ClosedOnReuse,

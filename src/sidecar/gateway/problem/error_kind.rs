@@ -59,7 +59,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::Content(failure) if failure.is_silence() => ProblemKind::TIMED_OUT,
         HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
         // Our own lack, told as such.
-        HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
+        HttpFailure::Connect(ConnectFailure::NoResources(_)) | HttpFailure::NoMemory => {
             ProblemKind::OVERLOADED
         }
         HttpFailure::Connect(_) => ProblemKind::FAILED,

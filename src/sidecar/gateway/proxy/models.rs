@@ -108,7 +108,7 @@ impl ProxiedCall<'_> {
         }
         answered.map_err(|mut error| {
             let failure = error.failure;
-            if matches!(failure, HttpFailure::Connect(cause) if cause != ConnectFailure::NoResources)
+            if matches!(failure, HttpFailure::Connect(cause) if !matches!(cause, ConnectFailure::NoResources(_)))
             {
                 // LLM-18: no model of the provider can be reached.
                 error.model = Some(ModelFailure::new(error.verdict().for_all_keys()));
