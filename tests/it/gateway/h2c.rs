@@ -74,6 +74,30 @@ async fn edge_3_e5f_h2c_reaches_a_server_that_speaks_only_http2_with_trailers() 
     bed.end().await;
 }
 
+#[tokio::test]
+async fn edge_8_e9a_a_server_that_knows_no_http2_is_told_and_counted() {
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        let mut preface = [0; 4096];
+        if stream.read(&mut preface).await.is_ok() {
+            let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+            // It ends with its caller.
+            let _ = stream.write_all(answer).await;
+            let _ = stream.read(&mut preface).await;
+        }
+    })
+    .await;
+    let text = "http_version = \"2\"\nbreaker = { failure_threshold = 3 }\n\
+                retry = { max_attempts = 1 }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    let cause = "HTTP/1.1 where HTTP/2 was expected, see http_version";
+    for _ in 0..3 {
+        let told = problem(bed.get("/web/a").await, 502, "upstream-failed").await;
+        assert_eq!(told["cause"], cause, "{told}");
+    }
+    problem(bed.get("/web/a").await, 503, "breaker-open").await;
+    bed.end().await;
+}
+
 /// Serves a connection by HTTP/2, and ends each stream in a frame of its own, some time behind the last
 /// byte. The path names the status, and whether there are trailers.
 async fn serve_late_ends<S>(stream: S)

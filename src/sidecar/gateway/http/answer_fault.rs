@@ -70,8 +70,8 @@ impl FirstBytes {
             [b'H', ..] => Self::Http1,
             // A handshake or an alert, of any version.
             [0x15 | 0x16, 3, ..] | [0x15 | 0x16] => Self::Tls,
-            // The settings of a server come first.
-            [0, _, _, 4, ..] => Self::Http2,
+            // The settings of a server come first, if it does not leave at once. A read may bring a part.
+            [0, _, _, 4 | 7, ..] | [0] | [0, _] | [0, _, _] => Self::Http2,
             _ => Self::Other,
         }
     }
@@ -105,6 +105,17 @@ impl AnswerFault {
             }
             _ if first == FirstBytes::None => Some(Self::Closed),
             _ => Some(Self::HeadCut),
+        }
+    }
+
+    /// Returns the fault of a server whose first bytes are not HTTP/2, on a connection on which that was
+    /// spoken.
+    pub(super) fn in_place_of_http2(first: FirstBytes) -> Option<Self> {
+        match first {
+            FirstBytes::Http1 => Some(Self::Http1),
+            FirstBytes::Tls => Some(Self::Tls),
+            FirstBytes::Other => Some(Self::NotHttp),
+            FirstBytes::None | FirstBytes::Http2 => None,
         }
     }
 
@@ -181,6 +192,7 @@ mod tests {
             (b"HTTP/1.1 200", FirstBytes::Http1),
             (&[0x15, 3, 1, 0, 2], FirstBytes::Tls),
             (&[0, 0, 18, 4, 0], FirstBytes::Http2),
+            (&[0, 0], FirstBytes::Http2),
             (b"SSH-2.0", FirstBytes::Other),
         ] {
             assert_eq!(FirstBytes::of(bytes), first, "{bytes:?}");

@@ -106,18 +106,21 @@ impl UpstreamClient {
                 let sent = pool.request(message, began, again_if_safe).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
-            UpstreamTransport::Negotiated(pool) => match negotiated(pool, message, began).await {
-                Err(failure) if may_go_out_again(failure, request) => match again() {
-                    Some(message) => match negotiated(pool, message, began).await {
-                        // EDGE-1: a server that leaves the next connection too serves none, as one does
-                        // that refuses the request once more.
-                        Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
-                        sent => sent,
+            UpstreamTransport::Negotiated(pool) => {
+                let send = |message| self.negotiated(pool, message, began);
+                match send(message).await {
+                    Err(failure) if may_go_out_again(failure, request) => match again() {
+                        Some(message) => match send(message).await {
+                            // EDGE-1: a server that leaves the next connection too serves none, as one
+                            // does that refuses the request once more.
+                            Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
+                            sent => sent,
+                        },
+                        None => Err(failure),
                     },
-                    None => Err(failure),
-                },
-                sent => sent,
-            },
+                    sent => sent,
+                }
+            }
         };
         let sent = sent.and_then(framed_once).map(|mut response| {
             let version = response.version();
@@ -136,6 +139,24 @@ impl UpstreamClient {
             Some(trace) => trace.blamed(failure).into(),
             None => failure.into(),
         })
+    }
+
+    /// Sends a request over a connection that speaks what was negotiated or configured.
+    async fn negotiated(
+        &self,
+        pool: &Negotiated<UpstreamConnector, Upload>,
+        mut message: Request<Upload>,
+        began: Instant,
+    ) -> Result<Response<PooledBody>, HttpFailure> {
+        let has_body = !message.body().is_end_stream();
+        let mut shared = SharedRequest {
+            captured: capture_connection(&mut message),
+            is_answered: false,
+        };
+        let sent = pool.request(message).await;
+        shared.is_answered = true;
+        sent.map(|response| response.map(PooledBody::alone))
+            .map_err(|error| failure_of(&error, (has_body, self.address.is_http2), began))
     }
 
     fn message(
@@ -246,22 +267,6 @@ fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
     }
 }
 
-async fn negotiated(
-    pool: &Negotiated<UpstreamConnector, Upload>,
-    mut message: Request<Upload>,
-    began: Instant,
-) -> Result<Response<PooledBody>, HttpFailure> {
-    let has_body = !message.body().is_end_stream();
-    let mut shared = SharedRequest {
-        captured: capture_connection(&mut message),
-        is_answered: false,
-    };
-    let sent = pool.request(message).await;
-    shared.is_answered = true;
-    sent.map(|response| response.map(PooledBody::alone))
-        .map_err(|error| failure_of(&error, has_body, began))
-}
-
 /// A request by a connection that others share. At its end it takes an old connection out of the pool;
 /// dropped without an answer, perhaps one that is silent.
 struct SharedRequest {
@@ -293,10 +298,10 @@ fn means_a_body(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
-/// Returns the failure of a request that got no answer.
+/// Returns the failure of a request that got no answer. `is_http2`: HTTP/2 is spoken unasked.
 fn failure_of(
     error: &hyper_util::client::legacy::Error,
-    has_body: bool,
+    (has_body, is_http2): (bool, bool),
     began: Instant,
 ) -> HttpFailure {
     if error.is_connect() {
@@ -309,22 +314,32 @@ fn failure_of(
         // CALL-2: it ended before the request was given a connection.
         return HttpFailure::Connect(ConnectFailure::of(error));
     };
+    let is_http2 = is_http2 || connected.is_negotiated_h2();
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
     let history = extras.get::<SocketMark>().map(|mark| &mark.0);
     if let Some(refusal) = history.and_then(|history| history.refusal()) {
         return HttpFailure::Connect(refusal);
     }
+    // EDGE-8: a server that does not know HTTP/2 says so in its own way, and closes the connection: it
+    // was never one to keep.
+    if let Some(first) = history.map(|history| history.first_bytes())
+        && is_http2
+        && let Some(fault) = AnswerFault::in_place_of_http2(first)
+    {
+        return HttpFailure::Answer(fault);
+    }
     match history {
         // EDGE-1: the server closed an idle connection at this moment, which is no failure.
         Some(history) if history.closed_on_reuse(began) => HttpFailure::ClosedOnReuse,
-        // EDGE-8: a server that does not know HTTP/2 says so in HTTP/1.1.
-        Some(history) if speaks_http2(history, error) => match history.first_bytes() {
-            FirstBytes::Http1 => HttpFailure::Answer(AnswerFault::Http1),
-            _ if refused_head(error) => HttpFailure::Answer(AnswerFault::Http2Head),
-            _ if has_body && history.write_failed() => HttpFailure::UploadCut,
-            _ => HttpFailure::Reset,
-        },
+        Some(_) if refused_head(error) => HttpFailure::Answer(AnswerFault::Http2Head),
+        Some(history) if speaks_http2(history, error) => {
+            if has_body && history.write_failed() {
+                HttpFailure::UploadCut
+            } else {
+                HttpFailure::Reset
+            }
+        }
         Some(history) => pool::failed(history, has_body, error),
         None => HttpFailure::Reset,
     }
