@@ -1,5 +1,6 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
+mod attempt_notes;
 mod models;
 mod pools;
 mod prepared;
@@ -7,7 +8,6 @@ mod replies;
 mod request_head;
 mod substitutes;
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
+use self::attempt_notes::AttemptNotes;
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
 pub(super) use self::replies::refuse_unencrypted;
@@ -352,12 +353,12 @@ impl ProxiedCall<'_> {
             ..
         } = prepared;
         let (request, mut substitutes) = SubstituteCalls::begin(self, request, own_time);
-        let attempts = Cell::new(0);
+        let notes = AttemptNotes::default();
         let tokens = self.tokens(&request);
         let metered = tokens.as_ref().map(|tokens| tokens.metered.clone());
         let options = CallOptions { metered, ..options };
         // On the heap: the layers above keep several copies of an attempt's future in their own.
-        let open = || Box::pin(self.attempt(&request, &attempts, until, tokens.as_ref()));
+        let open = || Box::pin(self.attempt(&request, &notes, until, tokens.as_ref()));
         let client = &self.route.client;
         let mut calling =
             pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
@@ -365,7 +366,7 @@ impl ProxiedCall<'_> {
             None => calling.await,
             Some(calls) => Box::pin(calls.during(calling.as_mut())).await,
         };
-        let attempts = attempts.get();
+        let attempts = notes.get();
         if let Some(span) = self.span {
             span.left(self.route.client.state());
         }
@@ -374,7 +375,7 @@ impl ProxiedCall<'_> {
             Ok(Served::Answer(answer)) => {
                 Ok(substitutes::answered(&mut substitutes, answer, attempts))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(notes.judged(error)),
         };
         let response = response.unwrap_or_else(|error| self.fail(error, (attempts, until)));
         tail.ended(response, deferred).await
@@ -391,7 +392,7 @@ impl ProxiedCall<'_> {
     async fn attempt_once(
         &self,
         request: &HttpRequest,
-        attempts: &Cell<u32>,
+        attempts: &AttemptNotes,
         until: Option<Instant>,
         held: &HeldTokens,
     ) -> Result<ResponseStream, HttpError> {
@@ -417,7 +418,7 @@ impl ProxiedCall<'_> {
         let traced = span.as_ref().map(AttemptSpan::request);
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
-        let sending = upstream.send(request, body, (began, left));
+        let sending = upstream.send(request, body, (began, left), attempts.has_sent());
         let answered = match &trace {
             None => sending.await,
             Some(trace) => Box::pin(or_blame(sending, trace, left)).await,

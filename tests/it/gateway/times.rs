@@ -220,3 +220,25 @@ async fn item_60_when_the_pause_is_over_it_is_called_again() {
     assert_eq!((upstream.hits(), bed.status().totals.trips), (2, 0));
     bed.end().await;
 }
+
+#[tokio::test]
+async fn call_2_e3_a_limit_that_passes_before_a_connection_stands_leaves_a_call_unexecuted() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let _silent = super::first_address::silent(address).await;
+    for version in ["1.1", "2"] {
+        for limit in ["attempt", "first_byte", "total"] {
+            let text = format!(
+                "http_version = \"{version}\"\nretry = {{ max_attempts = 1 }}\n\
+                 timeout = {{ connect = \"off\", {limit} = \"200ms\" }}\n"
+            );
+            let bed = Bed::new(&format!("http://{address}"), &text).await;
+            for response in [bed.get("/web/a").await, bed.post("/web/a", "x").await] {
+                let told = problem(response, 504, "timed-out").await;
+                assert_eq!(told["executed"], "no", "{text}: {told}");
+            }
+            bed.end().await;
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -97,7 +98,9 @@ impl Dependency for HttpDependency {
         let limit = || call.remaining();
         let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
-        let sending = upstream.send(&request, body, (Instant::now(), call.remaining()));
+        let limits = (Instant::now(), call.remaining());
+        let has_sent = AtomicBool::new(false);
+        let sending = upstream.send(&request, body, limits, &has_sent);
         let answered = call.first_byte(sending).await;
         let answered = answered.unwrap_or_else(|late| Err(HttpFailure::Late(late.limit).into()));
         if let Some(span) = &mut span {

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -115,21 +116,25 @@ impl ConnectionPool {
 
     /// Sends a request and waits for the head of its response. If a closing connection returns the
     /// request unsent, it is sent on another one: it was never made. `began`: the moment at which the
-    /// attempt began; `again` makes the request once more, if it may be repeated.
+    /// attempt began; `again` makes the request once more, if it may be repeated. Sets `has_sent` once a
+    /// connection has got the request.
     pub(crate) async fn request(
         &self,
         mut message: Request<Upload>,
-        began: Instant,
+        (began, has_sent): (Instant, &AtomicBool),
         again: impl FnOnce() -> Option<Request<Upload>>,
     ) -> Result<Response<PooledBody>, HttpFailure> {
         let has_body = !message.body().is_end_stream();
         while let Some(mut connection) = self.idle.take() {
+            let had_sent = has_sent.load(Ordering::Relaxed);
+            has_sent.store(true, Ordering::Relaxed);
             let mut error = match connection.sender.try_send_request(message).await {
                 Ok(response) => return Ok(self.arriving(response, connection)),
                 Err(error) => error,
             };
             if let Some(unsent) = error.take_message() {
                 message = unsent;
+                has_sent.store(had_sent, Ordering::Relaxed);
                 continue;
             }
             if !connection.history.closed_on_reuse(began) {
@@ -141,6 +146,7 @@ impl ConnectionPool {
         }
         // On the heap: it is rarely needed.
         let mut connection = Box::pin(self.connect()).await?;
+        has_sent.store(true, Ordering::Relaxed);
         match connection.sender.try_send_request(message).await {
             Ok(response) => Ok(self.arriving(response, connection)),
             Err(error) => Err(failed(&connection.history, has_body, error.error())),

@@ -3,6 +3,7 @@
 //! It goes the way of calls, with the dependency's own headers and credentials. It decides neither
 //! when it is made nor what follows from it.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Symptom};
@@ -56,7 +57,12 @@ pub(crate) async fn send(
     let body = Upload::Whole(Some(Bytes::new()));
     let asking = async {
         let response = upstream
-            .send(&request, body, (Instant::now(), Some(limit)))
+            .send(
+                &request,
+                body,
+                (Instant::now(), Some(limit)),
+                &AtomicBool::new(false),
+            )
             .await?;
         Ok::<_, HttpError>(read(response).await)
     };

@@ -3,6 +3,7 @@
 //! Each is sent on a connection of its own, which no pool ever sees.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -74,11 +75,13 @@ pub(super) fn without(request: HttpRequest) -> HttpRequest {
     })
 }
 
-/// Sends a request on a new connection, and waits for the head of its response.
+/// Sends a request on a new connection, and waits for the head of its response. Sets `has_sent` once
+/// the connection stands.
 pub(super) async fn send(
     connector: UpstreamConnector,
     address: &UpstreamAddress,
     (request, mut message): (&HttpRequest, Request<Upload>),
+    has_sent: &AtomicBool,
 ) -> Result<Response<PooledBody>, HttpFailure> {
     *message.uri_mut() = address
         .path(request.target())
@@ -96,6 +99,7 @@ pub(super) async fn send(
         .map_err(|error| failed(&error))?;
     // The request reports its end.
     tokio::spawn(async move { drop(work.with_upgrades().await) });
+    has_sent.store(true, Ordering::Relaxed);
     let response = sender.send_request(message).await;
     let response = response.map_err(|error| pool::failed(&history, false, &error))?;
     Ok(response.map(PooledBody::alone))

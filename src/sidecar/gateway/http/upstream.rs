@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
@@ -80,12 +81,13 @@ impl UpstreamClient {
     }
 
     /// Sends a request and waits for the head of its response. `began`: the moment at which the attempt
-    /// began; `left`: remaining time of the call.
+    /// began; `left`: remaining time of the call. Sets `has_sent` once a connection has got the request.
     pub(crate) async fn send(
         &self,
         request: &HttpRequest,
         body: Upload,
         (began, left): (Instant, Option<Duration>),
+        has_sent: &AtomicBool,
     ) -> Result<Response<PooledBody>, HttpError> {
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
@@ -98,16 +100,18 @@ impl UpstreamClient {
             _ if request.asks_upgrade() => {
                 let connector = UpstreamConnector::new(Arc::clone(&self.address));
                 // On the heap: it is rarely needed.
-                let sending = upgrade::send(connector, &self.address, (request, message));
+                let sending = upgrade::send(connector, &self.address, (request, message), has_sent);
                 Box::pin(sending).await
             }
             UpstreamTransport::Plain(pool) => {
                 let again_if_safe = || again().filter(|_| request.may_be_resent());
-                let sent = pool.request(message, began, again_if_safe).await;
+                let sent = pool
+                    .request(message, (began, has_sent), again_if_safe)
+                    .await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
             UpstreamTransport::Negotiated(pool) => {
-                let send = |message| self.negotiated(pool, message, began);
+                let send = |message| self.negotiated(pool, message, (began, has_sent));
                 match send(message).await {
                     Err(failure) if may_go_out_again(failure, request) => match again() {
                         Some(message) => match send(message).await {
@@ -146,11 +150,12 @@ impl UpstreamClient {
         &self,
         pool: &Negotiated<UpstreamConnector, Upload>,
         mut message: Request<Upload>,
-        began: Instant,
+        (began, has_sent): (Instant, &AtomicBool),
     ) -> Result<Response<PooledBody>, HttpFailure> {
         let has_body = !message.body().is_end_stream();
         let mut shared = SharedRequest {
             captured: capture_connection(&mut message),
+            has_sent,
             is_answered: false,
         };
         let sent = pool.request(message).await;
@@ -269,17 +274,20 @@ fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
 
 /// A request by a connection that others share. At its end it takes an old connection out of the pool;
 /// dropped without an answer, perhaps one that is silent.
-struct SharedRequest {
+struct SharedRequest<'a> {
     captured: CaptureConnection,
+    /// Set at its end if it has got a connection.
+    has_sent: &'a AtomicBool,
     is_answered: bool,
 }
 
-impl Drop for SharedRequest {
+impl Drop for SharedRequest<'_> {
     fn drop(&mut self) {
         let connected = self.captured.connection_metadata();
         let Some(connected) = connected.as_ref() else {
             return;
         };
+        self.has_sent.store(true, Ordering::Relaxed);
         let mut extras = Extensions::new();
         connected.get_extras(&mut extras);
         let Some(SocketMark(history)) = extras.get() else {

@@ -1,6 +1,5 @@
 //! The parts of a call that only language models have.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use breakerbox_policy::Executed;
@@ -8,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::ProxiedCall;
+use super::attempt_notes::AttemptNotes;
 use crate::model::ApiShape;
 use crate::sidecar::gateway::http::body::{ContentEnding, ReplyBody};
 use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
@@ -80,7 +80,7 @@ impl ProxiedCall<'_> {
     pub(super) async fn attempt(
         &self,
         request: &HttpRequest,
-        attempts: &Cell<u32>,
+        attempts: &AttemptNotes,
         until: Option<Instant>,
         tokens: Option<&CallTokens>,
     ) -> Result<ResponseStream, HttpError> {

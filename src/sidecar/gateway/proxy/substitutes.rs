@@ -4,7 +4,6 @@
 //! The fallbacks of a dependency decide which of them is asked, and when. Here the call is made as
 //! any other: under the breaker, the limits and the fallbacks of the other dependency.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use breakerbox_policy::Executed;
 
 use super::ProxiedCall;
+use super::attempt_notes::AttemptNotes;
 use super::replies::{in_one_piece, signed};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::error::HttpError;
@@ -167,7 +167,7 @@ impl ProxiedCall<'_> {
             progress: request.progress(),
             ..CallOptions::default()
         };
-        let attempts = Cell::new(0);
+        let attempts = AttemptNotes::default();
         let budget = &self.lane.budget;
         let open = || {
             let opening = self.attempt(&request, &attempts, ends, tokens.as_ref());
@@ -199,7 +199,7 @@ impl ProxiedCall<'_> {
                 let age = answer.age;
                 Ok((answered(&mut calls, answer, attempts.get()), age))
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(failed(&attempts.judged(error))),
         }
     }
 }
