@@ -13,20 +13,8 @@ use crate::{CallError, Fault};
 /// For axum's `HandleErrorLayer`, which makes the error of a layer an answer of a route.
 #[must_use]
 pub fn call_error_response<E>(error: &CallError<E>) -> Response<String> {
-    let (status, words) = match error {
-        CallError::TimedOut { .. } | CallError::Stalled { .. } => {
-            (StatusCode::GATEWAY_TIMEOUT, "did not answer in time")
-        }
-        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => {
-            (StatusCode::TOO_MANY_REQUESTS, "is asked too often")
-        }
-        CallError::FallbackFailed { cause, .. } => return call_error_response(cause),
-        error if error.fault() == Fault::Dependency => (StatusCode::BAD_GATEWAY, "failed"),
-        _ => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "is not available at present",
-        ),
-    };
+    let (status, words) = status_of(error);
+    // CALL-2: a fallback may have done what the dependency has not.
     let executed = match error.executed() {
         Executed::No => "; nothing was done",
         _ => "",
@@ -43,4 +31,45 @@ pub fn call_error_response<E>(error: &CallError<E>) -> Response<String> {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+/// Returns the status of an error, and its words: those of its cause if a fallback failed too.
+fn status_of<E>(error: &CallError<E>) -> (StatusCode, &'static str) {
+    match error {
+        CallError::TimedOut { .. } | CallError::Stalled { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "did not answer in time")
+        }
+        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "is asked too often")
+        }
+        CallError::FallbackFailed { cause, .. } => status_of(cause),
+        error if error.fault() == Fault::Dependency => (StatusCode::BAD_GATEWAY, "failed"),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "is not available at present",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_2_e3_the_text_speaks_for_the_fallback_too() {
+        let cause = || CallError::<()>::Injected {
+            dependency: "d".into(),
+        };
+        let failed = |executed| CallError::FallbackFailed {
+            dependency: "d".into(),
+            fallback: "f".into(),
+            message: "it failed".to_owned(),
+            executed,
+            cause: Box::new(cause()),
+        };
+        let text = |error| call_error_response(&error).into_body();
+        assert_eq!(text(cause()), "d failed; nothing was done\n");
+        assert_eq!(text(failed(Executed::No)), "d failed; nothing was done\n");
+        assert_eq!(text(failed(Executed::Maybe)), "d failed\n");
+    }
 }
