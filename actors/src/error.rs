@@ -287,7 +287,7 @@ impl<E> CallError<E> {
         }
     }
 
-    /// The error of a call whose fallbacks failed. `executed`: what the fallbacks have come to.
+    /// The error of a call after its fallbacks failed. `executed`: execution state at all of them.
     pub(crate) fn fallback_failed(
         self,
         dependency: Arc<str>,

@@ -56,7 +56,7 @@ pub(super) struct PendingReply<D: Dependency> {
 /// fallback blocks its thread.
 pub(super) type Cause<D> = Arc<Mutex<Option<UnservedState<D>>>>;
 
-/// The error of a call that has no primary answer, and what its fallbacks have come to.
+/// The error of a call that has no primary answer, and the ends of its fallbacks so far.
 pub(super) struct UnservedState<D: Dependency> {
     why: CallError<D::Error>,
     /// The latest answer of a fallback that counts as a failure.
@@ -70,7 +70,7 @@ pub(super) struct UnservedState<D: Dependency> {
 }
 
 impl<D: Dependency> UnservedState<D> {
-    /// Makes the state of a call whose fallbacks are not asked yet.
+    /// Makes the state of a call before its fallbacks are asked.
     pub(super) fn of(why: CallError<D::Error>) -> Self {
         Self {
             why,

@@ -108,8 +108,7 @@ impl AnswerFault {
         }
     }
 
-    /// Returns the fault of a server whose first bytes are not HTTP/2, on a connection on which that was
-    /// spoken.
+    /// Returns the fault of first bytes that are not HTTP/2, on a connection on which that was spoken.
     pub(super) fn in_place_of_http2(first: FirstBytes) -> Option<Self> {
         match first {
             FirstBytes::Http1 => Some(Self::Http1),

@@ -306,7 +306,8 @@ fn means_a_body(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
-/// Returns the failure of a request that got no answer. `is_http2`: HTTP/2 is spoken unasked.
+/// Returns the failure of a request that got no answer. `is_http2`: HTTP/2 alone is spoken, as
+/// configured.
 fn failure_of(
     error: &hyper_util::client::legacy::Error,
     (has_body, is_http2): (bool, bool),
