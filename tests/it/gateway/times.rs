@@ -242,3 +242,20 @@ async fn call_2_e3_a_limit_that_passes_before_a_connection_stands_leaves_a_call_
         }
     }
 }
+
+#[tokio::test]
+async fn call_2_e3_a_worker_that_finds_no_connection_in_time_has_executed_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let _silent = super::first_address::silent(address).await;
+    let text = "when_all_down = \"try\"\nretry = { max_attempts = 1 }\n\
+                timeout = { connect = \"off\", first_byte = \"200ms\" }\n\
+                breaker = { failure_threshold = 1, recovery_timeout = \"1h\" }\n";
+    let bed = Bed::new(&format!("http://{address}"), text).await;
+    problem(bed.get("/web/a").await, 504, "timed-out").await;
+    // The last resort has not reached it either, so the call ends as the breaker has it.
+    let told = problem(bed.get("/web/a").await, 503, "breaker-open").await;
+    assert_eq!(told["executed"], "no", "{told}");
+    bed.end().await;
+}

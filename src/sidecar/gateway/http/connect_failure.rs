@@ -8,6 +8,8 @@ use std::io;
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
+use crate::TimeLimit;
+
 /// The cause of a connection that could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectFailure {
@@ -19,6 +21,8 @@ pub(crate) enum ConnectFailure {
     Unreachable,
     /// `timeout.connect` has passed.
     TimedOut,
+    /// Another limit has passed before.
+    Late(TimeLimit),
     /// The server closed the connection at once.
     Closed,
     /// The certificate is signed by an unknown authority.
@@ -228,6 +232,7 @@ impl ConnectFailure {
             Self::Refused => "connection refused",
             Self::Unreachable => "address unreachable",
             Self::TimedOut => "connecting timed out, see timeout.connect",
+            Self::Late(limit) => limit.name(),
             Self::Closed => "connection closed at once",
             Self::UnknownIssuer => "certificate not trusted: unknown issuer",
             Self::SelfSigned => "certificate not trusted: it is self-signed",

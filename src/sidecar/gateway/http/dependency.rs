@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use breakerbox_policy::{Class, Symptom};
 
 use super::cache;
+use super::connect_failure::ConnectFailure;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
 use super::grpc::GrpcAnswer;
@@ -102,7 +103,16 @@ impl Dependency for HttpDependency {
         let has_sent = AtomicBool::new(false);
         let sending = upstream.send(&request, body, limits, &has_sent);
         let answered = call.first_byte(sending).await;
-        let answered = answered.unwrap_or_else(|late| Err(HttpFailure::Late(late.limit).into()));
+        let answered = answered.unwrap_or_else(|late| {
+            // CALL-2: no connection has got the request.
+            let is_unsent = !has_sent.load(Ordering::Relaxed);
+            let failure = if is_unsent {
+                HttpFailure::Connect(ConnectFailure::Late(late.limit))
+            } else {
+                HttpFailure::Late(late.limit)
+            };
+            Err(failure.into())
+        });
         if let Some(span) = &mut span {
             span.came_to(
                 answered

@@ -104,6 +104,10 @@ impl HttpError {
             HttpFailure::Connect(ConnectFailure::NoResources(_)) | HttpFailure::Leaving => {
                 Verdict::from(Class::Cancelled).executed(Executed::No)
             }
+            HttpFailure::Connect(ConnectFailure::Late(limit)) => {
+                let verdict = Verdict::from(Symptom::Timeout).limited_by(limit);
+                verdict.executed(Executed::No)
+            }
             HttpFailure::Connect(_) => Verdict::from(Symptom::Connect),
             // CALL-2: the protocol promises that nothing was done.
             HttpFailure::Unprocessed => {

@@ -62,6 +62,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::Connect(ConnectFailure::NoResources(_)) | HttpFailure::NoMemory => {
             ProblemKind::OVERLOADED
         }
+        HttpFailure::Connect(ConnectFailure::Late(_)) => ProblemKind::TIMED_OUT,
         HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
         | HttpFailure::Declined

@@ -180,6 +180,8 @@ fn call_2_what_the_caller_did_wrong_is_told_as_that() {
         shown(&failed(HttpFailure::Late(TimeLimit::Idle))).0,
         "timed-out"
     );
+    let unsent = HttpFailure::Connect(ConnectFailure::Late(TimeLimit::FirstByte));
+    assert_eq!(shown(&failed(unsent)), ("timed-out", 504, "no", None));
 }
 
 #[test]
