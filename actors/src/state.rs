@@ -16,6 +16,7 @@ pub(crate) mod counts;
 pub(crate) mod fallback_counts;
 
 pub(crate) mod misconfiguration;
+mod time_limits;
 
 pub(crate) mod outages;
 
@@ -33,12 +34,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{
-    Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Symptom, Ticket, Time,
+    Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Ticket, Time,
 };
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
-use crate::attempt_progress::{AttemptProgress, SlotDemand};
+use crate::attempt_progress::SlotDemand;
 use crate::breaker::BreakerDesk;
 use crate::breaker::active_probe::ActiveProbeStatus;
 use crate::breaker::keyed::KeyedBreakers;
@@ -53,7 +54,6 @@ use crate::limits::quarantine::Quarantine;
 use crate::limits::rate::RateLimit;
 use crate::limits::rate::share::RateShare;
 use crate::sync::{LockExt, Mutex};
-use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 use call_settings::CallSettings;
 use counts::MetricCounts;
@@ -481,48 +481,19 @@ impl Shared {
         }
     }
 
-    /// The verdict on an attempt that this limit has ended.
-    pub(crate) fn timed_out(&self, limit: TimeLimit) -> Verdict {
-        // EDGE-8: the limit that cut is named.
-        self.judge(Verdict::from(Symptom::Timeout).limited_by(limit))
-    }
-
-    /// Returns the limit that an attempt had: that of the settings, or that of its call.
-    #[cold]
-    pub(crate) fn limit_of_attempt(&self, span: Option<Duration>) -> TimeLimit {
-        match span == self.settings().timeout.attempt {
-            true => TimeLimit::Attempt,
-            false => TimeLimit::CallAttempt,
-        }
-    }
-
-    /// Returns the verdict on an attempt that a limit of time has ended: neutral while a person was
-    /// asked.
-    pub(crate) fn timed_out_unless_held(
-        &self,
-        limit: TimeLimit,
-        progress: Option<&AttemptProgress>,
-    ) -> Verdict {
-        // EDGE-1: the time of a user is not the dependency's.
-        match AttemptProgress::is_held(progress) {
-            true => Verdict::from(Class::Cancelled),
-            false => self.timed_out(limit),
-        }
-    }
-
     /// Notes what an attempt has shown of the dependency's load: a throttle begins a pause. `key`:
-    /// the breaker of the call's key.
+    /// the breaker of the call's key; `elapsed`: its duration for the breaker.
     #[inline]
     pub(crate) fn note_traffic(
         &self,
         key: Option<&SharedBreaker>,
         verdict: &Verdict,
-        began: Time,
+        (began, elapsed): (Time, Duration),
         now: Time,
     ) {
         self.counts.attempt(verdict.class);
         if Self::is_failure(verdict.class) {
-            self.note_failure(verdict, now.since(began));
+            self.note_failure(verdict, elapsed);
         }
         match verdict.class {
             Class::Throttled => self.begin_pause(key, verdict, now),

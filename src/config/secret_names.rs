@@ -42,7 +42,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let mut bare = String::with_capacity(name.len());
     for word in name.split(|letter: char| !letter.is_ascii_alphanumeric()) {
-        // EDGE-2: one list decides in headers, in addresses and in what is shown.
+        // EDGE-2: one list decides in headers, in addresses and in texts for people.
         if SECRET_WORDS.contains(&word) {
             return true;
         }

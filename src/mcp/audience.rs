@@ -128,7 +128,7 @@ impl ServerQuestion {
         };
         let part = needed.part.as_deref()?;
         let parts = request_meta::members(&own).unwrap_or_default();
-        // MCP-5: a caller that names no mode has forms. A server may go on with what its caller has.
+        // MCP-5: a caller that names no mode has forms. A server may go on with those.
         let has_part = parts.contains_key(part) || part == FORM && !parts.contains_key("url");
         let text = || format!("its caller does not have the capability {needed}");
         (!has_part).then(|| RpcError::new(code::INVALID_PARAMS, text()))

@@ -117,7 +117,7 @@ impl ToolCall {
             .collect();
         headers.sort_unstable();
         let input = passed.input.each_ref().map(Option::as_ref);
-        // MCP-3: a call as a task has another kind of result, whatever the task's own settings are.
+        // MCP-3: a call as a task has another kind of result, with any settings of the task.
         let is_task = passed.task.is_some();
         let text = match &passed.arguments {
             None => "{}".into(),

@@ -330,7 +330,7 @@ impl Connection {
     /// Takes a message of the server. `of`: our request to which it belongs, if that is known.
     pub(super) fn take(self: &Arc<Self>, message: IncomingMessage, of: Option<u64>) {
         match &message {
-            // What cannot be read may be an answer.
+            // An unreadable message may be an answer.
             IncomingMessage::Answer(..) => self.liveness.answered(),
             _ => self.liveness.heard(),
         }

@@ -123,7 +123,7 @@ pub enum McpError {
         data: Option<JsonText>,
         /// The HTTP status of the answer, if it is not a success.
         status: Option<u16>,
-        /// Whether the work was done, if the server is another Breakerbox: its data says so.
+        /// State of the work, if the server is another Breakerbox: its data says so.
         executed: Option<Executed>,
         /// True if the data has a member `breakerbox`.
         has_problem: bool,

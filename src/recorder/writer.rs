@@ -112,7 +112,7 @@ impl Writer {
     fn begin_file(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             let file = begin(&self.path)?;
-            // What came while there was no file has no header before it.
+            // Records from a time without a file have no header before them.
             self.write_out();
             self.file = Some(file);
             self.written = 0;

@@ -269,7 +269,7 @@ impl PermitGuard {
     fn record(&self, shared: &Shared, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
         self.untrack(shared);
         shared.totals.observe(elapsed, now);
-        shared.note_traffic(self.key.as_deref(), verdict, self.started, now);
+        shared.note_traffic(self.key.as_deref(), verdict, (self.started, elapsed), now);
         shared.note_configuration(verdict);
         shared.bulkhead.sample(now, elapsed, verdict.class);
         let kind = self.permit.kind();

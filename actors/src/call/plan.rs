@@ -119,7 +119,7 @@ impl<'a> CallPlan<'a> {
         let key = key.as_ref();
         let key = key.and_then(|key| shared.breaker_of_key(key, started));
         let settings = shared.call_settings();
-        // CALL-5: the limits are those of the whole call, with what came before it.
+        // CALL-5: the limits are those of the whole call, with the wait before it.
         let ends = |span: Duration| started.after(span.saturating_sub(*waited));
         let total = settings.total.map(ends);
         let own = timeout.map(ends);

@@ -11,7 +11,7 @@ use crate::client::{Client, Readiness};
 use crate::runtime::{Runtime, RuntimeSettings};
 use crate::testing::{Reaction, Script, Scripted, ScriptedQueue, TestRuntime, run_paused};
 
-/// Work that does what the payload says.
+/// Work by the words of the payload.
 struct ToldWork(Client<Scripted<(), ()>>);
 
 impl MessageWork for ToldWork {

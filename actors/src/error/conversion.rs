@@ -21,6 +21,10 @@ const fn quarantined<E>(dependency: Arc<str>, retry_after: Duration) -> CallErro
     }
 }
 
+const fn session_spent<E>(dependency: Arc<str>, limit: u64) -> CallError<E> {
+    CallError::SessionSpent { dependency, limit }
+}
+
 impl<E> CallError<E> {
     /// Converts the dependency's own error. Everything else that the error tells stays: refusals,
     /// execution state, time to wait.
@@ -87,9 +91,7 @@ impl<E> CallError<E> {
                 limit,
                 retry_after,
             },
-            Self::SessionSpent { dependency, limit } => {
-                CallError::SessionSpent { dependency, limit }
-            }
+            Self::SessionSpent { dependency, limit } => session_spent(dependency, limit),
             Self::Injected { dependency } => CallError::Injected { dependency },
             Self::FallbackFailed {
                 dependency,

@@ -106,7 +106,7 @@ fn is_neutral<E>(error: &CallError<E>) -> bool {
             limit: Limit::Rate | Limit::Tokens,
             ..
         } => true,
-        // A call that fallbacks alone may answer gets an error if none does: that is what callers get.
+        // A call that fallbacks alone may answer gets an error if none does: callers see it.
         CallError::NotExecuted { reason, .. } => !matches!(
             reason,
             NotExecutedReason::Restarting

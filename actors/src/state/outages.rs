@@ -289,7 +289,7 @@ impl Shared {
 
     /// Returns the cause of an outage that errors begin. `rule`: their share.
     fn cause_of_errors(&self, rule: String) -> OutageCause {
-        // HLT-2: the first cause is what refuses the calls, not a failure from before it.
+        // HLT-2: the first cause is the refusal of the calls, not a failure from before it.
         if let Some(reason) = self.outages.refusing_order.acquire().as_ref() {
             let text = format!("an order refuses its calls: {reason}");
             return OutageCause::of_kind(CauseKind::Ordered, text, rule);

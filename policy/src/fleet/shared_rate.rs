@@ -391,7 +391,7 @@ impl SharedRate {
                 (taken, (full_at, left))
             }
             None => {
-                // FLT-13: what went out without the board counts, or its return would be one more burst.
+                // FLT-13: units without the board count, or its return would be one more burst.
                 let begin = full_at.max(arrival).plus(owed);
                 let end = begin.plus(unit.saturating_mul(units));
                 let first = begin.plus(unit);

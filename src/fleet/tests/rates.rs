@@ -165,7 +165,7 @@ fn flt_13_a_board_that_is_lost_for_a_moment_lets_out_no_burst_more() {
         };
         let (each, ()) = tokio::join!(demanding, losing);
         let fullest = fullest(&sorted(&each));
-        // Without a look at what has gone out, there are 100 more at the loss, and again at the return.
+        // Without a look at the units so far, there are 100 more at the loss, and again at the return.
         assert!(fullest <= 630, "{fullest}");
         fleet.finish().await;
     });

@@ -50,7 +50,7 @@ impl Sidecar {
             return self.refuse(by, &problem.to_string());
         }
         self.admin.accept_files();
-        // EDGE-7: what `check` and the start warn of, a reload warns of too.
+        // EDGE-7: a reload warns as `check` and the start do.
         for warning in new_warnings(&self.settings, &settings) {
             tracing::warn!(by, "{warning}");
         }

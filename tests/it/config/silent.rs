@@ -389,7 +389,7 @@ const DEAD: &[Mistake] = &[
     warned(
         "a connection of a process",
         "[dependencies.tools]\nkind = \"mcp_stdio\"\ncommand = \"sh\"\ntimeout.connect = \"7s\"\n",
-        &["tools.timeout.connect", "no effect on an MCP server"],
+        &["tools.timeout.connect", "no effect on an mcp server"],
     ),
 ];
 

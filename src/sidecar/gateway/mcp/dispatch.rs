@@ -19,7 +19,7 @@ use super::rpc_reply::{
 use super::session_facts::{WatchFault, kept_capabilities};
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
-use crate::mcp::audience::{CallListener as _, CallSide};
+use crate::mcp::audience::{CallListener, CallSide};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, ServerDescription};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
@@ -220,8 +220,7 @@ impl McpEndpoint {
         // CALL-2: nothing is sent before the call is admitted and its server is there.
         progress.set_unsent(true);
         stream.begin_call(&progress);
-        let listener: Arc<dyn crate::mcp::audience::CallListener> =
-            Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
+        let listener = Arc::clone(stream) as Arc<dyn CallListener>;
         let of_caller = match &request.session {
             Some(session) => session.side(),
             None => CallSide {
