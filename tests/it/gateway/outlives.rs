@@ -145,7 +145,7 @@ async fn hlt_3_what_has_just_begun_or_ended_is_there_after_an_orderly_stop() {
     sidecar.ended().await;
 
     let sidecar = Sidecar::start(command(folder.path()), 1);
-    assert_eq!(outages(&sidecar).await, [ended.clone()]);
+    assert_eq!(outages(&sidecar).await, std::slice::from_ref(&ended));
     fail(&sidecar, "web").await;
     let stands = outages(&sidecar).await.remove(0);
     assert_eq!(stands["ended"], Value::Null);

@@ -259,8 +259,8 @@ async fn ops_1_calls_of_tools_have_source_and_attempts_in_the_access_log() {
             loop {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
                 // The last one may be written in part.
-                let whole = text.split_inclusive('\n').filter(|one| one.ends_with('\n'));
-                if let Some(line) = whole.skip(number).next() {
+                let mut whole = text.split_inclusive('\n').filter(|one| one.ends_with('\n'));
+                if let Some(line) = whole.nth(number) {
                     return serde_json::from_str::<Value>(line).unwrap();
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
