@@ -32,6 +32,14 @@ struct World {
     left: Mutex<Option<CallContext>>,
 }
 
+impl World {
+    /// Ends the current incarnation once calls are in flight.
+    async fn end_soon(&self) {
+        sleep(Duration::from_millis(1)).await;
+        self.end.notify_one();
+    }
+}
+
 struct Mortal {
     world: Arc<World>,
 }
@@ -127,10 +135,7 @@ fn sup_6_one_end_is_one_crash_for_all_equal_calls_in_flight() {
             });
         })
         .await;
-        let end = async {
-            sleep(Duration::from_millis(1)).await;
-            world.end.notify_one();
-        };
+        let end = world.end_soon();
         let (first, second, third, ()) =
             tokio::join!(client.ask(LONG), client.ask(LONG), client.ask(LONG), end);
         for cut in [first, second, third] {
@@ -156,10 +161,7 @@ fn sup_6_an_answer_at_once_clears_a_call_that_was_one_of_several() {
             ..CallOptions::default()
         };
         for life in 2..5 {
-            let end = async {
-                sleep(Duration::from_millis(1)).await;
-                world.end.notify_one();
-            };
+            let end = world.end_soon();
             let (cut, other, ()) =
                 tokio::join!(client.ask_with(LONG, alike()), client.ask(LONG), end);
             assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
@@ -194,10 +196,7 @@ fn sup_6_m16_a_call_that_has_left_is_suspected_too_and_the_one_in_flight_is_not_
             };
             let late = client.ask_with(HANGS, short).await;
             assert!(matches!(late, Err(CallError::TimedOut { .. })), "{late:?}");
-            let end = async {
-                sleep(Duration::from_millis(1)).await;
-                world.end.notify_one();
-            };
+            let end = world.end_soon();
             let (cut, ()) = tokio::join!(client.ask(LONG), end);
             assert!(matches!(cut, Err(CallError::Interrupted { .. })), "{cut:?}");
             sleep(Duration::from_secs(20)).await;
@@ -257,10 +256,7 @@ fn call_1_what_the_calls_make_of_the_end_themselves_comes_first() {
         let world = Arc::<World>::default();
         world.calls_notice.store(true, Ordering::Relaxed);
         let client = start(&runtime, &world, |_| {}).await;
-        let end = async {
-            sleep(Duration::from_millis(1)).await;
-            world.end.notify_one();
-        };
+        let end = world.end_soon();
         let (cut, ()) = tokio::join!(client.ask(LONG), end);
         assert!(
             matches!(&cut, Err(CallError::Failed { error, .. }) if error.message == "the line is dead"),

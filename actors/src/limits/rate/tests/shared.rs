@@ -18,18 +18,7 @@ fn shared(max_wait: u64, replicas: u32) -> RateLimit {
 
 #[tokio::test(start_paused = true)]
 async fn flt_13_without_a_board_calls_wait_for_the_own_share_in_their_order() {
-    let limit = shared(1_000, 1);
-    let begin = limit.clock.now();
-    let calls = (0..20).map(|_| async {
-        let entered = limit.enter(ONE, None).await;
-        (entered, limit.clock.now().since(begin).as_millis())
-    });
-    let ends = futures_util::future::join_all(calls).await;
-    let mut expected = vec![(Ok(()), 0); 5];
-    expected.extend((1..=5).map(|turn| (Ok(()), turn * 200)));
-    let refused = TooFast::NotBefore(Duration::from_millis(1_200));
-    expected.extend(vec![(Err(refused), 0); 10]);
-    assert_eq!(ends, expected);
+    assert_paced(shared(1_000, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
