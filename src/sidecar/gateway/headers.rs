@@ -280,9 +280,14 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("traceparent", "00-1-2-01"),
         ]);
-        strip_one_hop(&mut headers);
+        assert!(strip_one_hop(&mut headers), "fields of its own are named");
         let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["traceparent"]);
+        for line in ["close", "keep-alive", "Keep-Alive, TE", "x-absent"] {
+            let mut headers = map(&[("connection", line), ("keep-alive", "timeout=5")]);
+            assert!(!strip_one_hop(&mut headers), "{line}");
+            assert!(headers.is_empty(), "{line}");
+        }
     }
 
     #[test]
