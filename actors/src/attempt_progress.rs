@@ -217,7 +217,8 @@ impl AttemptProgress {
     /// Returns the execution of an attempt that a limit of time has ended after its begin.
     pub(crate) fn executed(progress: Option<&Self>) -> Executed {
         match progress {
-            Some(progress) if progress.0.acquire().is_unsent => Executed::No,
+            // An attempt beside it may have sent something.
+            Some(progress) if progress.is_unsent() => Executed::No,
             _ => Executed::Maybe,
         }
     }
@@ -286,6 +287,16 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn call_2_an_attempt_beside_one_that_was_sent_takes_nothing_back() {
+        let progress = AttemptProgress::default();
+        progress.set_unsent(true);
+        assert_eq!(AttemptProgress::executed(Some(&progress)), Executed::No);
+        progress.set_unsent(false);
+        progress.set_unsent(true);
+        assert_eq!(AttemptProgress::executed(Some(&progress)), Executed::Maybe);
+    }
 
     /// A bulkhead without a free slot for writes.
     struct FullOfWrites;

@@ -438,7 +438,9 @@ fn foreign_path(path: &str) -> Option<&'static str> {
     let variable = path.strip_prefix('$');
     // SEC-1: it would go on as a path, and be shown as one by each error of the file.
     if masking::is_key_content(path) && !is_plainly_path(path) {
-        return Some("it looks like the content of a file, did you mean the path of the file?");
+        return Some(
+            "it looks like the content of a file, did you mean its path? One that looks so begins with ./",
+        );
     }
     let is_variable = variable
         .is_some_and(|name| name.starts_with(|one: char| one.is_ascii_uppercase()))

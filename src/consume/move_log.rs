@@ -99,8 +99,7 @@ impl MoveLog {
         message: &SortedDelivery,
     ) -> Result<(), SourceError> {
         for _ in 0..TRIES {
-            let known = self.intent(server, parts, message).await;
-            let mut known = known.map_err(unrefused)?;
+            let mut known = self.intent(server, parts, message).await?;
             let mut headers = message.headers.clone();
             // MSG-9: a second move would be a second execution, and out of order.
             let last = known.intent.last.to_string();
@@ -176,7 +175,7 @@ impl MoveLog {
         let text = Bytes::from(intent.write());
         let subject = server.move_subject();
         let written = server.put_after(known.note, &subject, text);
-        let Some(ack) = written.await? else {
+        let Some(ack) = written.await.map_err(unrefused)? else {
             return Ok(None);
         };
         let written = KnownIntent {

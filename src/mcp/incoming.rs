@@ -18,6 +18,8 @@ use super::message::{MessageFault, MessageId, RawMessage, RawReply, RpcError, co
 
 /// Number of messages in a text after which its notifications are dropped.
 const MAX_LIST: usize = 1000;
+/// Number of messages in a text after which all others are dropped: no real list of answers is so long.
+const MAX_WAITED_FOR: usize = 32 * 1024;
 /// Mark of the byte order, with which some programs begin their output.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -231,8 +233,11 @@ impl<'t> MessageList<'t> {
         let object = self.text.slice_ref(raw.get().as_bytes());
         for message in IncomingText::read(&object).into_messages() {
             // CALL-6: so many are not kept. MCP-3: something waits for answers and questions.
-            let is_waited_for = !matches!(message, IncomingMessage::Notification(_));
-            if is_waited_for || self.messages.len() < MAX_LIST {
+            let most = match message {
+                IncomingMessage::Notification(_) => MAX_LIST,
+                _ => MAX_WAITED_FOR,
+            };
+            if self.messages.len() < most {
                 self.messages.push(message);
             }
         }
@@ -343,6 +348,9 @@ mod tests {
         let notice = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}";
         let answer = "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}";
         let all = [vec![notice; 3000], vec![answer]].concat();
+        let question = r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#;
+        let questions = format!("[{}]", vec![question; 40_000].join(","));
+        assert_eq!(read(&questions).into_messages().len(), MAX_WAITED_FOR);
         for text in [format!("[{}]", all.join(",")), all.concat()] {
             let mut messages = read(&text).into_messages();
             assert_eq!(messages.len(), MAX_LIST + 1);

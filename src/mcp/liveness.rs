@@ -141,6 +141,8 @@ impl Liveness {
         {
             let mut silence = self.silence.acquire();
             silence.unanswered = (!silence.limits.is_empty()).then(Instant::now);
+            // SUP-6: the server has worked on after those that have ended.
+            silence.suspects.retain(|_, (_, in_flight)| *in_flight > 0);
         }
         self.heard();
     }
@@ -152,8 +154,6 @@ impl Liveness {
         silence.heard = now;
         silence.owed = (!silence.limits.is_empty()).then_some(now);
         silence.longest_abandoned = None;
-        // SUP-6: the server has lived on after those that have ended.
-        silence.suspects.retain(|_, (_, in_flight)| *in_flight > 0);
     }
 
     /// Returns true if this sign of life has come since then.
@@ -192,7 +192,7 @@ impl Liveness {
         }
     }
 
-    /// Notes the end of such a call. One that was not answered stays a suspect until a message comes.
+    /// Notes the end of such a call. One that was not answered stays a suspect until another one is answered.
     pub(super) fn ended_suspect(&self, suspect: &HangSuspect, is_answered: bool) {
         let mut silence = self.silence.acquire();
         if let Entry::Occupied(mut own) = silence.suspects.entry(suspect.fingerprint) {
@@ -424,7 +424,10 @@ mod tests {
             end(fingerprint, is_answered);
         }
         begin(3);
+        // One part of the program may speak while the other one hangs.
         liveness.heard();
+        assert!(liveness.silence.acquire().suspects.contains_key(&1));
+        liveness.answered();
         // Both calls of the third kind end late; of the fifth kind, another one is in flight.
         begin(3);
         end(3, false);

@@ -166,8 +166,11 @@ fn base64_in(body: &[u8]) -> (u64, u64) {
     // JSON may escape a slash.
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte);
     let runs = body.split(|byte| !is_base64(byte));
-    // A language without spaces may be escaped letter by letter.
-    let is_escaped = |run: &[u8]| run.windows(2).any(|pair| pair == b"\\u");
+    // A language without spaces may be escaped letter by letter; in a file only `+` and `=` are.
+    let is_escaped = |run: &[u8]| {
+        let escapes = run.windows(2).filter(|pair| pair == b"\\u").count();
+        12 * escapes > run.len()
+    };
     let is_file = |run: &&[u8]| run.len() >= MIN_BASE64 && is_mixed(run) && !is_escaped(run);
     let long = runs.filter(is_file);
     long.fold((0, 0), |(bytes, files), run| {
@@ -456,6 +459,11 @@ mod tests {
             .estimate(0)
             .input;
         assert_eq!(input, (body.len() as u64).div_ceil(4));
+        let letters = r"\u4f60\u5B8c".repeat(2_000);
+        assert_eq!(base64_in(letters.as_bytes()), (0, 0), "letters one by one");
+        // Some writers of JSON escape `+` and `=`.
+        let file = format!(r"{}\u003d", picture.replace('+', r"\u002B"));
+        assert_eq!(base64_in(file.as_bytes()), (file.len() as u64, 1));
     }
 
     #[test]

@@ -397,8 +397,7 @@ pub(super) fn no_slot<E>(
             max_queue: shared.bulkhead.max_queue(),
         },
         NoSlot::Deadline => {
-            // EDGE-8: with the earlier wait of the caller, it is the limit.
-            let after = plan.waited + shared.clock.now().since(asked_at);
+            let after = shared.clock.now().since(asked_at);
             CallError::timed_out(dependency, (plan.deadline_limit, after), Executed::No)
         }
     }

@@ -140,7 +140,7 @@ impl<T, E> FailedAttempt<T, E> {
         } = &mut self.error
         {
             // EDGE-8: a limit of the whole call is told with its time, not that of the last attempt.
-            *after = shared.clock.now().since(plan.started);
+            *after = plan.waited + shared.clock.now().since(plan.started);
         }
     }
 

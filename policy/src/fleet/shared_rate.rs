@@ -250,6 +250,10 @@ impl SharedRate {
     /// Applies new settings. Units that it has stay.
     pub fn reconfigure(&mut self, settings: SharedRateSettings) {
         self.settings = settings;
+        // FLT-13: no more is owed than a burst of the new rate.
+        let burst = settings.early.saturating_add(settings.life);
+        let most = Duration::from_nanos(burst.saturating_mul(self.replicas.into()));
+        self.own_full_at = self.own_full_at.min(self.own_from.after(most));
     }
 
     /// Returns the settings.

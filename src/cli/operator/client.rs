@@ -93,7 +93,7 @@ impl RemoteAdmin {
             Some(path) => Some(read_token(path)?),
             None => token,
         };
-        if token.as_ref().is_some_and(|token| !can_be_sent(token)) {
+        if changes && token.as_ref().is_some_and(|token| !can_be_sent(token)) {
             let from = match &place.token_file {
                 Some(path) => shown(path),
                 None => TOKEN.to_owned(),
@@ -422,6 +422,7 @@ mod tests {
                 token_file: Some(path.clone()),
                 ..AdminTarget::default()
             };
+            assert!(RemoteAdmin::new(&place, false).is_ok(), "nothing is sent");
             let made = RemoteAdmin::new(&place, true);
             let error = made.err().map(|error| error.to_string());
             assert_eq!(error.is_none(), is_good, "{error:?}");

@@ -160,10 +160,6 @@ fn check_hedge(section: &Section<'_>, config: &DependencyConfig) {
     let Some(hedge) = config.settings.hedge else {
         return;
     };
-    // One that is not before the end of an attempt is a problem, and told as such.
-    if timeout.attempt.is_some() {
-        return;
-    }
     let (key, delay) = match hedge.delay {
         HedgeDelay::Fixed(delay) => ("hedge.delay", delay),
         HedgeDelay::Quantile { at_least, .. } => ("hedge.delay.at_least", at_least),
@@ -309,7 +305,8 @@ fn check_command(section: &Section<'_>, config: &DependencyConfig) {
     }
     for (argument, number) in mcp.args.iter().zip(1..) {
         let odd = match odd_secret::of_text(argument) {
-            Some(OddSecret::Placeholder) => "looks like a placeholder",
+            // A package may be called `@acme/todo`.
+            Some(OddSecret::Placeholder) if !argument.contains('/') => "looks like a placeholder",
             Some(OddSecret::Variable) => "is passed on as it is: variables are not put in",
             // It has no shell around it.
             _ if is_in_home(argument) => "is passed on as it is: ~ is not your home here",

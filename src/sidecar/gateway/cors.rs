@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -87,7 +87,14 @@ impl PageOrigin {
     pub(super) fn preflight_of_service(&self, head: &Parts) -> Response<ReplyBody> {
         let wanted = |name| head.headers.get(name).cloned();
         let method = wanted(ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(METHODS);
-        self.leave(method, wanted(ACCESS_CONTROL_REQUEST_HEADERS))
+        let mut leave = self.leave(method, wanted(ACCESS_CONTROL_REQUEST_HEADERS));
+        // Whether the page may read an answer with credentials is for the dependency to say in it.
+        let headers = leave.headers_mut();
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+        leave
     }
 
     /// Returns the answer that gives leave to requests with these methods and headers.

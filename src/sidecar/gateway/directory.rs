@@ -158,9 +158,8 @@ impl RouteDirectory {
             .as_ref()
             .filter(|route| !route.is_replaced_by(config))
         {
-            // MCP-6: before it has credentials of ours that callers may not use.
-            follow_checks();
-            let changed = former.follow(&self.runtime, (config, url), self.shared())?;
+            let asked = (config, url);
+            let changed = former.follow(&self.runtime, asked, self.shared(), &follow_checks)?;
             if let Some(route) = changed {
                 self.set(name, route);
             }

@@ -86,23 +86,29 @@ impl RouteKind {
     }
 
     /// Applies a configuration by which it is not [replaced](Self::is_replaced_by), while the dependency
-    /// runs. Returns the route as it is changed, if callers need another one.
+    /// runs. Returns the route as it is changed, if callers need another one. `checks` follows with the
+    /// checks of callers.
     pub(super) fn follow(
         &self,
         runtime: &Runtime,
         (config, url): (&DependencyConfig, &str),
         gateway: RouteShared<'_>,
+        checks: &dyn Fn(),
     ) -> Result<Option<Self>, AddError> {
         match (self, McpSettings::of_config(config)) {
             (Self::Http(route), _) => {
-                let followed = route.follow(runtime, (config, url), gateway)?;
+                let followed = route.follow(runtime, (config, url), gateway, checks)?;
                 Ok(followed.map(|route| Self::Http(Arc::new(route))))
             }
             (Self::Mcp(endpoint), Some(settings)) => {
                 endpoint.follow(runtime, (config, settings))?;
+                checks();
                 Ok(None)
             }
-            _ => Ok(None),
+            _ => {
+                checks();
+                Ok(None)
+            }
         }
     }
 
@@ -379,9 +385,11 @@ impl HttpRoute {
         runtime: &Runtime,
         (config, url): (&DependencyConfig, &str),
         gateway: RouteShared<'_>,
+        checks: &dyn Fn(),
     ) -> Result<Option<Self>, AddError> {
         let spec = HttpRouteSpec::of(config, url);
         if spec == self.spec {
+            checks();
             self.target.follow(config);
             return Ok(None);
         }
@@ -405,6 +413,9 @@ impl HttpRoute {
             of_workers: Arc::clone(&self.of_workers),
         };
         changed.follow_fallbacks(runtime, self)?;
+        // MCP-6: after all that can fail, and before there are credentials of ours that callers may not
+        // use.
+        checks();
         changed.target.follow(config);
         Ok(Some(changed))
     }

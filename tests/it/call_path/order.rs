@@ -274,6 +274,10 @@ fn call_5_what_a_caller_has_waited_counts_to_the_limits_of_the_call() {
             let error = bench.client.ask_with(Do::Hang, options).await.unwrap_err();
             assert_eq!(bench.runtime.clock().now().since(begin), ms(after));
             assert_eq!(error.executed() == Executed::No, after == 0, "{error}");
+            let CallError::TimedOut { after: told, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(told, ms(own.unwrap_or(1_000)), "the whole limit is told");
         }
         bench.finish().await;
     });

@@ -382,6 +382,11 @@ const DEAD: &[Mistake] = &[
         &["hedge.delay", "timeout.first_byte ends the attempt before"],
     ),
     warned(
+        "a hedge after the head, within the attempt",
+        with!("timeout = { attempt = \"10s\", first_byte = \"2s\" }\nhedge = { delay = \"5s\" }"),
+        &["hedge.delay", "timeout.first_byte ends the attempt before"],
+    ),
+    warned(
         "a connection that is kept too long",
         with!("timeout.keep = \"10m\""),
         &["timeout.keep", "no effect above 1m"],

@@ -122,9 +122,12 @@ async fn work_of_two_consumers(is_of_others: bool) {
         stream(&context, "CALLS", "calls.>").await;
     } else {
         // It makes the stream once it is connected.
-        while first.fetch(1, Duration::ZERO).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let made = async {
+            while first.fetch(1, Duration::ZERO).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, made).await.unwrap();
     }
     publish(
         &context,

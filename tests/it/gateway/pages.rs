@@ -46,6 +46,7 @@ async fn edge_5_a_preflight_of_a_listed_page_is_answered_without_the_dependency(
     assert_eq!(header(&asked, "access-control-allow-origin"), PAGE);
     assert_eq!(header(&asked, "access-control-allow-methods"), "POST");
     assert_eq!(header(&asked, "access-control-allow-headers"), headers.1);
+    assert_eq!(header(&asked, "access-control-allow-credentials"), "true");
     // None of these is one, or not of a page that is listed.
     let credential = ("authorization", "Bearer other");
     for (origin, more, status) in [

@@ -282,7 +282,8 @@ impl ShareWaiter<'_> {
             .map_or(latest, |deadline| deadline.min(latest))
     }
 
-    /// Takes the last step of a call that has waited behind others for as long as it may.
+    /// Takes the last step of a call that has waited behind others for as long as it may. Units that are
+    /// there for it are better than a refusal, also if a heavier call before it still waits.
     fn at_last(&self) -> Result<(), TooFast> {
         let now = self.share.clock.now();
         match self.look(now)? {

@@ -568,3 +568,18 @@ fn flt_13_new_settings_hold_from_the_next_request_on() {
     let request = one.request(at(0), 0, 1).unwrap();
     assert_eq!(request.full_at, board(16), "four units of 4 ms");
 }
+
+#[test]
+fn flt_13_a_reload_leaves_no_debt_that_is_longer_than_a_burst_of_the_new_rate() {
+    let mut rate = SharedRate::new(settings(1.0 / 60.0, 5));
+    for _ in 0..5 {
+        assert_eq!(rate.take_alone(at(0), 0, 1), Ok(()));
+    }
+    assert_eq!(rate.take_alone(at(0), 0, 1), Err(Some(at(60_000))));
+    rate.reconfigure(settings(500.0, 50));
+    assert!(
+        rate.take_alone(at(0), 0, 1).is_err(),
+        "the burst is used up"
+    );
+    assert_eq!(rate.take_alone(at(200), 0, 1), Ok(()));
+}

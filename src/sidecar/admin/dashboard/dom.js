@@ -3,11 +3,11 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 // EDGE-7: control characters, and marks that reorder what is beside them: a name could look like another.
-const MOVING = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb]/g;
+const MOVING = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
 /** Returns a text in which such characters are written out. */
 function plain(text) {
-  return String(text ?? "").replace(MOVING, (letter) => `\\u{${letter.charCodeAt(0).toString(16)}}`);
+  return String(text ?? "").replace(MOVING, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
 }
 
 export const find = (id) => document.getElementById(id);

@@ -165,8 +165,10 @@ impl McpEndpoint {
         let known = self.client.known_from_start(FIRST_WAIT);
         let known = tokio::time::timeout(limit, known).await;
         // EDGE-1: a caller that waits less long says nothing of the server.
-        if known.is_ok() || limit == START_WAIT {
-            let is_answered = matches!(known, Ok(Some(_)));
+        let is_answered = matches!(known, Ok(Some(_)));
+        // EDGE-1: nor does one without credentials of a server that wants those of its callers.
+        let may_tell = is_answered || !self.front.are_callers_credentials(None);
+        if may_tell && (known.is_ok() || limit == START_WAIT) {
             self.client.note_first_wait(is_answered);
         }
         known.ok().flatten()

@@ -125,9 +125,10 @@ impl HeldCalls {
             // CALL-6, EDGE-4: nothing is unbounded, and each caller leaves as many places free as it
             // has taken.
             if own >= MAX_HELD - calls.len() {
+                let all = calls.len();
                 let text = format!(
-                    "{own} calls of this caller wait for their users, which is its share of the \
-                     {MAX_HELD} of all callers"
+                    "{own} calls of this caller and {all} of all wait for their users; of {MAX_HELD} \
+                     places, a caller leaves its share, as many as it has taken, free"
                 );
                 // The call goes on without an answer.
                 let _ = reply.send(Err(RpcError::new(code::INTERNAL_ERROR, text)));

@@ -105,7 +105,13 @@ impl PoolCall<'_> {
                 Ok(response) => return response,
                 Err(error) => {
                     let ends = !self.may_go_on(&error);
-                    let is_better = failed.is_none() || !error.is_refusal();
+                    // CALL-2: an error that says no does not hide a member that may have done it.
+                    let hides = |one: &MemberFailure<'_>| {
+                        error.executed() == Executed::No && one.error.executed() != Executed::No
+                    };
+                    let is_better = failed
+                        .as_ref()
+                        .is_none_or(|one| !error.is_refusal() && !hides(one));
                     if is_better {
                         failed = Some(MemberFailure { call, error });
                     }
