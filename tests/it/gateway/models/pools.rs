@@ -201,6 +201,25 @@ async fn llm_item_20_llm_14_each_member_sees_its_own_key_path_and_model() {
     bed.end().await;
 }
 
+/// CALL-2: the first member may have done the work, so the caller hears of it and not of the second one,
+/// which was never reached.
+#[tokio::test]
+async fn call_2_a_member_that_may_have_done_the_work_is_not_hidden_by_one_that_has_not() {
+    let broken = json!({"error": {"message": "it broke", "type": "server_error"}});
+    let first = Provider::of([Act::error(500, broken)]).await;
+    let text = format!(
+        "{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"a\", \"b\"]\n",
+        model("a", &first, "key = \"sk-a\"\n"),
+        "[dependencies.b]\nkind = \"model\"\napi = \"openai\"\nurl = \"http://127.0.0.1:1\"\nkey = \"sk-b\"\n",
+    );
+    let bed = Bed::of(&text).await;
+    let failed = bed.ask("chat", true).await;
+    assert_eq!(failed.status(), 500);
+    assert_eq!(header(&failed, "breakerbox-source"), "pool:a");
+    assert_eq!(header(&failed, "breakerbox-attempts"), "2");
+    bed.end().await;
+}
+
 /// A wrong key is a mistake of the set-up: the next member answers, also what may not be repeated.
 #[tokio::test]
 async fn llm_item_27_llm_3_a_wrong_key_gives_way_for_every_request() {
