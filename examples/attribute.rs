@@ -62,7 +62,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await
         .expect_err("the fallback has nothing");
     println!("{error}");
-    assert_eq!(error.executed(), Executed::No);
+    // The primary was refused, but the fallback ran, and what it had done before it failed is unknown.
+    assert_eq!(error.executed(), Executed::Maybe);
 
     runtime.shutdown().await;
     let totals = status.totals;
