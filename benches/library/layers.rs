@@ -73,7 +73,9 @@ fn main() {
     ];
     run(&mut lines);
     println!();
-    let alone = lines[0].nanos.clone();
+    let Some(alone) = lines.first().map(|line| line.nanos.clone()) else {
+        return;
+    };
     for line in &lines[1..] {
         let each = line.nanos.iter().zip(&alone);
         let price = median(each.map(|(with, without)| with - without).collect());

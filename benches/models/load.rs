@@ -22,7 +22,7 @@ pub(crate) async fn ask(address: SocketAddr, path: &str) -> io::Result<ReadStrea
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );

@@ -53,8 +53,15 @@ impl Line {
     }
 }
 
-/// Runs every case in every round, and prints the costs.
-pub(crate) fn run(lines: &mut [Line]) {
+/// Runs every case in every round, and prints the costs. An argument leaves only the cases that have it in
+/// their names.
+pub(crate) fn run(lines: &mut Vec<Line>) {
+    if let Some(part) = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with("--"))
+    {
+        lines.retain(|line| line.name.contains(&part));
+    }
     for line in lines.iter_mut() {
         line.calibrate();
     }
