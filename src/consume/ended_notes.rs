@@ -155,13 +155,7 @@ impl WaitingNotes {
         let listed = server.ask(listed).await?;
         let floor = match parts.1.order {
             // Streams that others have made may keep messages that have ended.
-            None => {
-                server
-                    .ask(parts.1.consumer.get_info())
-                    .await?
-                    .ack_floor
-                    .stream_sequence
-            }
+            None => server.ack_floor(&parts.1).await?,
             Some(_) => 0,
         };
         let mut left = Vec::new();

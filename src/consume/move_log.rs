@@ -4,7 +4,9 @@
 //! repeated after that: by the process that has waited for a broker, or by another one after a crash. So
 //! the intent of a move is written before it: the message, and the last number of the stream of the
 //! order. The move goes through only while that is the last number. Nothing but moves writes to that
-//! stream, one after the other, so a later number says that the move was done.
+//! stream, one after the other, so a later number says that the move was done. The intent of a later
+//! message has taken its place once other processes have moved both: then the consumer says whether the
+//! earlier one was acknowledged, for none is before its move.
 
 use std::sync::Mutex;
 
@@ -54,6 +56,11 @@ impl MoveIntent {
         })
     }
 
+    /// Returns the place of its message in the queue's own stream, with which its id begins.
+    fn place(&self) -> Option<u64> {
+        self.id.split_once(':')?.0.parse().ok()
+    }
+
     /// Returns true if the move was done. `last`: the present last number of the stream; `next`: the id
     /// of the message behind the one that was last before the move, if it stands there still.
     fn is_done(&self, last: u64, next: Option<&str>) -> bool {
@@ -76,6 +83,8 @@ struct KnownIntent {
 pub(super) struct SortedDelivery {
     /// The number of its delivery: those of one consumer follow one another.
     pub(super) number: u64,
+    /// The number of the message in the queue's own stream.
+    pub(super) place: u64,
     pub(super) id: String,
     pub(super) subject: String,
     pub(super) headers: HeaderMap,
@@ -99,7 +108,9 @@ impl MoveLog {
         message: &SortedDelivery,
     ) -> Result<(), SourceError> {
         for _ in 0..TRIES {
-            let mut known = self.intent(server, parts, message).await?;
+            let Some(mut known) = self.intent(server, parts, message).await? else {
+                return Ok(());
+            };
             let mut headers = message.headers.clone();
             // MSG-9: a second move would be a second execution, and out of order.
             let last = known.intent.last.to_string();
@@ -119,13 +130,14 @@ impl MoveLog {
         Err(SourceError::Unavailable(problem))
     }
 
-    /// Returns the intent of a move: that of an earlier try, or a new one.
+    /// Returns the intent of a move: that of an earlier try, or a new one. `None`: others have moved the
+    /// message, and later ones after it.
     async fn intent(
         &self,
         server: &QueueServer,
         parts: &QueueParts,
         message: &SortedDelivery,
-    ) -> Result<KnownIntent, SourceError> {
+    ) -> Result<Option<KnownIntent>, SourceError> {
         for _ in 0..TRIES {
             let known = self.known.acquire().clone();
             let known = match known {
@@ -133,10 +145,15 @@ impl MoveLog {
                 None => read(server, parts).await?,
             };
             if known.intent.id == message.id && known.intent.epoch == parts.epoch {
-                return Ok(known);
+                return Ok(Some(known));
+            }
+            // MSG-9: asked after the reading. An acknowledgement that follows the answer has a move
+            // before it, and the intent of that move makes the writing below fail.
+            if is_acknowledged(server, parts, &known.intent, message.place).await? {
+                return Ok(None);
             }
             if let Some(written) = self.write(server, parts, &known, message).await? {
-                return Ok(written);
+                return Ok(Some(written));
             }
         }
         let problem = "its intents change all the time".to_owned();
@@ -210,6 +227,22 @@ impl MoveLog {
     }
 }
 
+/// Returns true if the message at this place was acknowledged, though this process has a delivery of it.
+///
+/// One message is outstanding at a time, and none is acknowledged before its move. So the question is
+/// put only if the last intent is not of an earlier message, which it is on the usual way.
+async fn is_acknowledged(
+    server: &QueueServer,
+    parts: &QueueParts,
+    last: &MoveIntent,
+    place: u64,
+) -> Result<bool, SourceError> {
+    if last.place().is_some_and(|last| last < place) {
+        return Ok(false);
+    }
+    Ok(server.ack_floor(parts).await? >= place)
+}
+
 /// Reads the last intent of all processes.
 async fn read(server: &QueueServer, parts: &QueueParts) -> Result<KnownIntent, SourceError> {
     let note = server.note(parts, &server.move_subject()).await?;
@@ -244,6 +277,8 @@ mod tests {
     fn msg_9_an_intent_is_read_as_it_was_written() {
         let text = intent().write();
         assert_eq!(MoveIntent::read(text.as_bytes()), Some(intent()));
+        assert_eq!(intent().place(), Some(42));
+        assert_eq!(MoveIntent::default().place(), None);
         for other in ["", "1", "2 1 7 a", "1 x 7 a", "1 1 7"] {
             assert_eq!(MoveIntent::read(other.as_bytes()), None, "{other}");
         }

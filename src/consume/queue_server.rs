@@ -169,6 +169,12 @@ impl QueueServer {
         }
     }
 
+    /// Returns the number in the queue's own stream up to which all messages are acknowledged.
+    pub(super) async fn ack_floor(&self, parts: &QueueParts) -> Result<u64, SourceError> {
+        let info = self.ask(parts.consumer.get_info()).await?;
+        Ok(info.ack_floor.stream_sequence)
+    }
+
     /// Returns the last note of a subject.
     pub(super) async fn note(
         &self,

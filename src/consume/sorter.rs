@@ -172,6 +172,7 @@ async fn move_on(
     delivery.subject = own.subject;
     let sorted = SortedDelivery {
         number: info.consumer_sequence,
+        place,
         id: sorted_id,
         subject,
         headers: sorted,

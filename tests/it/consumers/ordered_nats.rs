@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use async_nats::jetstream::Context as JetStream;
 use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::stream::{Config, RetentionPolicy};
+use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use breakerbox::config::FleetConfig;
 use breakerbox::consume::{NatsQueue, QueueSettings};
+use futures_util::StreamExt as _;
 
 use super::nats::{NatsServer, PATIENCE, count, publish, stored, stream, until_count};
 use super::sidecar::{Service, configure, until_books, until_made};
@@ -154,6 +155,52 @@ async fn msg_9_a_lost_stream_of_the_order_is_made_anew_and_no_message_is_a_dead_
     drop(sidecar);
 }
 
+const KEY_A: [(&str, &str); 1] = [("breakerbox-order", "a")];
+
+/// Makes the stream of the order, with a duplicate window that is soon over.
+async fn stream_of_order(context: &JetStream) -> Stream {
+    let order = Config {
+        name: "CALLS_breakerbox_jobs_order".to_owned(),
+        subjects: vec!["breakerbox_order.CALLS.breakerbox_jobs.>".to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        duplicate_window: Duration::from_millis(100),
+        ..Config::default()
+    };
+    context.create_stream(order).await.unwrap()
+}
+
+/// Returns a queue with one partition that has begun to move messages.
+async fn begin_to_move(nats: &NatsServer) -> NatsQueue {
+    let mut settings = QueueSettings::new("jobs", "CALLS", "calls.>");
+    settings.partitions = Some(nonzero(1));
+    settings.ack_wait = Duration::from_secs(1);
+    let fleet = FleetConfig::new(nats.url());
+    let queue = NatsQueue::connect(&fleet, settings).await.unwrap();
+    // It moves messages from its first successful question on.
+    let begun = async {
+        while queue.fetch_of(0, Duration::ZERO).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    queue
+}
+
+/// Waits until the consumer of the queue has made this number of deliveries.
+async fn until_delivered(context: &JetStream, wanted: u64) {
+    let stream = context.get_stream("CALLS").await.unwrap();
+    let delivered = async {
+        loop {
+            let consumer = stream.get_consumer::<pull::Config>("breakerbox_jobs").await;
+            if consumer.unwrap().cached_info().delivered.consumer_sequence >= wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, delivered).await.unwrap();
+}
+
 #[tokio::test]
 async fn msg_9_a_message_is_moved_once_though_its_move_is_repeated_after_the_duplicate_window() {
     // What was moved cannot be acknowledged, so it is delivered again.
@@ -164,49 +211,59 @@ async fn msg_9_a_message_is_moved_once_though_its_move_is_repeated_after_the_dup
         return;
     };
     let context = nats.jetstream().await;
-    let order = Config {
-        name: "CALLS_breakerbox_jobs_order".to_owned(),
-        subjects: vec!["breakerbox_order.CALLS.breakerbox_jobs.>".to_owned()],
-        retention: RetentionPolicy::WorkQueue,
-        duplicate_window: Duration::from_millis(100),
-        ..Config::default()
-    };
-    let mut order = context.create_stream(order).await.unwrap();
-    let mut settings = QueueSettings::new("jobs", "CALLS", "calls.>");
-    settings.partitions = Some(nonzero(1));
-    settings.ack_wait = Duration::from_secs(1);
-    let fleet = FleetConfig::new(nats.url());
+    let mut order = stream_of_order(&context).await;
     let mut queues = Vec::new();
     for _ in 0..3 {
-        let queue = NatsQueue::connect(&fleet, settings.clone()).await.unwrap();
-        // It moves messages from its first successful question on.
-        let begun = async {
-            while queue.fetch_of(0, Duration::ZERO).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, begun).await.unwrap();
-        queues.push(queue);
+        queues.push(begin_to_move(&nats).await);
     }
-    publish(
-        &context,
-        "calls.a",
-        &[("breakerbox-order", "a")],
-        "a question",
-    )
-    .await;
-    let stream = context.get_stream("CALLS").await.unwrap();
+    publish(&context, "calls.a", &KEY_A, "a question").await;
     // Each queue waits for the word on its own delivery, so the third one follows the second move.
-    let delivered = async {
-        loop {
-            let consumer = stream.get_consumer::<pull::Config>("breakerbox_jobs").await;
-            if consumer.unwrap().cached_info().delivered.consumer_sequence >= 3 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, delivered).await.unwrap();
+    until_delivered(&context, 3).await;
     assert_eq!(order.info().await.unwrap().state.last_sequence, 1);
     drop(queues);
+}
+
+#[tokio::test]
+async fn msg_9_a_message_is_moved_once_though_a_replica_comes_late_with_it() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let context = nats.jetstream().await;
+    let mut order = stream_of_order(&context).await;
+    // The late replica cannot write an intent: the bucket takes nothing that is as long.
+    let mut notes = Config {
+        name: "KV_breakerbox_messages".to_owned(),
+        subjects: vec!["$KV.breakerbox_messages.>".to_owned()],
+        max_messages_per_subject: 1,
+        allow_rollup: true,
+        max_message_size: 32,
+        ..Config::default()
+    };
+    context.create_stream(notes.clone()).await.unwrap();
+    let late = begin_to_move(&nats).await;
+    publish(&context, "calls.a", &KEY_A, "first").await;
+    until_delivered(&context, 1).await;
+    publish(&context, "calls.a", &KEY_A, "second").await;
+    // Another replica moves both. Without their ids, no duplicate window drops another move of them.
+    let stream = context.get_stream("CALLS").await.unwrap();
+    let consumer = stream.get_consumer::<pull::Config>("breakerbox_jobs").await;
+    let consumer = consumer.unwrap();
+    for text in ["first", "second"] {
+        let next = consumer.batch().max_messages(1).expires(PATIENCE);
+        let mut next = next.messages().await.unwrap();
+        let message = next.next().await.unwrap().unwrap();
+        assert_eq!(message.payload, text);
+        let subject = "breakerbox_order.CALLS.breakerbox_jobs.1.0.calls.a";
+        publish(&context, subject, &KEY_A, text).await;
+        message.double_ack().await.unwrap();
+    }
+    notes.max_message_size = -1;
+    context.update_stream(notes).await.unwrap();
+    publish(&context, "calls.a", &KEY_A, "third").await;
+    until_count(&context, "CALLS", 0).await;
+    let moved = stored(&context, "CALLS_breakerbox_jobs_order").await;
+    let moved: Vec<&str> = moved.iter().map(|one| &*one.payload).collect();
+    assert_eq!(moved, ["first", "second", "third"]);
+    assert_eq!(order.info().await.unwrap().state.last_sequence, 3);
+    drop(late);
 }
