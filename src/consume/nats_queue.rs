@@ -251,6 +251,20 @@ impl NatsQueue {
             .unwrap_or_default())
     }
 
+    /// Returns true if a message stands in its stream and was not acknowledged.
+    async fn stands(&self, message: &QueueMessage) -> Result<bool, SourceError> {
+        let parts = self.server.parts().await?;
+        let Ok(place) = message.place.parse::<u64>() else {
+            return Ok(true);
+        };
+        let stored = self.server.stored(&parts.1.messages, place).await?;
+        if stored.is_none() || parts.1.order.is_some() {
+            return Ok(stored.is_some());
+        }
+        // Streams that others have made may keep messages that have ended.
+        Ok(place > self.server.ack_floor(&parts.1).await?)
+    }
+
     async fn claim_notes(
         &self,
         message: &QueueMessage,
@@ -351,6 +365,10 @@ impl MessageSource for NatsQueue {
 
     fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()> {
         Box::pin(self.claim_notes(message, notes))
+    }
+
+    fn is_outstanding<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, bool> {
+        Box::pin(self.stands(message))
     }
 
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {

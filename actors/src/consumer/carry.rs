@@ -9,6 +9,7 @@ use breakerbox_policy::{
     BreakerAfter, Class, DeadReason, Executed, MessageArrival, MessageCallEnd, MessageCallKind,
     MessageFate, MessageNotes, MessageStart, NotedWork, ReturnReason,
 };
+use tokio::time::Instant;
 
 use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
 use super::source::{SourceError, SourceFuture};
@@ -89,6 +90,8 @@ impl Drop for OpenFate {
 pub(super) struct MessageCarrier {
     state: Arc<ConsumerState>,
     message: QueueMessage,
+    /// The time of its delivery.
+    since: Instant,
     fate: OpenFate,
     waiting: Option<Waiting>,
 }
@@ -104,6 +107,7 @@ impl MessageCarrier {
             fate: OpenFate::begin(state, &message),
             waiting: Some(Waiting::begin(stage)),
             message,
+            since: Instant::now(),
         }
     }
 
@@ -182,16 +186,8 @@ impl MessageCarrier {
                     .await;
             }
         };
-        if must_mark {
-            let marked = MessageNotes {
-                work: NotedWork::Begun,
-                ..notes
-            };
-            // MSG-7: the mark is there before the work, and is this consumer's alone.
-            let marking = self.insist(|own| own.state.source.claim(&own.message, marked));
-            if marking.await.is_err() {
-                return;
-            }
+        if must_mark && !self.mark(notes).await {
+            return;
         }
         let end = {
             let left = arrival.time_left();
@@ -200,6 +196,30 @@ impl MessageCarrier {
             Began { calling, waiting }.await
         };
         self.decide(&terms, &arrival, end).await;
+    }
+
+    /// Writes the mark of work that may not be done twice. Returns false if the work is not to begin.
+    async fn mark(&self, notes: MessageNotes) -> bool {
+        let marked = MessageNotes {
+            work: NotedWork::Begun,
+            ..notes
+        };
+        // MSG-7: the mark is there before the work, and is this consumer's alone.
+        let marking = self.insist(|own| own.state.source.claim(&own.message, marked));
+        if marking.await.is_err() {
+            return false;
+        }
+        if self.since.elapsed() < self.state.settings.ack_wait {
+            return true;
+        }
+        // MSG-7: another consumer may have had a later delivery, and the mark of a message that has
+        // ended is dropped after a while.
+        let asking = self.insist(|own| own.state.source.is_outstanding(&own.message));
+        let is_outstanding = asking.await.unwrap_or(false);
+        if !is_outstanding && let Err(error) = self.state.source.drop_notes(&self.message).await {
+            tracing::debug!(%error, "the mark of a message that has ended is left behind");
+        }
+        is_outstanding
     }
 
     /// Decides about the fate after the call, and brings it about.

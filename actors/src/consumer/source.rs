@@ -80,6 +80,14 @@ pub trait MessageSource: Send + Sync + 'static {
     /// [`SourceError::Refused`]. A consumer that asks again after an answer was lost succeeds again.
     fn claim<'a>(&'a self, message: &'a QueueMessage, notes: MessageNotes) -> SourceFuture<'a, ()>;
 
+    /// Returns false if a message has ended already: another consumer that had a delivery of it has
+    /// acknowledged it. It is asked for work that may not be done twice and begins later than `ack_wait`
+    /// after its delivery. A source that cannot tell returns true, which is the default.
+    fn is_outstanding<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, bool> {
+        let _ = message;
+        Box::pin(async { Ok(true) })
+    }
+
     /// Drops the notes of a message that has ended, now or when the server can no longer deliver it
     /// again: a server that was killed may have forgotten acknowledgements that it had confirmed.
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;

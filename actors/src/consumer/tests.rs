@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use breakerbox_policy::{BackoffSettings, BreakerAfter, Executed, MessageCallKind, MessageNotes};
 use breakerbox_policy::{DeadReason, NotedWork};
 
@@ -94,6 +95,70 @@ fn msg_5_a_panic_over_one_message_interrupts_no_other_and_costs_no_restart() {
         let child = child.unwrap();
         assert_eq!((child.incarnation, child.restarts), (1, 0));
         assert!(queue.delays().is_empty(), "no message came again");
+        runtime.finish().await;
+    });
+}
+
+/// A job that says nothing.
+#[derive(Debug, Message)]
+#[rtype(result = "Done<()>")]
+struct PlainJob;
+
+/// An actor that makes the calls of jobs.
+struct Caller(Client<Scripted<(), ()>>);
+
+impl Actor for Caller {
+    type Context = Context<Self>;
+}
+
+impl Handler<Job<PlainJob>> for Caller {
+    type Result = ResponseFuture<Done<()>>;
+
+    fn handle(&mut self, job: Job<PlainJob>, _: &mut Self::Context) -> Self::Result {
+        let client = self.0.clone();
+        Box::pin(async move { job.call(&client, |_| ()).await })
+    }
+}
+
+/// Starts a dependency that answers, and an actor that calls it.
+async fn start_caller(runtime: &Runtime, script: &Script<(), ()>) -> Caller {
+    let worker = script.clone();
+    let new = runtime.dependency("d").workers(move || worker.dependency());
+    Caller(new.start().await.expect("it starts"))
+}
+
+#[test]
+fn msg_7_a_mark_that_comes_after_the_end_of_its_message_begins_no_work() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let caller = start_caller(&runtime, &script).await;
+        let queue = ScriptedQueue::new();
+        let lost = queue.clone();
+        let jobs = runtime.consume("jobs", queue.clone());
+        let jobs = jobs.decode(&caller.0, move |_| {
+            // After the delivery, and before the mark.
+            lost.set_down(true);
+            Ok(PlainJob)
+        });
+        let consumer = jobs.to(caller.start().recipient()).await.expect("it runs");
+        queue.push(QueueMessage::new("m1", *b"work"));
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        assert_eq!(consumer.status().tally.in_flight, 1);
+        queue.set_down(false);
+        // Another consumer does the work, and its mark is dropped after a while.
+        let again = queue.fetch(1, Duration::ZERO).await.unwrap();
+        let begun = MessageNotes {
+            work: NotedWork::Begun,
+            ..MessageNotes::default()
+        };
+        queue.claim(&again[0], begun).await.unwrap();
+        queue.acknowledge(&again[0]).await.unwrap();
+        queue.drop_notes(&again[0]).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let tally = consumer.status().tally;
+        assert_eq!((script.calls(), tally.in_flight), (0, 0), "{tally:?}");
+        assert!(tally.adds_up() && queue.kept_notes().is_empty());
         runtime.finish().await;
     });
 }

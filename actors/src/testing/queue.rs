@@ -342,6 +342,14 @@ impl MessageSource for ScriptedQueue {
         })
     }
 
+    fn is_outstanding<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, bool> {
+        self.now(|state| {
+            let mut waiting = state.waiting.iter();
+            let is_waiting = waiting.any(|one| one.message.place == message.place);
+            Ok(is_waiting || state.delivered.contains_key(&message.place))
+        })
+    }
+
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
         self.now(|state| {
             state.notes.remove(&message.place);

@@ -51,6 +51,27 @@ async fn msg_6_subjects_of_dead_letters_with_like_names_have_a_stream_each() {
 }
 
 #[tokio::test]
+async fn msg_7_a_message_is_outstanding_until_it_is_acknowledged() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let context = nats.jetstream().await;
+    let fleet = FleetConfig::new(nats.url());
+    // Another one keeps what has ended.
+    stream(&context, "KEPT", "kept.>").await;
+    for (name, subject) in [("CALLS", "calls.a"), ("KEPT", "kept.a")] {
+        let settings = QueueSettings::new(name, name, subject);
+        let queue = NatsQueue::connect(&fleet, settings).await.unwrap();
+        asked(&queue, Result::is_ok).await;
+        publish(&context, subject, &[], "a question").await;
+        let fetched = queue.fetch(1, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(queue.is_outstanding(&fetched[0]).await, Ok(true));
+        queue.acknowledge(&fetched[0]).await.unwrap();
+        assert_eq!(queue.is_outstanding(&fetched[0]).await, Ok(false));
+    }
+}
+
+#[tokio::test]
 async fn msg_3_a_durable_consumer_that_the_server_refuses_is_named_with_the_cure() {
     let Some(nats) = NatsServer::start().await else {
         return;
