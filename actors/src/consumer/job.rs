@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
-use breakerbox_policy::{BackoffSettings, DependencySettings, Executed};
+use breakerbox_policy::{
+    BackoffSettings, BreakerAfter, DependencySettings, Executed, MessageCallKind,
+};
 
 use super::ending::{MessageEnding, ask_for_message};
 use super::message::QueueMessage;
@@ -110,6 +112,11 @@ impl<M: Message<Result = Done<R>> + Send + 'static, R: Send + 'static> JobWork<M
             to: None,
         }
     }
+
+    /// Returns the actor, unless it has ended.
+    fn actor(&self) -> Option<&Recipient<Job<M>>> {
+        self.to.as_ref().filter(|actor| actor.connected())
+    }
 }
 
 impl<M, R> MessageWork for JobWork<M, R>
@@ -122,7 +129,11 @@ where
     }
 
     fn readiness(&self) -> Readiness {
-        (self.readiness)()
+        match self.actor() {
+            Some(_) => (self.readiness)(),
+            // MSG-1: no call can begin without the actor that makes it.
+            None => Readiness::of_none(),
+        }
     }
 
     fn retry(&self) -> BackoffSettings {
@@ -145,9 +156,11 @@ where
         left: Option<Duration>,
     ) -> WorkFuture<'a> {
         Box::pin(async move {
-            let decoded = (self.decode)(&message.payload);
-            let (Ok(decoded), Some(actor)) = (decoded, &self.to) else {
+            let Ok(decoded) = (self.decode)(&message.payload) else {
                 return lost(Executed::No);
+            };
+            let Some(actor) = self.actor() else {
+                return refused();
             };
             let job = Job {
                 message: decoded,
@@ -168,7 +181,7 @@ where
                         problem: (!done.problem.is_empty()).then_some(done.problem),
                     }
                 }
-                // The actor crashed over it, or is gone.
+                // The actor ended while it had the job.
                 Err(_) => lost(Executed::Maybe),
             }
         })
@@ -191,6 +204,17 @@ pub fn ttl_of(message: &QueueMessage) -> Result<Option<Duration>, BrokenMessage>
     let span = given.map(|text| text.trim().parse().map(Duration::from_millis));
     span.transpose()
         .map_err(|_| BrokenMessage("breakerbox-ttl-ms is not a number of milliseconds".to_owned()))
+}
+
+/// The end of a job for which there was no actor.
+fn refused() -> WorkEnd {
+    // MSG-5: it is not held against the message.
+    let (kind, breaker) = (MessageCallKind::Refused, BreakerAfter::NotClosed(None));
+    WorkEnd {
+        ending: MessageEnding::new(kind, Executed::No, None, breaker),
+        answer: WorkAnswer::default(),
+        problem: None,
+    }
 }
 
 /// The end of a job of which the actor has said nothing.

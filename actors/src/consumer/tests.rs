@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ActorContext as _, Context, Handler, Message, ResponseFuture};
 use breakerbox_policy::{BackoffSettings, BreakerAfter, Executed, MessageCallKind, MessageNotes};
 use breakerbox_policy::{DeadReason, NotedWork};
 
@@ -104,6 +104,11 @@ fn msg_5_a_panic_over_one_message_interrupts_no_other_and_costs_no_restart() {
 #[rtype(result = "Done<()>")]
 struct PlainJob;
 
+/// The order to an actor to end.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct EndActor;
+
 /// An actor that makes the calls of jobs.
 struct Caller(Client<Scripted<(), ()>>);
 
@@ -117,6 +122,14 @@ impl Handler<Job<PlainJob>> for Caller {
     fn handle(&mut self, job: Job<PlainJob>, _: &mut Self::Context) -> Self::Result {
         let client = self.0.clone();
         Box::pin(async move { job.call(&client, |_| ()).await })
+    }
+}
+
+impl Handler<EndActor> for Caller {
+    type Result = ();
+
+    fn handle(&mut self, _: EndActor, context: &mut Self::Context) {
+        context.stop();
     }
 }
 
@@ -159,6 +172,35 @@ fn msg_7_a_mark_that_comes_after_the_end_of_its_message_begins_no_work() {
         let tally = consumer.status().tally;
         assert_eq!((script.calls(), tally.in_flight), (0, 0), "{tally:?}");
         assert!(tally.adds_up() && queue.kept_notes().is_empty());
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn msg_5_no_message_is_a_dead_letter_for_want_of_the_actor_that_calls() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let caller = start_caller(&runtime, &script).await;
+        let client = caller.0.clone();
+        let caller = caller.start();
+        let queue = ScriptedQueue::new();
+        let jobs = runtime.consume("jobs", queue.clone());
+        let jobs = jobs.decode(&client, |_| Ok(PlainJob));
+        let consumer = jobs.to(caller.clone().recipient()).await.expect("it runs");
+        queue.push(QueueMessage::new("m0", *b"work"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(consumer.status().tally.answered, 1);
+        caller.send(EndActor).await.expect("it hears of it");
+        // An open question brings the first of them, and is the last one.
+        for number in 1..=10 {
+            queue.push(QueueMessage::new(format!("m{number}"), *b"work"));
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let tally = consumer.status().tally;
+        assert_eq!((tally.answered, tally.all_dead()), (1, 0), "{tally:?}");
+        assert!(tally.fetched <= 11 && tally.adds_up(), "{tally:?}");
+        assert_eq!((queue.waiting(), script.calls()), (10, 1));
         runtime.finish().await;
     });
 }

@@ -235,7 +235,8 @@ where
         self
     }
 
-    /// Starts the consumer: its jobs go to this actor.
+    /// Starts the consumer: its jobs go to this actor. Nothing is fetched any more once the actor has
+    /// ended. One that the runtime supervises is started again, and has the same address.
     ///
     /// # Errors  As [`Runtime::consume_by`].
     pub async fn to(self, recipient: Recipient<Job<M>>) -> Result<ConsumerHandle, StartError> {
