@@ -318,16 +318,13 @@ impl MessageRules {
                 MessageFate::Answer
             }
             MessageCallKind::Ended(Class::Rejected) => MessageFate::Dead(DeadReason::Rejected),
-            // MSG-4: a throttle until the pause's end.
-            MessageCallKind::Ended(Class::Throttled) | MessageCallKind::Limited => {
-                let delay = end.wait.unwrap_or(SOON);
-                self.give_back(arrival.notes, ReturnReason::Throttled, delay)
-            }
+            MessageCallKind::Ended(Class::Throttled) => self.throttled(arrival, end),
             // MSG-5: a wrong set-up is no fault of the message.
             MessageCallKind::Ended(Class::Misconfigured) => {
                 self.give_back(arrival.notes, ReturnReason::Failed, self.max_delay)
             }
-            // MSG-7: an outage permits no second execution of work that is not idempotent.
+            // MSG-7: an outage permits no second execution of work that is not idempotent, nor does a
+            // refusal after which a fallback may have done it.
             _ if !may_repeat && end.executed != Executed::No => {
                 MessageFate::Dead(match end.executed {
                     Executed::Maybe => DeadReason::Maybe,
@@ -337,6 +334,7 @@ impl MessageRules {
             MessageCallKind::Ended(Class::Failure | Class::Cancelled) => {
                 self.failed(arrival, end, retry, random)
             }
+            MessageCallKind::Limited => self.throttled(arrival, end),
             // MSG-4: a refusal until the breaker's next try, and never the lease of a probe.
             MessageCallKind::Refused => {
                 let wait = match end.breaker {
@@ -349,6 +347,12 @@ impl MessageRules {
                 self.give_back(arrival.notes, ReturnReason::NoSlotFree, SOON)
             }
         }
+    }
+
+    fn throttled(&self, arrival: &MessageArrival, end: &MessageCallEnd) -> MessageFate {
+        // MSG-4: a throttle until the pause's end.
+        let delay = end.wait.unwrap_or(SOON);
+        self.give_back(arrival.notes, ReturnReason::Throttled, delay)
     }
 
     fn failed(

@@ -193,6 +193,17 @@ fn msg_7_work_that_may_have_been_done_is_not_repeated_unless_that_is_allowed() {
     );
     let returned = notes_of(fate(&once, &end(Executed::No)));
     assert_eq!(returned.work, NotedWork::NotBegun);
+    // After a refusal by a limit, only a fallback can have done it.
+    let limited = |executed| MessageCallEnd {
+        executed,
+        ..ended(MessageCallKind::Limited)
+    };
+    assert_eq!(
+        fate(&once, &limited(Executed::Maybe)),
+        MessageFate::Dead(DeadReason::Maybe)
+    );
+    notes_of(fate(&once, &limited(Executed::No)));
+    notes_of(fate(&arrival(), &limited(Executed::Maybe)));
     let mut answered = marked;
     answered.notes.work = NotedWork::Answered;
     assert_eq!(rules().begin(&answered), MessageStart::Answered);
@@ -309,8 +320,7 @@ mod properties {
                 // What the dependency declines by 429, 401 or 403 it has not done.
                 let declined = matches!(
                     end.kind,
-                    MessageCallKind::Limited
-                        | MessageCallKind::Ended(Class::Throttled | Class::Misconfigured)
+                    MessageCallKind::Ended(Class::Throttled | Class::Misconfigured)
                 );
                 let done = crashes || (end.executed != Executed::No && !declined);
                 executed += u32::from(done);
