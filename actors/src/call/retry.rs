@@ -48,7 +48,10 @@ fn merge_executed<T, E>(
 
 /// The state of a call between its attempts.
 pub(super) struct RetryState<T, E> {
+    /// The number of the present attempt, with those that were refused.
     number: u32,
+    /// The number of attempts that were made.
+    made: u32,
     asked_at: Time,
     waited: Option<Duration>,
     before: Option<Box<FailedAttempt<T, E>>>,
@@ -58,6 +61,7 @@ impl<T, E> RetryState<T, E> {
     pub(super) fn new(now: Time) -> Self {
         Self {
             number: 1,
+            made: 0,
             asked_at: now,
             waited: None,
             before: None,
@@ -79,13 +83,22 @@ impl<T, E> RetryState<T, E> {
         failed: Option<Box<FailedAttempt<T, E>>>,
     ) -> Result<(), Box<FailedAttempt<T, E>>> {
         let before = self.before.take();
+        let end = failed.as_ref().map(|failed| failed.end);
+        // LIM-4: attempts that the breaker has kept back use up none of those that may be made.
+        let number = match end {
+            Some(AttemptEnd::Ended(_)) => {
+                self.made += 1;
+                self.made
+            }
+            _ => self.number,
+        };
         let mut failed = match failed {
             Some(failed) => merge_executed(before, failed),
             None => {
                 before.unwrap_or_else(|| FailedAttempt::refused(absent(shared, shared.absence())))
             }
         };
-        match wait_before_next(shared, plan, (self.number, self.waited), &failed) {
+        match wait_before_next(shared, plan, (number, self.waited), &failed) {
             RetryStep::After(wait) => {
                 // EDGE-4: an exchange that goes on would keep its slot while the next one asks for
                 // another.

@@ -56,6 +56,12 @@ fn trip(millis: u64) -> BreakerCommand {
     }
 }
 
+fn reset() -> BreakerCommand {
+    BreakerCommand::Reset {
+        reason: "for the test".to_owned(),
+    }
+}
+
 #[test]
 fn brk_6_a_probe_is_given_back_while_its_call_waits_for_our_own_limits() {
     run_paused(async || {
@@ -135,6 +141,32 @@ fn call_7_work_that_can_begin_once_waits_for_an_open_breaker() {
         let failed = failed.await.unwrap_err();
         assert!(matches!(failed, CallError::Failed { .. }), "{failed}");
         assert_eq!(begun.load(Ordering::Relaxed), 1, "it has begun");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn lim_4_a_refusal_by_the_breaker_uses_up_no_attempt() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, script) = echo(&runtime, |settings| {
+            attempts(settings, 5);
+            settings.retry.backoff.base = Duration::from_millis(100);
+            settings.retry.on_open = true;
+            settings.breaker.failure_threshold = None;
+        })
+        .await;
+        // It is refused at 0 and 100 ms.
+        client.operate(trip(250)).await.unwrap();
+        let closing = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            client.operate(reset()).await.unwrap();
+        };
+        let asked = client.ask_with(0, idempotent(Some(2)));
+        let (failed, ()) = tokio::join!(asked, closing);
+        let failed = failed.unwrap_err();
+        assert!(matches!(failed, CallError::Failed { .. }), "{failed}");
+        assert_eq!(script.calls(), 2);
         runtime.finish().await;
     });
 }
