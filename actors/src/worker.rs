@@ -220,6 +220,8 @@ pub(crate) struct Worker<D: Dependency> {
     in_flight: FuturesUnordered<Execution<D>>,
     /// The ends of the value other than a crash.
     ending: ValueEnd,
+    /// The time at which the value was made.
+    begun: Time,
     /// Taken out of the queue, but not begun.
     batch: VecDeque<QueuedJob<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
@@ -252,6 +254,7 @@ impl<D: Dependency> Worker<D> {
             stage: WorkerStage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
             ending: ValueEnd::default(),
+            begun: Time::ZERO,
             batch: VecDeque::new(),
             crashed_call: Rc::default(),
             inline,
@@ -268,6 +271,7 @@ impl<D: Dependency> Worker<D> {
             Poll::Ready(Ok(dependency)) => {
                 let inline = Rc::new(InlineExecutor::new(self, dependency));
                 self.ending = ValueEnd::of(&inline.dependency);
+                self.begun = self.shared.clock.now();
                 self.inline.register(&inline);
                 self.stage = WorkerStage::Running(inline);
                 self.incarnation.set_readiness(Readiness::Ready);
@@ -302,7 +306,7 @@ impl<D: Dependency> Worker<D> {
             return;
         };
         // SUP-6: a call that was alone is the one; of several any may be, until it is answered.
-        let is_alone = !quarantine.take_other() && self.in_flight.len() == 1;
+        let is_alone = !quarantine.suspects_other(self.begun) && self.in_flight.len() == 1;
         // One crash is one, however many calls of this fingerprint were in flight.
         let in_flight = self.in_flight.iter().filter_map(Execution::fingerprint);
         for fingerprint in BTreeSet::from_iter(in_flight) {

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sync::LockExt;
@@ -18,8 +18,9 @@ pub(crate) struct Quarantine {
     suspects: Mutex<VecDeque<CrashRecord>>,
     /// True if an answer could clear one of them, so that the mutex is not locked in vain.
     has_uncertain: AtomicBool,
-    /// True if a call that its worker does not have any more is suspected of the next end.
-    has_other: AtomicBool,
+    /// Time at which a call was suspected last that its worker does not have any more, in
+    /// nanoseconds; 0 for never.
+    other_at: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Quarantine {
             settings,
             suspects: Mutex::new(VecDeque::new()),
             has_uncertain: AtomicBool::new(false),
-            has_other: AtomicBool::new(false),
+            other_at: AtomicU64::new(0),
         }
     }
 
@@ -65,13 +66,14 @@ impl Quarantine {
     /// Records that the value of a worker ends after this call, which the worker does not have any more. Returns
     /// as [`Quarantine::note`].
     pub(crate) fn suspect_other(&self, fingerprint: u64, now: Time) -> Option<Duration> {
-        self.has_other.store(true, Ordering::Relaxed);
+        self.other_at.store(now.as_nanos(), Ordering::Relaxed);
         self.record(fingerprint, true, now)
     }
 
-    /// Returns true if such a call was recorded since the last end.
-    pub(crate) fn take_other(&self) -> bool {
-        self.has_other.swap(false, Ordering::Relaxed)
+    /// Returns true if such a call was recorded during the life of a value that has begun at `begun`.
+    pub(crate) fn suspects_other(&self, begun: Time) -> bool {
+        // SUP-6: a record that came after the end of a value says nothing about the end of the next one.
+        self.other_at.load(Ordering::Relaxed) > begun.as_nanos()
     }
 
     /// Forgets the suspicion against a call that was answered, unless it was alone at a crash.
@@ -155,6 +157,16 @@ mod tests {
         quarantine.clear(8);
         assert!(quarantine.refuses(8, at(3000)).is_some());
         assert_eq!(quarantine.refuses(7, at(3000)), None);
+    }
+
+    #[test]
+    fn sup_6_a_call_that_is_suspected_after_the_end_of_a_value_says_nothing_about_the_next_one() {
+        let quarantine = quarantine(2, 8);
+        let at = Time::from_millis;
+        assert!(!quarantine.suspects_other(at(0)));
+        assert_eq!(quarantine.suspect_other(7, at(1_000)), None);
+        assert!(quarantine.suspects_other(at(999)));
+        assert!(!quarantine.suspects_other(at(1_500)), "it began later");
     }
 
     #[test]

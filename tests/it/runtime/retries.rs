@@ -210,6 +210,44 @@ fn mcp_1_m2_closing_and_resetting_never_hide_a_parked_worker_and_start_it_again(
 }
 
 #[test]
+fn sup_6_a_call_that_is_suspected_late_spares_no_call_of_the_next_end() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let site = Site::default();
+        site.allow(true);
+        let client = site.start(&runtime, GiveUp::Retry).await;
+        // Longer than the restarts are counted.
+        let pause = millis(31_000);
+        assert_eq!(client.ask(1).await.unwrap().value, 1);
+        site.ends.notify_one();
+        tokio::time::sleep(millis(1)).await;
+        // The value has ended, and the next one waits for its start.
+        client.suspect(7);
+        tokio::time::sleep(pause).await;
+        for _ in 0..2 {
+            let ending = async {
+                tokio::time::sleep(millis(50)).await;
+                site.ends.notify_one();
+            };
+            let (ended, ()) = tokio::join!(client.ask(1_000), ending);
+            assert!(
+                matches!(ended, Err(CallError::Interrupted { .. })),
+                "{ended:?}"
+            );
+            tokio::time::sleep(pause).await;
+            // It was alone at the end, so no answer clears it.
+            let _ = client.ask(1_000).await;
+        }
+        let refused = client.ask(1_000).await.unwrap_err();
+        assert!(
+            matches!(refused, CallError::Quarantined { .. }),
+            "{refused}"
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
 fn sup_6_m16_a_call_in_flight_when_a_value_ends_itself_is_quarantined_the_second_time() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
