@@ -477,7 +477,7 @@ impl<D: Dependency> Fallbacks<D> {
             Err(TryLockError::WouldBlock) => None,
         };
         if let Some(kept) = kept {
-            return Err(kept.into_unserved(&shared.name));
+            return Err(kept.into_unserved(&shared.name, "it did not end in time"));
         }
         let now = shared.clock.now();
         // Each fallback has as long as an attempt.

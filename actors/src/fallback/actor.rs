@@ -87,15 +87,12 @@ impl<D: Dependency> UnservedState<D> {
         self.executed = self.executed.max(executed);
     }
 
-    /// Ends the call without an answer: the caller gets the failure of the last fallback.
-    pub(super) fn into_unserved(mut self, dependency: &Arc<str>) -> UnservedCall<D> {
+    /// Ends the call without an answer: the caller gets the failure of the last fallback. `left`: the
+    /// failure of one that is still at work.
+    pub(super) fn into_unserved(mut self, dependency: &Arc<str>, left: &str) -> UnservedCall<D> {
         if let Some(fallback) = self.at_work.take() {
             // CALL-2: it has begun, and its end is not known.
-            self.note_failure(
-                &fallback,
-                "it did not end in time".to_owned(),
-                Executed::Maybe,
-            );
+            self.note_failure(&fallback, left.to_owned(), Executed::Maybe);
         }
         let error = match self.failed {
             None => self.why,
@@ -132,7 +129,8 @@ impl<D: Dependency> Drop for PendingReply<D> {
         };
         let why = self.why.acquire().take();
         if let Some(why) = why {
-            let _ = reply.send(Err(why.into_unserved(&self.name)));
+            let unserved = why.into_unserved(&self.name, "it was left before its end");
+            let _ = reply.send(Err(unserved));
         }
     }
 }
@@ -455,29 +453,62 @@ mod tests {
         })
     }
 
-    fn executed(state: UnservedState<AnyDependency>) -> Executed {
-        state.into_unserved(&"d".into()).0.executed()
+    fn error(state: UnservedState<AnyDependency>) -> CallError<String> {
+        state.into_unserved(&"d".into(), "it did not end in time").0
     }
 
     #[test]
     fn call_2_the_fallback_that_has_done_most_decides() {
-        assert_eq!(executed(unserved()), Executed::No);
+        assert_eq!(error(unserved()).executed(), Executed::No);
         let failed = |all: &[Executed]| {
             let mut state = unserved();
             for executed in all {
                 state.note_failure(&"f".into(), "it failed".to_owned(), *executed);
             }
-            executed(state)
+            error(state).executed()
         };
         assert_eq!(failed(&[Executed::No]), Executed::No);
         assert_eq!(failed(&[Executed::Maybe, Executed::No]), Executed::Maybe);
         assert_eq!(failed(&[Executed::Yes, Executed::Maybe]), Executed::Yes);
     }
 
+    /// A call whose only fallback is at work, and never ends.
+    fn call_at_work() -> Cause<AnyDependency> {
+        let never = |(): (), _: &CallError<String>| std::future::pending::<Result<(), String>>();
+        let rule = FallbackRule::new(never).named("f");
+        let why = Arc::new(Mutex::new(Some(unserved())));
+        let asked = begin(&rule, &(), &why, Time::ZERO).now_or_never();
+        assert!(asked.is_none(), "it is at work");
+        why
+    }
+
     #[test]
-    fn call_2_a_fallback_that_is_left_at_work_may_have_done_it() {
-        let mut state = unserved();
-        state.at_work = Some("f".into());
-        assert_eq!(executed(state), Executed::Maybe);
+    fn call_2_a_fallback_that_blocks_its_thread_may_have_done_it() {
+        let state = call_at_work().acquire().take().unwrap();
+        let error = error(state);
+        assert_eq!(error.executed(), Executed::Maybe);
+        assert!(
+            error.to_string().contains("it did not end in time"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn call_2_a_fallback_that_is_left_before_its_end_may_have_done_it() {
+        let (reply, mut answer) = oneshot::channel();
+        // As the end of its actor does.
+        drop(PendingReply {
+            name: "d".into(),
+            why: call_at_work(),
+            reply: Some(reply),
+        });
+        let Ok(Err((error, None))) = answer.try_recv() else {
+            panic!("the call has an error of its own");
+        };
+        assert_eq!(error.executed(), Executed::Maybe);
+        assert!(
+            error.to_string().contains("it was left before its end"),
+            "{error}"
+        );
     }
 }
