@@ -10,6 +10,8 @@ mod connections;
 mod consumers;
 mod dashboard;
 mod disturbance;
+#[cfg(feature = "fleet")]
+mod fleet_orders;
 mod guard;
 mod history;
 mod log;

@@ -23,7 +23,8 @@ use breakerbox_actors::redact;
 
 /// Operations on a dependency.
 const OPERATIONS: &str = "open, close, disable, shadow, reset, check, restart";
-/// Time for which a response waits for workers that are started anew.
+/// Time for which a response waits for workers that are started anew, and for the board of the fleet at
+/// the same time. Less than the command waits for the response.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_REASON: usize = 500;
 /// One year.
@@ -81,7 +82,7 @@ pub(super) async fn operate(
     if is_for_all && lasts && admin.runtime().status(&name).is_some() {
         let words = (&*order.reason, &*by);
         // FLT-12: it stands on the board, and this replica hears of it as the others do.
-        if fleet::operate(&admin, (&name, &operation), words, for_).await {
+        if tell_fleet(&admin, (&name, &operation), words, for_).await {
             let holds = held_by_fleet(for_);
             return done(&admin, &name, operation, (note, Some(holds)));
         }
@@ -103,21 +104,36 @@ pub(super) async fn operate(
             }
             Some(Ok(carried_out)) => carried_out,
         };
-    let reaches_others = is_for_all
-        && !lasts
-        && fleet::operate(&admin, (&name, &operation), (&reason, &author), None).await;
+    let tell_others = async {
+        let words = (&*reason, &*author);
+        is_for_all && !lasts && tell_fleet(&admin, (&name, &operation), words, None).await
+    };
+    let start = async {
+        match closes {
+            true => wait_for_worker(&admin, &name, events).await,
+            false => None,
+        }
+    };
+    let (reaches_others, not_up) = tokio::join!(tell_others, start);
     let alone = (is_for_all && !reaches_others).then(|| {
         "the board of the fleet is not reached: it holds for this replica alone".to_owned()
     });
-    let not_up = match closes {
-        true => wait_for_worker(&admin, &name, events).await,
-        false => None,
-    };
     let kept = || still_overridden(&admin, &name).filter(|_| closes);
     let notes = [told, not_up, alone, note, kept()].into_iter().flatten();
     let notes: Vec<String> = notes.collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     done(&admin, &name, operation, (note, holds))
+}
+
+/// Gives a command to the fleet. Returns false if the board is not reached in time.
+async fn tell_fleet(
+    admin: &Admin,
+    place: (&str, &str),
+    words: (&str, &str),
+    for_: Option<Duration>,
+) -> bool {
+    let told = fleet::operate(admin, place, words, for_);
+    tokio::time::timeout(PATIENCE, told).await.unwrap_or(false)
 }
 
 /// Returns the end of an override of the whole fleet, in words.
