@@ -89,7 +89,8 @@ pub type RefreshGuard = Box<dyn Send>;
 /// A substitute for a dependency that gives no answer.
 ///
 /// Implemented by functions and closures `Fn(Request, &CallError<Error>)` that return a future of
-/// `Result<Response, _>` with an error that is `Display`.
+/// `Result<Response, _>` with an error that is `Display`. Such an error is [`FallbackOutcome::failed`]: the
+/// work may have been done. A type of its own can return [`FallbackOutcome::not_begun`].
 ///
 /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
 #[diagnostic::on_unimplemented(
