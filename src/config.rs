@@ -193,8 +193,8 @@ pub struct EffectiveValue {
     pub origin: String,
     /// True if no layer set it.
     pub is_default: bool,
-    /// The whole value, where `value` hides a part of it; for a file that is read at the start only, a
-    /// hash of its contents.
+    /// The whole value, where `value` hides a part of it; for a file of certificates or
+    /// credentials, a hash of its contents.
     pub(crate) hidden: Option<Secret>,
 }
 

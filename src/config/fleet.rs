@@ -3,10 +3,7 @@
 //! This module does not know the board. A build without the feature `fleet` accepts no section
 //! `fleet`.
 
-use std::fs::File;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use breakerbox_policy::fleet::{Quorum, TripSharing};
@@ -14,7 +11,7 @@ use breakerbox_policy::{ProbeLease, Rate};
 
 use super::secret::Secret;
 use super::section::Section;
-use super::upstream_tls::{check_pair, pem_file};
+use super::upstream_tls::{check_pair, note_contents, pem_file};
 use super::value_type::{duration, integer, one_of, path, rate, secret_text, string};
 
 /// The fleet that this replica belongs to.
@@ -204,26 +201,9 @@ fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
         let reason = "there is no such file, or it may not be read";
         section.conflict("credentials", reason, ALLOWED);
     }
-    note_contents(section, "credentials", &path);
+    // A reload tells that they are others: they are read at the start only.
+    let _ = note_contents(section, "credentials", &path);
     Some(path)
-}
-
-/// Notes the contents of a file that is read at the start only, so that a reload can tell that they are
-/// others.
-fn note_contents(section: &Section<'_>, key: &str, path: &Path) {
-    /// Credentials and certificates are shorter.
-    const MOST: u64 = 64 * 1024;
-    let mut contents = Vec::new();
-    let file = Some(path).filter(|path| path.is_file());
-    let file = file.and_then(|path| File::open(path).ok());
-    let read = file.and_then(|file| file.take(MOST).read_to_end(&mut contents).ok());
-    if read.is_some() {
-        let mut hash = DefaultHasher::new();
-        contents.hash(&mut hash);
-        let hidden = Secret::new(hash.finish().to_string());
-        let key = section.path_of(key);
-        section.report.borrow_mut().hidden.insert(key, hidden);
-    }
 }
 
 fn read_tls(mut section: Section<'_>) -> Option<FleetTls> {
@@ -235,7 +215,7 @@ fn read_tls(mut section: Section<'_>) -> Option<FleetTls> {
     };
     for (key, path) in [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
         if let Some(path) = path {
-            note_contents(&section, key, path);
+            let _ = note_contents(&section, key, path);
         }
     }
     check_pair(&section);

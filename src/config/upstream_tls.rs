@@ -1,9 +1,11 @@
 //! The section `tls` of an HTTP dependency.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::secret::Secret;
 use super::section::Section;
 use super::value_type::{path, string};
 
@@ -19,6 +21,9 @@ pub struct UpstreamTls {
     pub key: Option<PathBuf>,
     /// Name in the dependency's certificate, if it is not the host of its address.
     pub server_name: Option<String>,
+    /// Hashes of the contents of the files, in the order of the fields above: a renewed file under the
+    /// same path is another certificate.
+    pub(super) contents: [Option<Secret>; 3],
 }
 
 /// Reads `tls`. `url`: the address of the dependency.
@@ -39,12 +44,16 @@ pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<Upstre
         let reason = "the url of the dependency does not begin with https://";
         section.conflict_here(reason, "to leave it out, or a url with https://");
     }
+    // EDGE-6: a reload takes a renewed file over, and leaves other dependencies alone.
+    let files = [("ca", &ca), ("cert", &cert), ("key", &key)];
+    let contents = files.map(|(key, path)| note_contents(&section, key, path.as_deref()?));
     section.finish();
     is_given.then_some(UpstreamTls {
         ca,
         cert,
         key,
         server_name,
+        contents,
     })
 }
 
@@ -64,6 +73,24 @@ pub(super) fn pem_file(section: &mut Section<'_>, key: &'static str) -> Option<P
         section.conflict(key, reason, ALLOWED);
     }
     Some(path)
+}
+
+/// Notes the contents of a file, so that a reload tells that they are others. Returns their hash; `None`
+/// if the file cannot be read.
+pub(super) fn note_contents(section: &Section<'_>, key: &str, path: &Path) -> Option<Secret> {
+    /// Bundles of authorities have some hundred kilobytes.
+    const MOST: u64 = 4 * 1024 * 1024;
+    let mut contents = Vec::new();
+    // EDGE-8: a pipe is not opened: it may have no writer.
+    let file = Some(path).filter(|path| path.is_file())?;
+    let file = File::open(file).ok()?;
+    file.take(MOST).read_to_end(&mut contents).ok()?;
+    let mut hash = DefaultHasher::new();
+    contents.hash(&mut hash);
+    let hash = Secret::new(hash.finish().to_string());
+    let key = section.path_of(key);
+    section.report.borrow_mut().hidden.insert(key, hash.clone());
+    Some(hash)
 }
 
 /// Reports a file of a private key in place of the certificate.
@@ -90,5 +117,32 @@ pub(super) fn check_pair(section: &Section<'_>) {
             let reason = format!("tls.{other} is missing");
             section.conflict(key, reason, "both tls.cert and tls.key, or none");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+
+    #[test]
+    fn edge_6_a_renewed_file_under_the_same_path_is_another_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let read = |contents: String| {
+            std::fs::write(&path, contents).unwrap();
+            let text = format!(
+                "[dependencies.web]\nkind = \"http\"\nurl = \"https://a\"\ntls.ca = {path:?}\n\
+                 [dependencies.other]\nkind = \"http\"\nurl = \"https://b\"\n"
+            );
+            Settings::loader().bare().toml(text).load().unwrap()
+        };
+        // As long as a bundle of a system.
+        let bundle = |end: &str| format!("{}{end}", "-".repeat(300_000));
+        let (old, same, new) = (read(bundle("1")), read(bundle("1")), read(bundle("2")));
+        assert_eq!(old, same);
+        assert_ne!(old.dependencies["web"].tls, new.dependencies["web"].tls);
+        assert_eq!(old.dependencies["other"], new.dependencies["other"]);
+        let shown = format!("{:?}", new.dependencies["web"].tls);
+        assert!(shown.contains("***"), "SEC-1: {shown}");
     }
 }

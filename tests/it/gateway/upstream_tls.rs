@@ -6,6 +6,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use super::serve::{Sidecar, command, configured, folder, http};
 use super::tls::{Issuer, issuer, upstream};
 use super::*;
 
@@ -111,6 +112,36 @@ async fn edge_5_e7f_each_dependency_has_its_own_certificates() {
     assert_eq!(told["cause"], cause, "edge_8");
     assert_eq!(told["executed"], "no", "call_2");
     bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_6_a_reload_takes_a_renewed_certificate_of_a_dependency_under_the_same_path() {
+    let (ours, theirs, folder) = (issuer(), issuer(), folder());
+    let upstream = upstream(&ours, &["http/1.1"]).await;
+    let port = upstream.address.port();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("renewed.pem"), theirs.pem()).unwrap();
+    std::fs::write(path("same.pem"), ours.pem()).unwrap();
+    let table = |name: &str, ca: &str| {
+        format!(
+            "[dependencies.{name}]\nkind = \"http\"\nurl = \"https://localhost:{port}\"\n\
+             tls.ca = {:?}\nbreaker.failure_threshold = \"off\"\n",
+            path(ca)
+        )
+    };
+    let text = table("web", "renewed.pem") + &table("other", "same.pem");
+    configured(folder.path(), &text);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let status = async |name: &str| {
+        let asked = http().get(sidecar.url(&format!("/{name}/a"))).send();
+        asked.await.unwrap().status().as_u16()
+    };
+    assert_eq!((status("web").await, status("other").await), (502, 200));
+    std::fs::write(path("renewed.pem"), ours.pem()).unwrap();
+    sidecar.signal("HUP");
+    let events = sidecar.admin("/api/events");
+    super::serve::until(&events, |_, text| text.contains("other contents of")).await;
+    assert_eq!((status("web").await, status("other").await), (200, 200));
 }
 
 #[test]
