@@ -118,7 +118,7 @@ pub(crate) use masking::{is_sensitive, looks_secret};
 pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};
-pub use model::{ContentLimits, ModelConfig, ModelKeys};
+pub use model::{ModelConfig, ModelKeys};
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
 pub use per_caller::PerCallerConfig;
@@ -134,6 +134,8 @@ pub(crate) use secret_names::is_secret_name;
 pub use span_text::parse_duration;
 pub use token_limit::{TokenLimitConfig, TokensOf};
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
+#[cfg(feature = "gateway")]
+pub(crate) use upstream::MAX_CONNECTION_AGE;
 pub use upstream_tls::UpstreamTls;
 #[cfg(any(feature = "gateway", feature = "admin"))]
 pub(crate) use url::unix_socket;

@@ -17,11 +17,9 @@ use super::gateway::TrustedHeader;
 use super::kind::DependencyKind;
 use super::model::ModelKeys;
 use super::section::Section;
+use super::upstream::MAX_CONNECTION_AGE;
 
 pub(super) use odd_settings::check_same_address;
-
-/// Time for which a connection of the gateway serves new calls.
-const MAX_KEPT: Duration = Duration::from_secs(60);
 
 /// The methods of HTTP that are registered, and one of caches.
 const METHODS: [&str; 41] = [
@@ -364,11 +362,13 @@ fn check_timeouts(section: &Section<'_>, config: &DependencyConfig) {
     }
     let is_http = config.kind.is_some_and(DependencyKind::is_http);
     if is_http
-        && timeout.keep.is_some_and(|keep| keep > MAX_KEPT)
+        && timeout.keep.is_some_and(|keep| keep > MAX_CONNECTION_AGE)
         && section.is_given("timeout.keep")
     {
-        let text = "it has no effect above 1m: no connection serves new calls for longer";
-        section.warn("timeout.keep", text.to_owned());
+        let most = humantime::format_duration(MAX_CONNECTION_AGE);
+        let text =
+            format!("it has no effect above {most}: no connection serves new calls for longer");
+        section.warn("timeout.keep", text);
     }
     let whole = [("total", timeout.total)];
     // The attempt ends with the head of an answer; what flows has `idle` and `total`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 
@@ -15,7 +16,7 @@ use super::links::links;
 use super::mcp::{self, CallerSessions, McpConfig};
 use super::mcp_group::{self, GroupMember};
 use super::mcp_tools::{self, ToolRules};
-use super::model::{self, ContentLimits, ModelConfig};
+use super::model::{self, ModelConfig};
 use super::outbound::{self, OutboundConfig};
 use super::pool::{self, PoolConfig};
 use super::probe::{self, ProbeConfig};
@@ -119,8 +120,8 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let is_serial = kind == Some(DependencyKind::McpStdio) && mcp.as_ref().is_some_and(is_shared);
     has_credentials |= section.has("key");
     let known = (kind, has_credentials, is_serial);
-    let (mut settings, limits) = read_settings(&mut section, environment, known);
-    let model = model::read(&mut section, kind, limits);
+    let (mut settings, probe_stream) = read_settings(&mut section, environment, known);
+    let model = model::read(&mut section, kind, probe_stream);
     if let Some(own) = &mcp {
         mcp::check_sessions(&section, own, settings.workers.count);
     }
@@ -221,20 +222,15 @@ fn read_settings(
     section: &mut Section<'_>,
     environment: &str,
     (kind, has_credentials, is_serial): (Option<DependencyKind>, bool, bool),
-) -> (DependencySettings, ContentLimits) {
+) -> (DependencySettings, Duration) {
     let writes = u32::from(is_serial);
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
     let is_http = kind.is_some_and(DependencyKind::is_http);
     let is_model = kind == Some(DependencyKind::Model);
-    let mut timeout = section.section("timeout");
-    let mut limits = model::read_limits(&mut timeout, kind);
-    let mut timeout = timeout::read(timeout, kind);
-    if is_model {
-        (timeout.first_token, timeout.gap) = (limits.first_token, limits.gap);
-    }
+    let timeout = timeout::read(section.section("timeout"), kind);
     let mut breaker = section.section("breaker");
-    limits.probe_stream = model::read_probe_stream(&mut breaker, kind);
+    let probe_stream = model::read_probe_stream(&mut breaker, kind);
     let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
     // MCP-4: a call of a tool waits for its turn as long as its own time allows.
     let max_wait = is_mcp.then(|| timeout.total.unwrap_or(YEAR));
@@ -267,7 +263,7 @@ fn read_settings(
         fallback_only: false,
         configured_override: None,
     };
-    (settings, limits)
+    (settings, probe_stream)
 }
 
 /// Reads the credentials. An unusable key is found now, not at the first call.

@@ -1,4 +1,4 @@
-//! Keys of `kind = "model"`: the shape of its API, its key, its models, and the limits of its streams.
+//! Keys of `kind = "model"`: the shape of its API, its key, its models, and its streams.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,32 +48,10 @@ pub struct ModelConfig {
     ///
     /// # Units   Bytes.
     pub max_replay_body: u64,
-    /// Time limits of its streams.
-    pub limits: ContentLimits,
-    /// Limits of its tokens.
-    pub token_limits: Vec<TokenLimitConfig>,
-}
-
-/// Time limits of a stream's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ContentLimits {
-    /// Maximum time from the start of an attempt to the first content of its stream.
-    pub first_token: Option<Duration>,
-    /// Maximum time that the stream takes between two pieces of content.
-    pub gap: Option<Duration>,
     /// Time of content after which a probe that is a stream counts as good.
     pub probe_stream: Duration,
-}
-
-impl Default for ContentLimits {
-    fn default() -> Self {
-        Self {
-            first_token: Some(Duration::from_secs(120)),
-            gap: Some(Duration::from_secs(60)),
-            probe_stream: Duration::from_secs(10),
-        }
-    }
+    /// Limits of its tokens.
+    pub token_limits: Vec<TokenLimitConfig>,
 }
 
 const APIS: &[(&str, Api)] = &[
@@ -101,11 +79,11 @@ const MODELS: &str =
     "the name of a model, or a table such as { \"*\" = \"large\", fast = \"small\" }";
 
 /// Reads the keys. Returns `None` for a dependency of another kind, which must have none of them.
-/// `limits`: of its streams.
+/// `probe_stream`: of its breaker.
 pub(super) fn read(
     section: &mut Section<'_>,
     kind: Option<DependencyKind>,
-    limits: ContentLimits,
+    probe_stream: Duration,
 ) -> Option<ModelConfig> {
     let key = secret_text("a text of one line, in ASCII", is_key);
     let header = string("the name of a header", is_header);
@@ -136,36 +114,15 @@ pub(super) fn read(
         callers_retry: section.get_or("callers_retry", &boolean(), false),
         keys_by: section.get_or("keys_by", &keys, ModelKeys::Model),
         max_replay_body: section.get_or("max_replay_body", &size, 16_000_000),
-        limits,
+        probe_stream,
         token_limits,
     })
 }
 
 /// Reports keys that apply to another kind.
-fn reject(section: &Section<'_>, keys: &[&str]) {
+pub(super) fn reject(section: &Section<'_>, keys: &[&str]) {
     for key in keys.iter().filter(|key| section.has(key)) {
         section.conflict(key, "it applies to kind = \"model\"", "to leave it out");
-    }
-}
-
-/// Reads `timeout.first_token` and `timeout.gap`.
-pub(super) fn read_limits(
-    timeout: &mut Section<'_>,
-    kind: Option<DependencyKind>,
-) -> ContentLimits {
-    let limit = || duration(TICK..=YEAR).or_off();
-    let default = ContentLimits::default();
-    if kind != Some(DependencyKind::Model) {
-        for key in ["first_token", "gap"] {
-            timeout.get(key, &limit());
-        }
-        reject(timeout, &["first_token", "gap"]);
-        return default;
-    }
-    ContentLimits {
-        first_token: timeout.get_or("first_token", &limit(), default.first_token),
-        gap: timeout.get_or("gap", &limit(), default.gap),
-        ..default
     }
 }
 
@@ -175,14 +132,14 @@ pub(super) fn read_probe_stream(
     kind: Option<DependencyKind>,
 ) -> Duration {
     const KEY: &str = "probe_stream";
+    const USUAL: Duration = Duration::from_secs(10);
     let span = duration(TICK..=YEAR);
-    let default = ContentLimits::default().probe_stream;
     if kind != Some(DependencyKind::Model) {
         breaker.get(KEY, &span);
         reject(breaker, &[KEY]);
-        return default;
+        return USUAL;
     }
-    breaker.get_or(KEY, &span, default)
+    breaker.get_or(KEY, &span, USUAL)
 }
 
 /// Returns the type of `model`: one name for every request, or a table of names.

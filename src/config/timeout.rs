@@ -5,16 +5,21 @@ use std::time::Duration;
 use breakerbox_policy::TimeoutSettings;
 
 use super::kind::DependencyKind;
+use super::model;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, duration};
 
 /// Reads `timeout`. The default of a missing limit adapts to the one that was given.
 pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> TimeoutSettings {
-    if kind == Some(DependencyKind::Http) {
-        return read_http(section);
-    }
     if kind == Some(DependencyKind::Model) {
         return read_model(section);
+    }
+    for key in CONTENT {
+        section.get(key, &duration(TICK..=YEAR).or_off());
+    }
+    model::reject(&section, &CONTENT);
+    if kind == Some(DependencyKind::Http) {
+        return read_http(section);
     }
     let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
     // MCP-4: a tool may take as long as client libraries wait for one.
@@ -80,6 +85,12 @@ fn read_http(mut section: Section<'_>) -> TimeoutSettings {
     settings
 }
 
+/// Limits of the content of a model's stream.
+const CONTENT: [&str; 2] = ["first_token", "gap"];
+/// Time to the first content of a model's stream, where the configuration sets none.
+const FIRST_TOKEN: Duration = Duration::from_secs(120);
+/// Time between two pieces of its content, where the configuration sets none.
+const GAP: Duration = Duration::from_secs(60);
 /// Time of a whole answer of a model, where the configuration sets none.
 const ANSWER: Duration = Duration::from_secs(600);
 /// Time to connect to a model, where the configuration sets none.
@@ -101,8 +112,9 @@ fn read_model(mut section: Section<'_>) -> TimeoutSettings {
         total,
         first_byte: section.get_or("first_byte", &limit, None),
         idle: section.get_or("idle", &limit, None),
+        first_token: section.get_or("first_token", &limit, Some(FIRST_TOKEN)),
+        gap: section.get_or("gap", &limit, Some(GAP)),
         keep: section.get_or("keep", &limit, default.keep),
-        ..default
     };
     section.finish();
     settings

@@ -1,12 +1,17 @@
 //! Connections to one HTTP dependency: the version of HTTP, the name of its host, and the proxy in
 //! front of it.
 
+use std::time::Duration;
+
 use super::kind::DependencyKind;
 use super::masking;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::{is_http_url, unix_socket};
 use super::value_type::{one_of, string};
+
+/// Maximum age of a connection to a dependency that serves a new call.
+pub(crate) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
 /// Version of HTTP that the requests to a dependency are sent in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

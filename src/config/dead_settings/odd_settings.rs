@@ -136,15 +136,13 @@ fn check_waits(section: &Section<'_>, config: &DependencyConfig) {
         section.warn("retry.backoff.base", text);
     }
     let of_rate = settings.rate_limit.map(|limit| limit.max_wait);
-    let mut waits: Vec<(&str, Option<Duration>)> = vec![
+    let waits = [
         ("bulkhead.max_wait", Some(settings.bulkhead.max_wait)),
         ("rate_limit.max_wait", of_rate),
         ("throttle.max_wait", Some(settings.throttle.max_wait)),
+        ("timeout.first_token", settings.timeout.first_token),
+        ("timeout.gap", settings.timeout.gap),
     ];
-    if let Some(model) = &config.model {
-        waits.push(("timeout.first_token", model.limits.first_token));
-        waits.push(("timeout.gap", model.limits.gap));
-    }
     for (key, wait) in waits {
         if wait.is_some_and(|wait| wait > total) && section.is_given(key) {
             let total = humantime::format_duration(total);

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, COOKIE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::message::{HttpRequest, ModelCall};
-use crate::config::{ContentLimits, FallbackConfig, FallbackOn, ModelConfig, ModelKeys, Secret};
+use crate::config::{FallbackConfig, FallbackOn, ModelConfig, ModelKeys, Secret};
 use crate::model::{
     Api, ApiShape, ModelErrorKind, ModelRequest, TokenEstimate, put_key, replace_model,
     without_key_in_query,
@@ -27,7 +28,7 @@ pub(super) struct ModelRoute {
     pub(super) callers_retry: bool,
     pub(super) keys_by: ModelKeys,
     pub(super) max_replay_body: u64,
-    pub(super) limits: ContentLimits,
+    pub(super) probe_stream: Duration,
     /// Kinds of rejected prompts that a fallback may answer.
     pub(super) for_others: Vec<ModelErrorKind>,
 }
@@ -52,7 +53,7 @@ impl ModelRoute {
             callers_retry: config.callers_retry,
             keys_by: config.keys_by,
             max_replay_body: config.max_replay_body,
-            limits: config.limits,
+            probe_stream: config.probe_stream,
             for_others: rejected.into_iter().filter_map(for_others).collect(),
         }
     }

@@ -446,7 +446,7 @@ impl ProxiedCall<'_> {
                     None => ApiShape::Other(model.api),
                 },
                 is_stream: request.model_call().is_some_and(|call| call.is_stream),
-                limits: model.limits,
+                gap: settings.timeout.gap,
                 classify: &settings.classify,
                 owner: KeyOwner::of(self.route.holds_credentials(), model.keys_by),
                 budget: &self.lane.budget,

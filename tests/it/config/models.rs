@@ -102,8 +102,8 @@ fn llm_17_llm_21_good_models_and_pools_are_read() {
     let gpt = settings.dependencies["gpt"].model.as_ref().unwrap();
     assert_eq!(gpt.api, Api::OpenAi);
     assert_eq!(gpt.names["*"], "large");
-    assert_eq!(gpt.limits.gap, None);
-    assert_eq!(gpt.limits.probe_stream.as_secs(), 3);
+    assert_eq!(settings.dependencies["gpt"].settings.timeout.gap, None);
+    assert_eq!(gpt.probe_stream.as_secs(), 3);
     let spare = settings.dependencies["spare"].model.as_ref().unwrap();
     assert_eq!(spare.names["*"], "one");
     let chat = settings.dependencies["chat"].pool.as_ref().unwrap();

@@ -15,15 +15,13 @@ use tokio::time::Instant;
 
 use super::answer_fault::FirstBytes;
 use super::connect_failure::ConnectFailure;
+use crate::config::MAX_CONNECTION_AGE;
 use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
 /// Number of bytes that one read brings while the head of a response is missing.
 const MAX_HEAD_READ: usize = 16 * 1024;
 /// Least and most time within which the end of an idle connection meets a request on its way to it.
 const REUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
-
-/// Greatest age of a connection that is kept.
-const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Events of a connection, shared with the code that sends the requests.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl SocketHistory {
     /// Returns true if the connection is kept no more. A name that has moved to another server is looked
     /// up with the next connection, however steady the traffic is.
     pub(super) fn is_old(&self) -> bool {
-        self.made.elapsed() >= MAX_AGE
+        self.made.elapsed() >= MAX_CONNECTION_AGE
     }
 
     /// Returns true if the peer has stopped to accept bytes.
@@ -266,7 +264,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_kept_for_a_minute_at_most() {
         let history = idle(Duration::ZERO);
-        advance(MAX_AGE - Duration::from_millis(1)).await;
+        advance(MAX_CONNECTION_AGE - Duration::from_millis(1)).await;
         assert!(!history.is_old());
         advance(Duration::from_millis(1)).await;
         assert!(history.is_old());

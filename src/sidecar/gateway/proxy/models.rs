@@ -94,7 +94,8 @@ impl ProxiedCall<'_> {
         // On the heap: it must not enlarge the future of every call.
         let once = Box::pin(self.attempt_once(&provided, attempts, until, held.held()));
         let is_stream = request.model_call().is_some_and(|call| call.is_stream);
-        let answered = match model.limits.first_token.filter(|_| is_stream) {
+        let limit = self.route.client.settings().timeout.first_token;
+        let answered = match limit.filter(|_| is_stream) {
             // LLM-9: from the start of the attempt to the first content.
             Some(limit) => timeout(limit, once)
                 .await
@@ -149,7 +150,7 @@ impl ProxiedCall<'_> {
         let model = self.route.model.as_ref()?;
         let is_content = stream.get_ref().is_some_and(ResponseStream::is_content);
         let call = request.model_call().filter(|_| is_content)?;
-        let settings = (model.callers_retry, model.limits.probe_stream);
+        let settings = (model.callers_retry, model.probe_stream);
         Some(Box::new(ContentEnding::new(
             call.shape,
             &self.route.name,

@@ -58,8 +58,7 @@ async fn llm_item_11_the_defaults_leave_room_for_long_and_for_many_streams() {
         (None, None, None)
     );
     assert_eq!(timeout.attempt, minutes(10));
-    let limits = gpt.model.as_ref().unwrap().limits;
-    assert_eq!((limits.first_token, limits.gap), (minutes(2), minutes(1)));
+    assert_eq!((timeout.first_token, timeout.gap), (minutes(2), minutes(1)));
     assert_eq!(
         gpt.settings.breaker.half_open.probe_lease,
         Duration::from_secs(600)

@@ -23,7 +23,6 @@ use breakerbox_policy::{Class, ClassifySettings, Executed, Symptom};
 use super::content_watch::{ContentWatch, DecodedWatch};
 use super::read_ahead::{BodyEnd, ReadAhead};
 use crate::buffer_budget::{BufferBudget, BufferShare};
-use crate::config::ContentLimits;
 use crate::model::{
     AnswerFigures, ApiShape, ModelErrorKind, ModelVerdict, StreamEnd, StreamError, StreamWatch,
     WatchEvent, figures_of, has_answer, is_whole, judge,
@@ -52,7 +51,8 @@ pub(crate) struct ModelReading<'a> {
     pub(crate) shape: ApiShape,
     /// True if the answer is to be a stream.
     pub(crate) is_stream: bool,
-    pub(crate) limits: ContentLimits,
+    /// Maximum time between two pieces of content (`timeout.gap`).
+    pub(crate) gap: Option<Duration>,
     pub(crate) classify: &'a ClassifySettings,
     pub(crate) owner: KeyOwner,
     pub(crate) budget: &'a BufferBudget,

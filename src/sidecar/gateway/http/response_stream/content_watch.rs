@@ -125,7 +125,7 @@ impl ContentWatch {
         let now = Instant::now();
         Self {
             owner: reading.owner,
-            gap: reading.limits.gap,
+            gap: reading.gap,
             waited: Duration::ZERO,
             asked: None,
             alarm: None,
