@@ -6,6 +6,7 @@
 //! writes what is left. It decides nothing.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -44,6 +45,8 @@ pub(super) struct OutageBook {
     writing: Mutex<()>,
     /// True while a task writes them.
     is_kept: AtomicBool,
+    /// True while they cannot be written.
+    is_failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -149,23 +152,33 @@ impl OutageBook {
         if inner.outages.kept.acquire().file.is_none() {
             return;
         }
-        let (inner, now) = (Arc::clone(inner), inner.stamps.now());
+        let (own, now) = (Arc::clone(inner), inner.stamps.now());
         // A slow disk must not delay the requests of this thread.
-        let written = tokio::task::spawn_blocking(move || {
-            // HLT-3: of two writes the later one has the later state, and waits for the other.
-            let _one_at_a_time = inner.outages.writing.acquire();
-            let due = inner.outages.kept.acquire().take_write(now, is_due);
-            match due {
-                Some((file, all)) => file.put(SECTION, serde_json::to_value(all)?),
-                None => Ok(()),
-            }
-        });
+        let written = tokio::task::spawn_blocking(move || own.outages.write_due(now, is_due));
         let problem = match written.await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return inner.outages.is_failing.store(false, Ordering::Relaxed),
             Ok(Err(error)) => error.to_string(),
             Err(ended) => ended.to_string(),
         };
-        tracing::error!(problem, "admin.state cannot be written: the outages");
+        // It is tried again with each event, and a full disk may hold the log too: told once.
+        if !inner.outages.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(problem, "admin.state cannot be written: the outages");
+        }
+    }
+
+    /// Writes them if they have changed and are due. Blocks until they are on the disk.
+    fn write_due(&self, now: Time, is_due: fn(&KeptOutages, Time) -> bool) -> io::Result<()> {
+        // HLT-3: of two writes the later one has the later state, and waits for the other.
+        let _one_at_a_time = self.writing.acquire();
+        let due = self.kept.acquire().due_write(now, is_due);
+        let Some((file, all)) = due else {
+            return Ok(());
+        };
+        file.put(SECTION, serde_json::to_value(&all)?)?;
+        // HLT-3: what could not be written is tried again.
+        let mut kept = self.kept.acquire();
+        (kept.written, kept.written_at) = (all, now);
+        Ok(())
     }
 }
 
@@ -231,17 +244,15 @@ impl KeptOutages {
     }
 
     /// Returns the file and its new section, if it has changed and is due.
-    fn take_write(
-        &mut self,
+    fn due_write(
+        &self,
         now: Time,
-        is_due: impl FnOnce(&Self, Time) -> bool,
+        is_due: fn(&Self, Time) -> bool,
     ) -> Option<(StateFile, Vec<OutageRecord>)> {
         let file = self.file.clone()?;
         if self.all == self.written || !is_due(self, now) {
             return None;
         }
-        self.written.clone_from(&self.all);
-        self.written_at = now;
         Some((file, self.all.clone()))
     }
 }
@@ -364,15 +375,21 @@ mod tests {
     fn hlt_3_figures_alone_are_written_seldom() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::open(&folder.path().join("state.json")).unwrap();
-        let mut kept = KeptOutages::default();
-        let due = |kept: &mut KeptOutages, seconds: u64| {
-            kept.take_write(Time::from_millis(seconds * 1_000), KeptOutages::is_due)
+        let book = OutageBook::default();
+        let at = |seconds: u64| Time::from_millis(seconds * 1_000);
+        let follow = |one: OutageRecord| book.kept.acquire().follow(vec![one], "now");
+        // Writes them, and returns true if something was written.
+        let writes = |seconds: u64, is_due: fn(&KeptOutages, Time) -> bool| {
+            let before = book.kept.acquire().written.clone();
+            book.write_due(at(seconds), is_due).unwrap();
+            book.kept.acquire().written != before
         };
-        kept.follow(vec![outage(1, false)], "now");
-        assert!(due(&mut kept, 20).is_none(), "there is no file");
-        kept.file = Some(file);
-        assert_eq!(due(&mut kept, 20).unwrap().1.len(), 1);
-        assert!(due(&mut kept, 100).is_none(), "nothing has changed");
+        let due = |seconds: u64| writes(seconds, KeptOutages::is_due);
+        follow(outage(1, false));
+        assert!(!due(20), "there is no file");
+        book.kept.acquire().file = Some(file);
+        assert!(due(20));
+        assert!(!due(100), "nothing has changed");
         let figures = |errors| OutageRecord {
             affected: AffectedCalls {
                 calls: errors,
@@ -381,13 +398,31 @@ mod tests {
             },
             ..outage(1, false)
         };
-        kept.follow(vec![figures(1)], "now");
-        assert!(due(&mut kept, 100).is_some());
-        kept.follow(vec![figures(2)], "now");
-        assert!(due(&mut kept, 109).is_none());
-        let last = kept.take_write(Time::from_millis(109_000), |_, _| true);
-        assert!(last.is_some(), "the last write has them");
-        kept.follow(vec![outage(1, true)], "now");
-        assert!(due(&mut kept, 109).is_some(), "its end is written at once");
+        follow(figures(1));
+        assert!(due(100));
+        follow(figures(2));
+        assert!(!due(109));
+        assert!(writes(109, |_, _| true), "the last write has them");
+        follow(outage(1, true));
+        assert!(due(109), "its end is written at once");
+    }
+
+    #[test]
+    fn hlt_3_outages_that_could_not_be_written_are_written_with_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("state");
+        std::fs::create_dir(&inner).unwrap();
+        let path = inner.join("state.json");
+        let book = OutageBook::default();
+        book.kept.acquire().file = Some(StateFile::open(&path).unwrap());
+        book.kept.acquire().follow(vec![outage(1, true)], "now");
+        std::fs::remove_dir_all(&inner).unwrap();
+        let now = Time::from_millis(20_000);
+        assert!(book.write_due(now, KeptOutages::is_due).is_err());
+        std::fs::create_dir(&inner).unwrap();
+        // Nothing has changed since the failed write.
+        book.write_due(now, KeptOutages::is_due).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("500 from the dependency"), "{text}");
     }
 }
