@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::known_keys::{KnownKeys, folded, last_of};
 use super::table_lists::is_table_list;
 use super::variable_names::{PREFIX, is_of_variable};
+use super::variable_spelling::is_owner;
 
 /// The key that a value in place of a section is most likely meant for.
 const MAIN_KEYS: [(&str, &str, &str); 14] = [
@@ -56,7 +57,7 @@ pub(super) fn in_place_of_section(path: &str, value: &Value) -> SectionAdvice {
     };
     let name = last_of(path);
     if let Some((owner, _)) = path.split_once('.').filter(|(_, rest)| !rest.contains('.'))
-        && ["dependencies", "consumers"].contains(&owner)
+        && is_owner(owner)
     {
         return SectionAdvice {
             reason: format!("{owner} have names, did you mean [{owner}.NAME] with {name} in it?"),
@@ -92,7 +93,7 @@ pub(super) fn in_place_of_section(path: &str, value: &Value) -> SectionAdvice {
 
 /// Returns the advice about a list in place of a section; those that are known hold named tables.
 fn in_place_of_names(path: &str, tables: &[Value]) -> SectionAdvice {
-    let is_named = ["dependencies", "consumers"].contains(&path);
+    let is_named = is_owner(path);
     let table = if is_named {
         let given = tables.first().and_then(|first| match &first.kind {
             ValueKind::Table(table) => match &table.get("name")?.kind {

@@ -10,6 +10,7 @@ use super::problem::Warning;
 use super::section::Section;
 use super::source::{LayerRank, ValueOrigin};
 use super::unknown_key::KeyAdvice;
+use super::variable_spelling::{NAMED, OWNERS};
 use super::{foreign_names, misplaced_value};
 
 /// Begin of the names of all our variables.
@@ -32,13 +33,6 @@ const FOLDER: [&str; 6] = [
 /// Names that a variable for the log might have, without their beginning.
 const LOG: [&str; 3] = ["log", "loglevel", "rustlog"];
 const LOG_ADVICE: &str = "the log lines are chosen by RUST_LOG, such as RUST_LOG=debug";
-/// Sections of named tables, and the words that begin a variable of one.
-const OWNERS: [(&str, [&str; 2]); 2] = [
-    ("dependencies", ["dependencies", "dependency"]),
-    ("consumers", ["consumers", "consumer"]),
-];
-/// Tables of a dependency in which the keys are names of any form.
-const NAMED: [&str; 3] = ["env", "headers", "links"];
 /// Maximum length of a key, in bytes.
 const MAX_KEY: usize = 1024;
 /// Maximum number of parts of a key: each becomes a table within another.

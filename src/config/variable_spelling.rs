@@ -10,8 +10,20 @@ use config::{Map, Value, ValueKind};
 
 use super::known_keys::last_of;
 
-/// Tables of a dependency in which the keys are names.
-const NAMED: [&str; 4] = ["env", "headers", "links", "tools"];
+/// Sections of named tables, and the words that begin a variable of one.
+pub(super) const OWNERS: [(&str, [&str; 2]); 2] = [
+    ("dependencies", ["dependencies", "dependency"]),
+    ("consumers", ["consumers", "consumer"]),
+];
+/// Tables of a dependency in which the keys are names of any form.
+pub(super) const NAMED: [&str; 3] = ["env", "headers", "links"];
+/// A table of a dependency in which each name has a table of its own.
+const TOOLS: &str = "tools";
+
+/// Returns true for a section of named tables.
+pub(super) fn is_owner(section: &str) -> bool {
+    OWNERS.iter().any(|(owner, _)| *owner == section)
+}
 
 /// The names that the files give, by the table that they are in.
 #[derive(Debug, Default)]
@@ -22,11 +34,11 @@ impl FileNames {
     pub(super) fn of<'m>(files: impl IntoIterator<Item = &'m Map<String, Value>>) -> Self {
         let mut names = Self::default();
         for (owner, table) in files.into_iter().flatten() {
-            if !["dependencies", "consumers"].contains(&owner.as_str()) {
+            if !is_owner(owner) {
                 continue;
             }
             for (name, one) in names.take(owner, table) {
-                for key in NAMED {
+                for key in NAMED.into_iter().chain([TOOLS]) {
                     if let Some(named) = one.get(key) {
                         names.take(&format!("{owner}.{name}.{key}"), named);
                     }
