@@ -4,7 +4,7 @@
 import { Card } from "./card.js";
 import * as address from "./address.js";
 import { SPANS } from "./chart.js";
-import { arrange, find, icon, make, say, set, show } from "./dom.js";
+import { arrange, find, icon, make, plain, say, set, show } from "./dom.js";
 import { Events } from "./events.js";
 import { follow } from "./live.js";
 import { GROUPS, Model } from "./model.js";
@@ -155,6 +155,9 @@ function renderSoon() {
 
 // screen reader announcements: a few words at a time
 
+/** Most letters of one announcement. */
+const SPOKEN = 200;
+
 const news = new Map();
 let speaking = null;
 
@@ -164,12 +167,19 @@ function tell(name, text) {
     speaking = null;
     const all = [...news];
     news.clear();
-    announce(all.length <= 3 ? all.map(([subject, said]) => `${subject}: ${said}.`).join(" ") : `${all.length} dependencies have changed their state.`);
+    announce(all.length <= 3 ? all.map(([subject, said]) => `${subject}: ${brief(said)}.`).join(" ") : `${all.length} dependencies have changed their state.`);
   }, 500);
 }
 
+/** Returns the begin of a text that is too long to be listened to; the page has all of it. */
+function brief(text) {
+  const letters = [...String(text)];
+  return letters.length <= SPOKEN ? String(text) : `${letters.slice(0, SPOKEN).join("")}…`;
+}
+
 function announce(text) {
-  find("announce").textContent = text;
+  // EDGE-7: a cause or a reason comes from others. The same text twice is announced twice.
+  find("announce").textContent = plain(text);
 }
 
 function tellEvent({ kind, subject, dependency, details }) {

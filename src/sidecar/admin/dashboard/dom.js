@@ -6,7 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const MOVING = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
 /** Returns a text in which such characters are written out. */
-function plain(text) {
+export function plain(text) {
   return String(text ?? "").replace(MOVING, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
 }
 
@@ -25,7 +25,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name === "text") node.textContent = plain(value);
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : plain(value));
   }
   node.append(...children.map((child) => (child instanceof Node ? child : plain(child))));
   return node;
@@ -38,7 +38,7 @@ export function say(node, text) {
 }
 
 export function set(node, name, value) {
-  const text = String(value);
+  const text = plain(value);
   if (node.getAttribute(name) !== text) node.setAttribute(name, text);
 }
 

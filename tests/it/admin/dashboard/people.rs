@@ -209,3 +209,24 @@ async fn check(stage: &Stage, roles: &[&str]) {
         .filter(|(role, name)| NAMED.contains(role) && name.is_empty());
     assert_eq!(nameless.collect::<Vec<_>>(), Vec::<&(&str, &str)>::new());
 }
+
+#[tokio::test]
+async fn edge_7_an_announcement_is_short_and_has_no_control_characters() {
+    let Some(stage) = Stage::start(&["search"], opens_after(1, ms(600_000))).await else {
+        return;
+    };
+    let command = breakerbox_policy::BreakerCommand::Disable {
+        reason: format!("\u{202e}{}", "a reason ".repeat(50)),
+        until: None,
+    };
+    stage.clients[0].operate(command).await.unwrap();
+    let announced = "document.querySelector('#announce').textContent";
+    stage
+        .page
+        .until(&format!("{announced}.includes('\\\\u{{202e}}a reason')"))
+        .await;
+    let text = stage.page.text(announced).await;
+    assert!(!text.contains('\u{202e}'), "{text}");
+    assert!(text.ends_with("….") && text.chars().count() < 250, "{text}");
+    stage.finish(nothing).await;
+}
