@@ -24,6 +24,7 @@ mod foreign_names;
 mod known_keys;
 mod masking;
 mod misplaced_value;
+mod number_text;
 mod section;
 mod span_text;
 mod unknown_key;
@@ -133,9 +134,9 @@ pub use secret::Secret;
 pub(crate) use secret_names::is_secret_name;
 pub use span_text::parse_duration;
 pub use token_limit::{TokenLimitConfig, TokensOf};
-pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 #[cfg(feature = "gateway")]
 pub(crate) use upstream::MAX_CONNECTION_AGE;
+pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
 #[cfg(any(feature = "gateway", feature = "admin"))]
 pub(crate) use url::unix_socket;
@@ -397,7 +398,12 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         if !is_dependency_name(name) {
             let allowed =
                 "a name of at most 64 lower-case letters, digits, _ and -, a letter first";
-            table.conflict(name, "this name is not allowed", allowed);
+            let lower = name.trim().to_lowercase().replace([' ', '/', '.'], "-");
+            let reason = match is_dependency_name(&lower) {
+                true => format!("this name is not allowed, did you mean {lower}?"),
+                false => "this name is not allowed".to_owned(),
+            };
+            table.conflict(name, reason, allowed);
         } else if section.origin().rank >= LayerRank::DotEnv && !section.has("kind") {
             // Most likely a typo in a variable: the new dependency would protect no calls.
             if let Some((owner, rest)) = variable_names::split(name, &others) {

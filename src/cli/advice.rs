@@ -76,6 +76,10 @@ pub(crate) fn about(error: &clap::Error) -> Option<String> {
                 "-f" if is_of_events(error) => {
                     Some("new events are followed by --follow".to_owned())
                 }
+                // The other commands know it.
+                "--config" | "--env" | "--admin" | "--json" => Some(format!(
+                    "{given} stands behind a command that knows it, as in breakerbox check --config DIR"
+                )),
                 _ => option(&given),
             }
         }
@@ -209,6 +213,11 @@ mod tests {
         ] {
             assert!(said(given).starts_with(key), "{given}: {}", said(given));
         }
+        let early = clap::Command::new("breakerbox")
+            .subcommand(clap::Command::new("check"))
+            .try_get_matches_from(["breakerbox", "--config", "a", "check"]);
+        let advice = about(&early.unwrap_err()).unwrap_or_default();
+        assert!(advice.contains("behind a command"), "{advice}");
         let refused = clap::Command::new("breakerbox")
             .subcommand(clap::Command::new("events"))
             .try_get_matches_from(["breakerbox", "events", "-f"]);

@@ -132,6 +132,13 @@ fn write_refused(refused: &RefusedConfig, err: &mut dyn Write) -> io::Result<()>
 
 /// Returns the message about a dependency that is not configured.
 fn unknown_name(name: &str, settings: &Settings) -> String {
+    if name.contains(['/', '\\']) || name.ends_with(".toml") || Path::new(name).is_dir() {
+        let given = printable(name);
+        return format!(
+            "{given} is no name of a dependency, allowed: --config DIR for the folder with the file \
+             default.toml"
+        );
+    }
     let known: Vec<&str> = settings.dependencies.keys().map(String::as_str).collect();
     let near = did_you_mean(name, known.iter().copied());
     let (name, known) = (printable(name), known.join(", "));

@@ -124,6 +124,12 @@ fn dependency_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses the id of an event.
+fn event_id(text: &str) -> Result<u64, String> {
+    let id = text.parse();
+    id.map_err(|_| "allowed: the number of an event, as --json shows it in id".to_owned())
+}
+
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -131,7 +137,7 @@ pub(crate) struct Events {
     #[arg(long)]
     follow: bool,
     /// Shows only events with an id above this
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = event_id)]
     since: Option<u64>,
     /// Prints one JSON object a line
     #[arg(long)]

@@ -23,7 +23,7 @@ use super::probe::{self, ProbeConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
-use super::url::{self, URL, URL_OR_SOCKET, is_dependency_url, is_http_url, without_scheme};
+use super::url::{self, URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
 use super::value_type::{YEAR, boolean, one_of, path, string};
 use super::{
     breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
@@ -87,7 +87,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("pool", DependencyKind::Pool),
         ("simulated", DependencyKind::Simulated),
     ];
-    let kind = section.get_if_set("kind", &one_of(KINDS));
+    let kind = section.get_if_set("kind", &one_of(KINDS).mistaken_by(foreign_kind));
     let url = read_url(&mut section, kind);
     let links = section.get_if_set("links", &links()).unwrap_or_default();
     let outbound = outbound::read(&mut section, kind);
@@ -155,6 +155,23 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     config
 }
 
+/// Returns the kind that a word of others stands for.
+fn foreign_kind(value: &config::Value) -> Option<String> {
+    let config::ValueKind::String(text) = &value.kind else {
+        return None;
+    };
+    let meant = match text.trim().to_ascii_lowercase().as_str() {
+        "grpc" | "h2" | "http2" => "did you mean \"http\", with http_version = \"2\"?",
+        "rest" | "api" | "web" | "service" | "graphql" => "did you mean \"http\"?",
+        "mcp" => "did you mean \"mcp_stdio\" with a command, or \"mcp_http\" with a url?",
+        "llm" | "openai" | "anthropic" | "google" => {
+            "did you mean \"model\", with api = \"openai\", \"anthropic\" or \"google\"?"
+        }
+        _ => return None,
+    };
+    Some(meant.to_owned())
+}
+
 /// Attempts of a call of a model, where the configuration sets none.
 const MODEL_ATTEMPTS: NonZeroU32 = NonZeroU32::new(2).unwrap();
 /// Calls of a model in flight, where the configuration sets none.
@@ -202,7 +219,7 @@ fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<S
         }
         _ => string(URL, is_http_url),
     };
-    let url = section.get_if_set("url", &url.mistaken_by(without_scheme));
+    let url = section.get_if_set("url", &url.mistaken_by(url::mistake));
     if let Some(text) = url.as_deref().and_then(url::warning) {
         section.warn("url", text);
     }

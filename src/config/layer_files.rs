@@ -49,6 +49,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Box<Problem>> {
         }
         Ok(_) => match read_bounded(path).map(String::from_utf8) {
             Ok(Ok(text)) => return Ok(Some(text)),
+            Ok(Err(error)) if is_utf_16(error.as_bytes()) => (
+                // As the shell of Windows writes it with `>`.
+                "it is text in UTF-16: save it as UTF-8".to_owned(),
+                "TOML in UTF-8",
+            ),
             Ok(Err(error)) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
@@ -63,6 +68,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Box<Problem>> {
     };
     let place = path.display().to_string();
     Err(Box::new(Problem::of_layer(reason, allowed, &place)))
+}
+
+/// Returns true if a text begins with the mark of UTF-16.
+fn is_utf_16(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
 }
 
 /// Reads what a file had when its size was asked, even if it grows meanwhile.
@@ -137,9 +147,12 @@ pub(super) fn no_default(path: &Path) -> Problem {
     let folder = path.parent().unwrap_or(path);
     let others = names(folder, |path| {
         let kind = path.extension().unwrap_or_default();
-        ["toml", "yaml", "yml", "json"]
+        let is_known = ["toml", "yaml", "yml", "json"]
             .iter()
-            .any(|known| kind == *known)
+            .any(|known| kind == *known);
+        // Such as default.tml, or default.toml.txt.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        is_known || name.to_ascii_lowercase().starts_with("default")
     });
     let reason = match others.is_empty() {
         true => "there is no such file".to_owned(),
@@ -253,4 +266,26 @@ fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     names.sort();
     names.truncate(MAX_NAMES);
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+
+    #[test]
+    fn cfg_1_a_file_in_another_encoding_or_of_nearly_its_name_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = || {
+            let loader = Settings::loader().dir(folder.path()).require_default_file();
+            loader.load().unwrap_err().to_string()
+        };
+        std::fs::write(folder.path().join("default.tml"), "").unwrap();
+        assert!(said().contains("the folder has default.tml"), "{}", said());
+        let path = folder.path().join("default.toml");
+        let wide: Vec<u8> = "a = 1".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, [&[0xff, 0xfe], wide.as_slice()].concat()).unwrap();
+        assert!(said().contains("UTF-16: save it as UTF-8"), "{}", said());
+        std::fs::write(&path, b"# caf\xe9\n").unwrap();
+        assert!(said().contains("line 1 is not text in UTF-8"), "{}", said());
+    }
 }

@@ -135,10 +135,24 @@ pub(super) fn in_place_of_list(path: &str, value: &Value) -> String {
 
 /// Returns the allowed word that was most likely meant. `schema`: of the key; it has all words.
 pub(super) fn meant_word(value: &Value, schema: &Json) -> Option<String> {
+    /// Words of others for "off".
+    const OFF: [&str; 8] = [
+        "none",
+        "never",
+        "no",
+        "false",
+        "disabled",
+        "infinite",
+        "unlimited",
+        "infinity",
+    ];
     let mut words = Vec::new();
     collect(schema, &mut words);
     let meant = |text: &str| {
         let text = text.trim();
+        if words.contains(&"off") && OFF.contains(&folded(text).as_str()) {
+            return Some("off".to_owned());
+        }
         let same = words.iter().find(|word| folded(word) == folded(text));
         let near = || nearest_word(&text.to_lowercase(), words.iter().copied());
         let meant = same.copied().or_else(near)?;
@@ -209,6 +223,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn cfg_1_a_word_of_others_for_off_is_told() {
+        let schema = json!({"anyOf": [{"type": "number"}, {"const": "off"}]});
+        let meant = |text: &str| meant_word(&Value::new(None, text), &schema);
+        for word in ["none", "Never", "unlimited", "disabled"] {
+            assert_eq!(meant(word).as_deref(), Some("off"), "{word}");
+        }
+        assert_eq!(meant("5 secondes"), None);
+        let words = json!({"enum": ["open", "closed"]});
+        assert_eq!(meant_word(&Value::new(None, "none"), &words), None);
+    }
 
     #[test]
     fn cfg_1_a_value_in_place_of_a_section_gets_the_section_that_was_meant() {

@@ -40,7 +40,7 @@ pub(super) fn problem(name: &str, text: &str, errors: &[toml::de::Error]) -> Pro
         }
         None => match habit_of_others(line, message) {
             Some(words) => words.to_owned(),
-            None => message.to_owned(),
+            None => odd_character(line, place.column).unwrap_or_else(|| message.to_owned()),
         },
     };
     let reason = format!("line {}, column {}: {message}", place.line, place.column);
@@ -58,9 +58,36 @@ fn habit_of_others(line: &str, message: &str) -> Option<&'static str> {
     if line.contains(['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}']) {
         return Some("these quotes are those of printed text, and TOML takes \" alone");
     }
+    // As in JSON, YAML and Python.
+    let value = line.split_once('=').map(|(_, value)| value);
+    let value = value.and_then(|value| value.split('#').next());
+    let value = value.map(str::trim).unwrap_or_default();
+    match value.to_ascii_lowercase().as_str() {
+        "null" | "nil" | "none" | "~" => {
+            return Some("TOML has no such value: leave the key out, and its default holds");
+        }
+        lower @ ("true" | "false") if lower != value => {
+            return Some("true and false are written in small letters");
+        }
+        _ => {}
+    }
     let is_escape = message.contains("unicode") || message.contains("escape");
     (is_escape && line.contains('\\'))
         .then_some("a backslash is written twice in a text, or the text stands in 'single quotes'")
+}
+
+/// Names a character that looks like a blank, or like nothing, at a place or right behind the word there.
+fn odd_character(line: &str, column: usize) -> Option<String> {
+    let mut rest = line.chars().skip(column.saturating_sub(1));
+    let is_odd = |letter: &char| {
+        let is_blank = letter.is_whitespace() && !" \t\r".contains(*letter);
+        is_blank || letter.is_control() && !"\t\r".contains(*letter) || *letter == '\u{200b}'
+    };
+    let odd = rest.find(|letter| is_odd(letter) || " \t=\"".contains(*letter));
+    odd.filter(is_odd).map(|letter| {
+        let number = u32::from(letter);
+        format!("the character U+{number:04X} cannot be seen and is no plain blank: take it out")
+    })
 }
 
 /// A place in a text.
@@ -253,6 +280,24 @@ mod tests {
         assert!(said.contains("\n    2 | kind = \"http\n"), "{said}");
         assert!(said.ends_with('^'), "{said}");
         assert_eq!(said.lines().count(), 3, "one mistake, one message: {said}");
+    }
+
+    #[test]
+    fn cfg_1_values_of_others_and_characters_that_cannot_be_seen_are_named() {
+        let line = |line: &str| said(&format!("[dependencies.web]\n{line}\n"));
+        for (given, words) in [
+            ("timeout.attempt = null", "leave the key out"),
+            ("timeout.attempt = None # later", "leave the key out"),
+            ("fallback_only = True", "in small letters"),
+            (
+                "kind\u{a0}= \"http\"",
+                "the character U+00A0 cannot be seen",
+            ),
+            ("\0", "the character U+0000 cannot be seen"),
+            ("kind = http", "quote"),
+        ] {
+            assert!(line(given).contains(words), "{given:?}: {}", line(given));
+        }
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub(super) fn place(url: &str) -> Option<(&str, &str, Option<&str>)> {
     })
 }
 
-/// Returns the fault of an address that has no scheme.
-pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
+/// Returns the fault of an address that cannot be used.
+pub(super) fn mistake(value: &config::Value) -> Option<String> {
     let config::ValueKind::String(text) = &value.kind else {
         return None;
     };
@@ -64,6 +64,32 @@ pub(super) fn without_scheme(value: &config::Value) -> Option<String> {
     if is_key_content(text) {
         return None;
     }
+    if text.contains("${") || text.starts_with('$') {
+        let words = "variables are not put in: set the key by a variable of BREAKERBOX__";
+        return Some(words.to_owned());
+    }
+    if text.trim() != text && is_dependency_url(text.trim()) {
+        return Some("a blank stands before or behind it".to_owned());
+    }
+    match place(text) {
+        Some(("http" | "https", _, Some(port))) if port.parse::<u16>().is_err() => {
+            Some("its port is no number from 1 to 65535".to_owned())
+        }
+        Some(("http" | "https" | "unix", ..)) => None,
+        Some((scheme, ..)) => {
+            let meant = match scheme.to_ascii_lowercase().as_str() {
+                "http" | "ws" | "grpc" | "h2c" => "http",
+                "https" | "wss" | "grpcs" => "https",
+                _ => return Some("it is called by HTTP alone".to_owned()),
+            };
+            Some(format!("did you mean {meant}://?"))
+        }
+        None => without_scheme(text),
+    }
+}
+
+/// Returns the fault of an address that has no scheme.
+fn without_scheme(text: &str) -> Option<String> {
     let host = text.split(['/', ':']).next().unwrap_or_default();
     let is_near = host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok();
     let scheme = if is_near { "http" } else { "https" };
@@ -138,7 +164,27 @@ pub(super) fn origin(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_dependency_url, origin, unix_socket, warning};
+    use super::{is_dependency_url, mistake, origin, unix_socket, warning};
+
+    #[test]
+    fn cfg_1_an_address_that_cannot_be_used_says_why() {
+        let said = |text: &str| mistake(&config::Value::new(None, text)).unwrap_or_default();
+        for (given, words) in [
+            ("${URL}", "variables are not put in"),
+            (" http://a", "a blank stands before"),
+            ("http://a:99999", "its port is no number"),
+            ("ws://a/b", "did you mean http://?"),
+            ("grpcs://a", "did you mean https://?"),
+            ("ftp://a", "by HTTP alone"),
+            ("HTTP://a", "did you mean http://?"),
+            ("localhost:9000", "it has no scheme"),
+        ] {
+            assert!(said(given).contains(words), "{given}: {}", said(given));
+        }
+        for given in ["http://a/?q", "unix://a"] {
+            assert_eq!(said(given), "", "{given}");
+        }
+    }
 
     #[cfg(unix)]
     #[test]

@@ -12,6 +12,7 @@ use config::{Value, ValueKind};
 use serde_json::{Value as Json, json};
 
 use super::masking::{self, MASK};
+use super::number_text;
 use super::span_text;
 
 // One place for what files and code may set.
@@ -135,12 +136,14 @@ impl<'a, T: 'a> ValueType<'a, T> {
         back: impl Fn(&U) -> T + 'a,
     ) -> ValueType<'a, U> {
         let (parse, show) = (self.parse, self.show);
+        // Said of the value as it was given.
+        let mistake = self.mistake;
         let mapped = ValueType::new(
             self.allowed,
             move |value| parse(value).and_then(&map),
             move |value| show(&back(value)),
         );
-        mapped.schema(self.schema)
+        mapped.mistaken_by(mistake).schema(self.schema)
     }
 
     /// Accepts a list: an array, or one string with commas, as in variables.
@@ -213,7 +216,8 @@ where
             .filter(|number| range.contains(number))
     };
     let schema = json!({ "type": "integer", "minimum": least, "maximum": most });
-    ValueType::new(allowed, parse, T::to_string).schema(schema)
+    let integer = ValueType::new(allowed, parse, T::to_string).schema(schema);
+    integer.mistaken_by(number_text::with_point)
 }
 
 /// An integer from 1 to `most`.
@@ -265,8 +269,12 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Du
     ValueType {
         is_span: true,
         mistake: |value| {
-            let text = text(value).filter(|text| text.contains('M'))?;
-            span_text::parse_duration(text).err()
+            let text = text(value)?;
+            let month = || {
+                let month = Some(text).filter(|text| text.contains('M'))?;
+                span_text::parse_duration(month).err()
+            };
+            number_text::with_comma(text).or_else(month)
         },
         ..span.shown_by(show_span).schema(schema)
     }

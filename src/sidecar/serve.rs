@@ -60,7 +60,10 @@ enum SidecarError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Unservable(#[from] UnservableConfig),
-    #[error("{address} cannot be listened on: {cause}{} ({key})", in_use(cause))]
+    #[error(
+        "{address} cannot be listened on: {cause}{} ({key})",
+        listen_advice(cause)
+    )]
     Listen {
         key: &'static str,
         address: std::net::SocketAddr,
@@ -91,11 +94,19 @@ enum SidecarError {
 }
 
 /// Returns what to do about an address that another process has.
-fn in_use(cause: &io::Error) -> &'static str {
+fn listen_advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::AddrInUse => {
             "; another process has it, perhaps an earlier Breakerbox: end that one, or give another \
              address"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: give one that it has, 127.0.0.1 for callers of this \
+             machine alone, or 0.0.0.0 for all that it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs a right of the system: give a higher one, or the capability \
+             CAP_NET_BIND_SERVICE"
         }
         _ => "",
     }

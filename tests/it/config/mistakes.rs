@@ -297,6 +297,41 @@ const MISTAKES: &[Mistake] = &[
         &["http://127.0.0.1:9001"],
     ),
     file(
+        "null for no limit",
+        with!("timeout.attempt = null"),
+        &["leave the key out"],
+    ),
+    file(
+        "none for no limit",
+        with!("timeout.attempt = \"none\""),
+        &["did you mean \"off\"?"],
+    ),
+    file(
+        "a count with a point",
+        with!("breaker.failure_threshold = 5.0"),
+        &["did you mean 5, without a point?"],
+    ),
+    file(
+        "gRPC as a kind",
+        "[dependencies.weather]\nkind = \"grpc\"\nurl = \"http://127.0.0.1:9001\"\n",
+        &["\"http\", with http_version = \"2\""],
+    ),
+    file(
+        "a name with capitals",
+        "[dependencies.Weather]\nkind = \"http\"\nurl = \"http://127.0.0.1:9001\"\n",
+        &["did you mean weather?"],
+    ),
+    line(
+        "a folder as a name",
+        &["check", "./config"],
+        &["--config dir for the folder"],
+    ),
+    line(
+        "an option before the command",
+        &["--config", "config", "check"],
+        &["behind a command that knows it"],
+    ),
+    file(
         "no address",
         "[dependencies.weather]\nkind = \"http\"\n",
         &["weather.url", "needs it"],
