@@ -21,6 +21,9 @@ use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
 use crate::sidecar::state_file;
 
+/// Allowed files of `tls`.
+const PEM: &str = "files in PEM format, the key that of the certificate";
+
 /// Addresses that the configuration does not contain: those of the simulated dependencies.
 #[derive(Default)]
 pub(super) struct ServicePlan {
@@ -130,9 +133,7 @@ impl ServicePlan {
 pub(super) fn problems(settings: &Settings) -> Vec<String> {
     let own = settings.gateway.tls.as_ref();
     let own = own.and_then(|tls| check_tls(tls).err());
-    let own = own.map(|problem| {
-        format!("gateway.{problem}, allowed: files in PEM format, the key that of the certificate")
-    });
+    let own = own.map(|problem| format!("gateway.{problem}, allowed: {PEM}"));
     let all = settings.dependencies.iter();
     let all = all.filter_map(|(name, one)| {
         if one.kind.is_none() {
@@ -145,6 +146,10 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;
         let problem = check_address(url, one).err()?;
+        // EDGE-6: a half-renewed pair of files is no fault of the address.
+        if problem.starts_with("tls.") {
+            return Some(format!("dependencies.{name}.{problem}, allowed: {PEM}"));
+        }
         let allowed = "an address such as \"http://127.0.0.1:9001\"";
         Some(format!("dependencies.{name}.url: {problem}, allowed: {allowed}"))
     });
@@ -284,4 +289,24 @@ pub(super) fn file_problem(
         printable(value),
         printable(origin),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_6_a_file_of_tls_that_cannot_be_used_is_named_and_not_the_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, "half of a file").unwrap();
+        let text = format!(
+            "[dependencies.web]\nkind = \"http\"\nurl = \"https://a\"\ntls.ca = {path:?}\n"
+        );
+        let settings = Settings::loader().bare().toml(text).load().unwrap();
+        let told = problems(&settings);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("dependencies.web.tls.ca "), "{told:?}");
+        assert!(told[0].ends_with(PEM), "{told:?}");
+    }
 }
