@@ -88,8 +88,12 @@ const TURN_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 enum ReadLine {
     Whole(Bytes),
-    /// A part of a line that is too long, and true if the line ends with it.
-    Part(Bytes, bool),
+    /// The first part of a line that is too long, or the next one.
+    Part {
+        text: Bytes,
+        is_first: bool,
+        is_end: bool,
+    },
     /// No line has begun for a while.
     Pause,
 }
@@ -157,9 +161,13 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             self.turn.1 += taken;
             if self.is_long || self.line.len() > self.max_line {
                 // CALL-6: its memory is free before the rest is read.
-                self.is_long = !is_end;
-                let part = std::mem::take(&mut self.line);
-                return Ok(ReadLine::Part(Bytes::from(part), is_end));
+                let text = Bytes::from(std::mem::take(&mut self.line));
+                let is_first = !std::mem::replace(&mut self.is_long, !is_end);
+                return Ok(ReadLine::Part {
+                    text,
+                    is_first,
+                    is_end,
+                });
             }
             if is_end {
                 let line = std::mem::take(&mut self.line);
@@ -208,7 +216,11 @@ impl LineContent {
 }
 
 /// Reads a text, apart from this thread if it is large; `None` if the runtime ends.
-async fn apart<T: Send + 'static>(text: &Bytes, read: fn(&Bytes) -> T) -> Option<T> {
+async fn apart<T, F>(text: &Bytes, read: F) -> Option<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Bytes) -> T + Send + 'static,
+{
     if text.len() <= LARGE {
         return Some(read(text));
     }
@@ -222,7 +234,6 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
     let mut messages = MessageReader {
         lines: LineReader::new(reader, connection.state.settings.max_line),
         spread: None,
-        is_in_long: false,
         stray: StrayLines {
             connection: Arc::clone(&connection),
             number: 0,
@@ -240,8 +251,6 @@ struct MessageReader<R> {
     lines: LineReader<R>,
     /// The message over several lines that has begun.
     spread: Option<Box<SpreadMessage>>,
-    /// True behind the first part of a line that is too long.
-    is_in_long: bool,
     stray: StrayLines,
     connection: Arc<Connection>,
 }
@@ -263,7 +272,11 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
             let end = match line {
                 ReadLine::Whole(line) if line.trim_ascii().is_empty() => None,
                 ReadLine::Whole(line) => self.take_line(line).await,
-                ReadLine::Part(part, is_end) => self.take_part(part, is_end).await,
+                ReadLine::Part {
+                    text,
+                    is_first,
+                    is_end,
+                } => self.take_part(text, (is_first, is_end)).await,
                 // MCP-3: it cannot be read, and its caller hears at once.
                 ReadLine::Pause => self.end_spread().await,
             };
@@ -274,16 +287,23 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 
     async fn take_line(&mut self, line: Bytes) -> Option<String> {
-        if let Some(spread) = &mut self.spread {
-            if spread.goes_on_with(&line) {
-                spread.take(&line, self.lines.max_line);
-                return match spread.is_open() {
-                    true => None,
-                    false => self.end_spread().await,
-                };
-            }
-            let end = self.end_spread().await;
-            if end.is_some() {
+        if let Some(mut spread) = self.spread.take() {
+            let max = self.lines.max_line;
+            let taking = apart(&line, move |line| {
+                let goes_on = spread.goes_on_with(line);
+                if goes_on {
+                    spread.take(line, max);
+                }
+                (spread, goes_on)
+            });
+            let (spread, goes_on) = taking.await?;
+            let is_over = !goes_on || !spread.is_open();
+            self.spread = Some(spread);
+            let end = match is_over {
+                true => self.end_spread().await,
+                false => None,
+            };
+            if goes_on || end.is_some() {
                 return end;
             }
         }
@@ -298,8 +318,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 
     /// Takes a part of a line that is too long.
-    async fn take_part(&mut self, part: Bytes, is_end: bool) -> Option<String> {
-        let is_first = !std::mem::replace(&mut self.is_in_long, !is_end);
+    async fn take_part(&mut self, part: Bytes, (is_first, is_end): (bool, bool)) -> Option<String> {
         let mut spread = self.spread.take();
         if is_first && spread.as_ref().is_some_and(|own| !own.goes_on_at(&part)) {
             self.spread = spread.take();
@@ -309,16 +328,11 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
             }
         }
         let mut spread = spread.unwrap_or_default();
-        if part.len() > LARGE {
-            // MCP-2: the thread is shared with breakers and supervisors.
-            let skipping = spawn_blocking(move || {
-                spread.skip(&part);
-                spread
-            });
-            spread = skipping.await.unwrap_or_default();
-        } else {
-            spread.skip(&part);
-        }
+        let skipping = apart(&part, move |part| {
+            spread.skip(part);
+            spread
+        });
+        let spread = skipping.await.unwrap_or_default();
         if !spread.is_structured() {
             let max = self.lines.max_line;
             return Some(format!("it wrote a line of more than {max} bytes"));
@@ -469,6 +483,30 @@ mod tests {
             let turns = turns.load(Ordering::Relaxed);
             assert!(turns >= number / TURN_LINES - 1, "{turns} turns: {line}");
         }
+    }
+
+    #[test]
+    fn mcp_2_a_long_line_within_a_message_is_searched_on_another_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (free, taken) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            let blocked = spawn_blocking(move || taken.recv());
+            let (connection, _answers) = connected(8 * LARGE);
+            let output = format!("{{\n\"{}\",\n", "x".repeat(4 * LARGE));
+            let mut reading = std::pin::pin!(read_lines(output.as_bytes(), connection));
+            for _ in 0..100 {
+                let polled = futures_util::poll!(&mut reading);
+                assert!(polled.is_pending(), "it was searched on this thread");
+                yield_now().await;
+            }
+            free.send(()).unwrap();
+            reading.await;
+            blocked.await.unwrap().unwrap();
+        });
     }
 
     #[tokio::test]
