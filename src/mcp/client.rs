@@ -171,6 +171,10 @@ impl McpClient {
     #[cfg(feature = "gateway")]
     pub(crate) fn note_first_wait(&self, is_answered: bool) {
         let state = &self.server_state;
+        if state.has_sick_tools() {
+            // HLT-1: there is one complaint at a time, and a result of a tool takes this one back.
+            return;
+        }
         let was_missed = state
             .is_missed
             .swap(!is_answered, std::sync::atomic::Ordering::AcqRel);

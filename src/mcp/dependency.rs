@@ -2,8 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-#[cfg(feature = "gateway")]
-use std::sync::atomic::Ordering;
 
 use breakerbox_policy::Class;
 use tokio::sync::RwLock;
@@ -18,13 +16,10 @@ use super::liveness::Liveness;
 use super::message::{LARGE, RawReply};
 use super::process::ServerProcess;
 use super::process_pool::ProcessPool;
-use super::server_state::{PublishedSender, ServerState};
+use super::server_state::{ComplaintChange, PublishedSender, ServerState};
 use super::settings::McpServer;
 use crate::{CallContext, Dependency, Verdict};
 use breakerbox_actors::redact;
-
-/// Number of consecutive tool errors that are more than mistakes of callers.
-const SICK: u32 = 3;
 
 /// Dependency that speaks MCP; its clients are `Client<Mcp>`.
 ///
@@ -172,20 +167,16 @@ impl Dependency for Mcp {
             let _reading = self.reading.read().await;
             read(reply).await
         };
-        match self.server_state.count(result.is_error) {
-            0 => {
-                #[cfg(feature = "gateway")]
-                self.server_state.is_missed.store(false, Ordering::Release);
-                call.complain(None);
-            }
-            SICK => {
+        match self.server_state.note_result(result.is_error) {
+            ComplaintChange::None => {}
+            ComplaintChange::Withdrawn => call.complain(None),
+            ComplaintChange::AllErrors => {
                 let text = result.first_text().unwrap_or_default();
                 let text = redact(first_line(&text)).into_owned();
                 let what = format!("all its tools return errors: {tool}: {text}");
                 tracing::warn!(dependency = call.dependency(), "{what}");
                 call.complain(Some(what));
             }
-            _ => {}
         }
         Ok(result)
     }

@@ -47,6 +47,18 @@ impl PublishedSender {
     }
 }
 
+/// Number of consecutive tool errors that are more than mistakes of callers.
+const SICK: u32 = 3;
+
+/// The change that a result makes in the complaint of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ComplaintChange {
+    None,
+    Withdrawn,
+    /// All tools return errors.
+    AllErrors,
+}
+
 /// Shared state of one server.
 pub(super) struct ServerState {
     pub(super) settings: McpSettings,
@@ -229,8 +241,29 @@ impl ServerState {
         *self.attempt.acquire()
     }
 
+    /// Notes a result of a tool, and returns what it changes in the complaint.
+    pub(super) fn note_result(&self, is_error: bool) -> ComplaintChange {
+        // HLT-1: an error of a tool is an answer too, and ends the wait for the first one.
+        #[cfg(feature = "gateway")]
+        let was_missed = self.is_missed.swap(false, Ordering::AcqRel);
+        #[cfg(not(feature = "gateway"))]
+        let was_missed = false;
+        match self.count(is_error) {
+            0 => ComplaintChange::Withdrawn,
+            SICK => ComplaintChange::AllErrors,
+            _ if was_missed => ComplaintChange::Withdrawn,
+            _ => ComplaintChange::None,
+        }
+    }
+
+    /// Returns true while all tools return errors, as the status says.
+    #[cfg(feature = "gateway")]
+    pub(super) fn has_sick_tools(&self) -> bool {
+        self.tool_errors.load(Ordering::Relaxed) >= SICK
+    }
+
     /// Counts a result, and returns the number of consecutive tool errors.
-    pub(super) fn count(&self, is_error: bool) -> u32 {
+    fn count(&self, is_error: bool) -> u32 {
         if is_error {
             self.tool_errors.fetch_add(1, Ordering::Relaxed) + 1
         } else {
@@ -273,6 +306,23 @@ mod tests {
         fn only_session(&self) -> Option<Arc<dyn CallListener>> {
             None
         }
+    }
+
+    #[cfg(feature = "gateway")]
+    #[test]
+    fn hlt_1_an_error_of_a_tool_ends_the_wait_for_the_first_answer() {
+        let state = ServerState::new(McpSettings::stdio("none", [""; 0]));
+        state.is_missed.store(true, Ordering::Release);
+        let changes = [true; 4].map(|is_error| state.note_result(is_error));
+        let [first, second, third, fourth] = changes;
+        assert_eq!(first, ComplaintChange::Withdrawn);
+        assert_eq!(second, ComplaintChange::None);
+        assert_eq!(third, ComplaintChange::AllErrors);
+        assert_eq!(fourth, ComplaintChange::None);
+        // A later first answer takes back nothing of it.
+        assert!(!state.is_missed.load(Ordering::Acquire) && state.has_sick_tools());
+        assert_eq!(state.note_result(false), ComplaintChange::Withdrawn);
+        assert!(!state.has_sick_tools());
     }
 
     #[test]
