@@ -79,13 +79,18 @@ fn without_interpreter(command: &str, file: &Path) -> String {
     let mut head = Vec::new();
     let read = File::open(file).and_then(|file| file.take(MAX_FIRST_LINE).read_to_end(&mut head));
     let head = String::from_utf8_lossy(&head);
-    let line = head.lines().next().and_then(|line| line.strip_prefix("#!"));
-    let interpreter = line.and_then(|line| line.split_whitespace().next());
+    let line = head
+        .split('\n')
+        .next()
+        .and_then(|line| line.strip_prefix("#!"));
+    // The system parts the line at these alone: a CR belongs to the interpreter's name.
+    let mut words = line.unwrap_or_default().split([' ', '\t']);
+    let interpreter = words.find(|word| !word.is_empty());
     match (read, interpreter) {
-        (Ok(_), Some(own)) if Path::new(own).exists() => {
+        (Ok(_), Some(own)) if own.ends_with('\r') => {
             format!("; the first line of {command:?} ends in CR LF: save it with LF line ends")
         }
-        (Ok(_), Some(own)) => {
+        (Ok(_), Some(own)) if !Path::new(own).exists() => {
             format!("; its interpreter {own:?} is missing, and {command:?} is there")
         }
         _ => format!("; {command:?} is there, and what the system needs to run it is missing"),
@@ -187,5 +192,40 @@ async fn with_end(error: McpError, process: ServerProcess) -> McpError {
     };
     McpError::StartFailed {
         reason: with_words(reason, process.last_words().await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_8_a_script_that_cannot_be_run_is_told_what_its_first_line_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("script");
+        let here = folder.path().join("here");
+        std::fs::write(&here, "").unwrap();
+        let here = here.display().to_string();
+        for (line, expected) in [
+            (format!("#!{here}\r\n"), "ends in CR LF"),
+            (format!("#! {here}\r\n"), "ends in CR LF"),
+            ("#!/no/such/program\r\n".to_owned(), "ends in CR LF"),
+            (
+                "#!/no/such/program -x\n".to_owned(),
+                "\"/no/such/program\" is missing",
+            ),
+            // The interpreter itself cannot be run: there is no CR to blame.
+            (format!("#!{here}\n"), "what the system needs to run it"),
+            (
+                format!("#!{here} -x\r\n"),
+                "what the system needs to run it",
+            ),
+            ("#!\n".to_owned(), "what the system needs to run it"),
+            ("\u{7f}ELF".to_owned(), "what the system needs to run it"),
+        ] {
+            std::fs::write(&file, &line).unwrap();
+            let told = without_interpreter("script", &file);
+            assert!(told.contains(expected), "{line:?}: {told}");
+        }
     }
 }
