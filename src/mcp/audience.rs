@@ -32,7 +32,8 @@ pub(crate) fn unanswered(limit: Duration) -> RpcError {
 /// method exists.
 pub(super) fn several_callers() -> RpcError {
     let text = "calls of several callers are in flight, and the server does not say which one it asks \
-                for; one that waits for its user counts for up to question_timeout; \
+                for; one that waits for its user counts for up to question_timeout, and one that its caller \
+                has left for up to a minute; \
                 sessions = \"per_caller\" gives each caller a server of its own";
     RpcError::new(code::INTERNAL_ERROR, text)
 }

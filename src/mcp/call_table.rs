@@ -3,21 +3,29 @@
 //! MCP-5: ids and progress tokens are ours towards the server, so that those of different callers
 //! cannot collide.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use breakerbox_actors::ProgressHold;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::audience::{CallListener, CallSide, CredentialDigest, ServerNotice};
 use super::error::McpError;
 use super::json_text::{JsonText, MemberEdit, edited, joined, part_of};
+use super::liveness::OWED;
 use super::message::{MessageId, RawReply};
 use crate::lock::LockExt as _;
+
+/// Time for which a server may still speak of a call that was left, unless it answers it.
+const LEFT: Duration = OWED;
+/// Maximum number of calls that were left. CALL-6: the server may answer none of them.
+const MAX_LEFT: usize = 1024;
 
 /// Result of a request.
 pub(super) type RequestOutcome = Result<RawReply, McpError>;
@@ -31,17 +39,15 @@ pub(super) struct CallTable {
     unnamed: AtomicU64,
     /// The highest id that was answered.
     answered: AtomicU64,
-    /// The callers with calls that have ended without an answer since the last message.
-    left: Mutex<LeftCallers>,
+    /// Requests that were left, by our id.
+    left: Mutex<BTreeMap<u64, LeftCall>>,
 }
 
-/// Callers that left before their answers, as far as it matters.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum LeftCallers {
-    #[default]
-    None,
-    One(u64),
-    Several,
+/// A request that its caller has left before the answer. The server may work on it all the same.
+struct LeftCall {
+    caller: u64,
+    credentials: Option<CredentialDigest>,
+    since: Instant,
 }
 
 /// A request in flight.
@@ -59,6 +65,8 @@ pub(super) enum RelatedCaller {
     None,
     /// All calls in flight are of one caller; one of its listeners.
     One(Arc<dyn CallListener>),
+    /// It may belong to a caller that has left. The number of the caller, if it can be of no other one.
+    Left(Option<u64>),
     /// Calls of several callers are in flight, or of one that cannot be asked.
     Unknown,
 }
@@ -86,19 +94,28 @@ impl CallTable {
         }
     }
 
-    /// Removes a request; false if it was answered.
-    pub(super) fn remove(&self, id: u64) -> bool {
+    /// Removes a request that has ended by its own response, or was not sent.
+    pub(super) fn end(&self, id: u64) {
+        let call = self.calls.acquire().remove(&id);
+        drop(call);
+    }
+
+    /// Removes a request that was sent and is not waited for any more; false if it was answered.
+    pub(super) fn leave(&self, id: u64) -> bool {
         let Some(call) = self.calls.acquire().remove(&id) else {
             return false;
         };
         if let Some(listener) = &call.side.listener {
-            let caller = listener.caller();
-            let mut left = self.left.acquire();
-            *left = match *left {
-                LeftCallers::None => LeftCallers::One(caller),
-                LeftCallers::One(other) if other == caller => *left,
-                _ => LeftCallers::Several,
+            let own = LeftCall {
+                caller: listener.caller(),
+                credentials: listener.credentials(),
+                since: Instant::now(),
             };
+            let mut left = self.left.acquire();
+            if left.len() >= MAX_LEFT {
+                left.pop_first();
+            }
+            left.insert(id, own);
         }
         true
     }
@@ -109,15 +126,12 @@ impl CallTable {
         calls.get(&id)?.side.cancelled.as_ref()?.get().cloned()
     }
 
-    /// Notes a message of the server: its later lines answer no call that ended before.
-    pub(super) fn heard(&self) {
-        *self.left.acquire() = LeftCallers::None;
-    }
-
     /// Answers a request. Returns false if none of this id waits.
     pub(super) fn answer(&self, id: u64, outcome: RequestOutcome) -> bool {
         let call = self.calls.acquire().remove(&id);
         let Some(PendingCall { reply, .. }) = call else {
+            // The server is done with it too.
+            self.left.acquire().remove(&id);
             return false;
         };
         self.answered.fetch_max(id, Ordering::Relaxed);
@@ -158,6 +172,7 @@ impl CallTable {
     pub(super) fn clear(&self) {
         let calls = std::mem::take(&mut *self.calls.acquire());
         drop(calls);
+        self.left.acquire().clear();
     }
 
     /// Notes the progress of a call, and passes it on if its caller has a token for it.
@@ -234,10 +249,7 @@ impl CallTable {
     pub(super) fn note_stray(&self, shown: &str) {
         let calls = self.calls.acquire();
         // MCP-5: a possible answer to one caller is told to no other, also after that one has left.
-        if let RelatedCaller::One(listener) = related(&calls)
-            && [LeftCallers::None, LeftCallers::One(listener.caller())]
-                .contains(&self.left.acquire())
-        {
+        if let RelatedCaller::One(_) = self.related_of(&calls) {
             let notes = calls.values().filter_map(|call| call.side.stray.as_ref());
             for note in notes {
                 note.get_or_init(|| shown.to_owned());
@@ -247,18 +259,48 @@ impl CallTable {
 
     /// Returns the caller to which a message without an address belongs.
     pub(super) fn related(&self) -> RelatedCaller {
-        related(&self.calls.acquire())
+        self.related_of(&self.calls.acquire())
     }
 
-    /// Returns the credentials of all callers with calls in flight; `None` if they have different
-    /// ones.
+    /// The same for the calls in flight.
+    fn related_of(&self, calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
+        let related = related(calls);
+        let present = match &related {
+            RelatedCaller::One(listener) => Some(listener.caller()),
+            RelatedCaller::None => None,
+            RelatedCaller::Left(_) | RelatedCaller::Unknown => return related,
+        };
+        let left = self.present_left();
+        let mut callers = left.values().map(|call| call.caller);
+        let Some(first) = callers.next() else {
+            return related;
+        };
+        // MCP-5: what may be of one caller's call is of no other caller's, also after it has left.
+        match (callers.all(|other| other == first), present) {
+            (true, Some(present)) if present == first => related,
+            (true, None) => RelatedCaller::Left(Some(first)),
+            _ => RelatedCaller::Left(None),
+        }
+    }
+
+    /// Returns the calls that were left, and of which the server may still speak.
+    fn present_left(&self) -> MutexGuard<'_, BTreeMap<u64, LeftCall>> {
+        let mut left = self.left.acquire();
+        left.retain(|_, call| call.since.elapsed() < LEFT);
+        left
+    }
+
+    /// Returns the credentials of all callers with calls in flight, or that have left some; `None` if
+    /// they have different ones.
     pub(super) fn credentials(&self) -> Option<Option<CredentialDigest>> {
         let calls = self.calls.acquire();
         let of_callers = calls.values().filter(|call| {
             // Our own requests are no calls.
             call.side.listener.is_some() || call.side.progress.is_some()
         });
-        let mut all = of_callers.map(|call| call.side.listener.as_ref()?.credentials());
+        let in_flight = of_callers.map(|call| call.side.listener.as_ref()?.credentials());
+        let left = self.present_left();
+        let mut all = in_flight.chain(left.values().map(|call| call.credentials));
         let first = all.next().flatten();
         all.all(|other| other == first).then_some(first)
     }
@@ -339,7 +381,7 @@ mod tests {
         refuse();
         assert!(one.try_recv().is_err() && other.try_recv().is_err());
         // Some servers answer a notification.
-        assert!(table.remove(first));
+        assert!(table.leave(first));
         table.note_unnamed();
         refuse();
         assert!(other.try_recv().is_err());
@@ -405,19 +447,73 @@ mod tests {
         (id, stray)
     }
 
+    /// The caller to which a message without an address belongs; 0 if it is one that has left.
+    fn related_caller(table: &CallTable) -> Option<u64> {
+        match table.related() {
+            RelatedCaller::One(listener) => Some(listener.caller()),
+            RelatedCaller::Left(_) => Some(0),
+            RelatedCaller::None | RelatedCaller::Unknown => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_5_what_may_be_of_a_call_that_was_left_belongs_to_no_other_caller() {
+        let table = CallTable::default();
+        let (first, _) = begin(&table, NamedCaller(1, Some([1; 32])));
+        begin(&table, NamedCaller(2, Some([2; 32])));
+        assert!(table.leave(first));
+        assert_eq!(related_caller(&table), Some(0));
+        assert_eq!(table.credentials(), None);
+        // The server is done with it.
+        table.answer(first, Err(McpError::server(1, "late")));
+        assert_eq!(related_caller(&table), Some(2));
+        assert_eq!(table.credentials(), Some(Some([2; 32])));
+        // One that does not answer a call that was cancelled is done with it after a while.
+        let (again, _) = begin(&table, NamedCaller(1, None));
+        assert!(table.leave(again));
+        tokio::time::advance(LEFT / 2).await;
+        assert_eq!(related_caller(&table), Some(0));
+        tokio::time::advance(LEFT / 2).await;
+        assert_eq!(related_caller(&table), Some(2));
+        // What was answered by its own response, or not sent, was not left.
+        let (ended, _) = begin(&table, NamedCaller(3, None));
+        table.end(ended);
+        assert_eq!(related_caller(&table), Some(2));
+        assert!(!table.leave(ended));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_5_a_caller_that_left_one_of_its_calls_hears_of_the_others() {
+        let table = CallTable::default();
+        let (first, _) = begin(&table, NamedCaller(1, None));
+        let (second, _) = begin(&table, NamedCaller(1, None));
+        assert!(table.leave(first));
+        assert_eq!(related_caller(&table), Some(1));
+        assert!(table.leave(second));
+        assert!(matches!(table.related(), RelatedCaller::Left(Some(1))));
+        let (third, _) = begin(&table, NamedCaller(2, None));
+        assert!(table.leave(third));
+        assert!(matches!(table.related(), RelatedCaller::Left(None)));
+        for _ in 0..2 * MAX_LEFT {
+            let (id, _) = begin(&table, NamedCaller(2, None));
+            table.leave(id);
+        }
+        assert_eq!(table.left.acquire().len(), MAX_LEFT);
+    }
+
     #[test]
     fn mcp_5_a_line_that_may_be_the_answer_of_a_caller_that_left_is_shown_to_no_other() {
         let table = CallTable::default();
         let (late, _) = begin(&table, NamedCaller(1, None));
-        assert!(table.remove(late));
+        assert!(table.leave(late));
         let (other, shown) = begin(&table, NamedCaller(2, None));
         table.note_stray("of the first");
         assert_eq!(shown.get(), None);
-        // A message shows that the server is done with the call before it.
-        table.heard();
+        // Its answer shows that the server is done with the call.
+        table.answer(late, Err(McpError::server(1, "late")));
         table.note_stray("of the second");
         assert_eq!(shown.get().map(String::as_str), Some("of the second"));
-        assert!(table.remove(other));
+        assert!(table.leave(other));
         let (_, again) = begin(&table, NamedCaller(2, None));
         table.note_stray("of the same");
         assert!(again.get().is_some());

@@ -235,7 +235,7 @@ impl Connection {
                 guard.is_sent = true;
                 let asked = (id, method, &outgoing.head);
                 let outcome = http.exchange(self, asked, line, headers.as_deref()).await;
-                self.calls.remove(id);
+                self.calls.end(id);
                 outcome.map_err(|error| self.refined(error))
             }
         }
@@ -334,7 +334,6 @@ impl Connection {
             IncomingMessage::Answer(..) => self.liveness.answered(),
             _ => self.liveness.heard(),
         }
-        self.calls.heard();
         match message {
             IncomingMessage::Answer(Some(id), outcome) => {
                 if !id.number().is_some_and(|id| self.calls.answer(id, outcome)) {
@@ -382,7 +381,12 @@ impl Connection {
                 }
                 match self.calls.related() {
                     RelatedCaller::One(listener) => listener.heard(notice),
-                    RelatedCaller::None => self.tell_callers(notice),
+                    RelatedCaller::Left(caller) if !self.is_owned() => {
+                        if let Some(session) = self.session_that_left(caller) {
+                            session.heard(notice);
+                        }
+                    }
+                    RelatedCaller::None | RelatedCaller::Left(_) => self.tell_callers(notice),
                     RelatedCaller::Unknown => self.tell_some(notice),
                 }
             }
@@ -416,7 +420,9 @@ impl Connection {
         } else {
             // MCP-5: no answer is given in the name of a caller that was not asked.
             at_once(Err(match self.calls.related() {
-                RelatedCaller::Unknown if !self.is_owned() => several_callers(),
+                RelatedCaller::Left(_) | RelatedCaller::Unknown if !self.is_owned() => {
+                    several_callers()
+                }
                 _ => RpcError::method_not_found(&question.method),
             }))
         };
@@ -473,11 +479,15 @@ impl Connection {
             RelatedCaller::One(listener) => Some(listener),
             // MCP-5: a question outside of calls has one addressee, or none.
             RelatedCaller::None if !self.is_owned() => self.state.only_session(),
-            RelatedCaller::None | RelatedCaller::Unknown => {
-                let owner = self.owner()?;
-                Some(owner)
-            }
+            RelatedCaller::Left(caller) if !self.is_owned() => self.session_that_left(caller),
+            _ => self.owner().map(|own| own as Arc<dyn CallListener>),
         }
+    }
+
+    /// Returns the only session of the server, if it is the caller that has left a call.
+    fn session_that_left(&self, caller: Option<u64>) -> Option<Arc<dyn CallListener>> {
+        let session = self.state.only_session()?;
+        (caller == Some(session.caller())).then_some(session)
     }
 
     /// Asks for a sign of life. Returns false if this one did not come in time.
@@ -562,10 +572,13 @@ impl Drop for RequestGuard {
         let Some(connection) = self.connection.upgrade() else {
             return;
         };
+        if !self.is_sent {
+            return connection.calls.end(self.id);
+        }
         let told = connection.calls.cancelled(self.id);
-        let is_unanswered = connection.calls.remove(self.id);
+        let is_unanswered = connection.calls.leave(self.id);
         let is_open = connection.liveness.end() == ConnectionEnd::None;
-        if is_unanswered && is_open && self.is_cancellable && self.is_sent {
+        if is_unanswered && is_open && self.is_cancellable {
             connection.cancel(self.id, told.as_ref());
         }
     }
