@@ -363,8 +363,58 @@ impl std::fmt::Debug for CallSide {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A session for which no connection can be opened: that panics.
+    pub(in crate::mcp) struct PanickingOwner {
+        wishes: watch::Sender<StandingWishes>,
+        has_ended: watch::Sender<bool>,
+    }
+
+    impl PanickingOwner {
+        /// Returns the side of a call of such a session.
+        pub(in crate::mcp) fn side() -> CallSide {
+            let owner: Arc<dyn SessionOwner> = Arc::new(Self {
+                wishes: watch::Sender::default(),
+                has_ended: watch::Sender::default(),
+            });
+            CallSide {
+                owner: Some(owner),
+                ..CallSide::default()
+            }
+        }
+    }
+
+    impl CallListener for PanickingOwner {
+        fn caller(&self) -> u64 {
+            7
+        }
+
+        fn credentials(&self) -> Option<CredentialDigest> {
+            None
+        }
+
+        fn heard(&self, _: ServerNotice) {}
+
+        fn ask(&self, _: ServerQuestion) -> AnswerFuture {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    impl SessionOwner for PanickingOwner {
+        fn capabilities(&self) -> JsonText {
+            panic!("a test of panics")
+        }
+
+        fn wishes(&self) -> watch::Receiver<StandingWishes> {
+            self.wishes.subscribe()
+        }
+
+        fn ended(&self) -> watch::Receiver<bool> {
+            self.has_ended.subscribe()
+        }
+    }
 
     #[test]
     fn mcp_5_m11_a_question_needs_the_part_of_the_capability_that_it_uses() {

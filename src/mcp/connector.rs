@@ -266,11 +266,21 @@ struct OwnConnection {
 /// A connection that is being opened, in a task of its own.
 struct WebOpening {
     key: ConnectionKey,
-    outcome: watch::Sender<Option<OpenOutcome>>,
+    /// The signal of its end. Its task owns it, so that one that panics ends the wait for it too.
+    outcome: Weak<OpenSignal>,
     task: AbortHandle,
 }
 
 type OpenOutcome = Result<Arc<Session>, McpError>;
+type OpenSignal = watch::Sender<Option<OpenOutcome>>;
+
+impl WebOpening {
+    /// Returns true if no call waits for it.
+    fn is_unawaited(&self) -> bool {
+        let signal = self.outcome.upgrade();
+        signal.is_none_or(|signal| signal.receiver_count() == 0)
+    }
+}
 
 impl Drop for WebOpening {
     fn drop(&mut self) {
@@ -296,18 +306,17 @@ impl WebConnections {
     /// Returns the signal of the opening for a caller, if there is one.
     fn awaited(&mut self, key: &ConnectionKey) -> Option<watch::Receiver<Option<OpenOutcome>>> {
         // One that has panicked is none.
-        self.openings.retain(|one| !one.task.is_finished());
+        self.openings.retain(|one| one.outcome.strong_count() > 0);
         let own = self.openings.iter().find(|one| one.key == *key)?;
-        Some(own.outcome.subscribe())
+        Some(own.outcome.upgrade()?.subscribe())
     }
 
     /// Ends the oldest of the openings that no call waits for, if there are too many of them.
     fn end_unawaited(&mut self) {
-        let is_unawaited = |one: &WebOpening| one.outcome.receiver_count() == 0;
-        let unawaited = self.openings.iter().filter(|one| is_unawaited(one));
+        let unawaited = self.openings.iter().filter(|one| one.is_unawaited());
         // CALL-6: nothing is unbounded. Those that are waited for are as many as calls in flight.
         if unawaited.count() >= MAX_UNAWAITED
-            && let Some(oldest) = self.openings.iter().position(is_unawaited)
+            && let Some(oldest) = self.openings.iter().position(WebOpening::is_unawaited)
         {
             drop(self.openings.remove(oldest));
         }
@@ -390,10 +399,7 @@ impl WebLink {
         };
         let opened = outcome.wait_for(Option::is_some).await;
         let opened = opened.ok().and_then(|opened| opened.clone());
-        let ended = || McpError::Connect {
-            reason: "its worker has ended".to_owned(),
-        };
-        opened.unwrap_or_else(|| Err(ended()))
+        opened.unwrap_or_else(|| Err(broken_off()))
     }
 
     /// Begins to open a connection, and returns the signal of its end.
@@ -403,14 +409,17 @@ impl WebLink {
         key: ConnectionKey,
         owner: Option<Arc<dyn SessionOwner>>,
     ) -> watch::Receiver<Option<OpenOutcome>> {
-        let (outcome, opened) = watch::channel(None);
+        let (signal, opened) = watch::channel(None);
+        let signal: Arc<OpenSignal> = Arc::new(signal);
+        let outcome = Arc::downgrade(&signal);
         let (opener, all) = (self.opener.clone(), Arc::downgrade(&self.connections));
-        let (own, told) = (key.clone(), outcome.clone());
+        let own = key.clone();
         // MCP-1: callers that wait less long than the server takes would begin again and again, and
         // none of them would be served.
         let task = self.runtime.spawn(async move {
             let opened = opener.open(&own, owner.as_ref()).await;
-            told.send_replace(Some(published(opened, own, (all, owner))));
+            let published = published(opened, (own, &signal), (all, owner));
+            signal.send_replace(Some(published));
         });
         connections.end_unawaited();
         connections.openings.push(WebOpening {
@@ -422,22 +431,27 @@ impl WebLink {
     }
 }
 
-/// Stores the connection that was opened for a caller, and ends its opening.
+/// Returns the error of a connection that was not opened to the end.
+fn broken_off() -> McpError {
+    McpError::Connect {
+        reason: "its opening was broken off".to_owned(),
+    }
+}
+
+/// Stores the connection that was opened for a caller, and ends its opening, which is that of `signal`.
 fn published(
     opened: OpenOutcome,
-    key: ConnectionKey,
+    (key, signal): (ConnectionKey, &Arc<OpenSignal>),
     (all, owner): (Weak<Mutex<WebConnections>>, Option<Arc<dyn SessionOwner>>),
 ) -> OpenOutcome {
     // Without a connector the connection is dropped, which ends its session.
-    let connections = all.upgrade().ok_or_else(|| McpError::Connect {
-        reason: "its worker has ended".to_owned(),
-    })?;
+    let connections = all.upgrade().ok_or_else(broken_off)?;
     let leaving = {
         let mut connections = connections.acquire();
-        let mut openings = connections.openings.iter();
-        if let Some(place) = openings.position(|one| one.key == key) {
-            drop(connections.openings.remove(place));
-        }
+        // One that was given up takes no other's place, which may be of the same callers.
+        let is_own = |one: &WebOpening| std::ptr::eq(one.outcome.as_ptr(), Arc::as_ptr(signal));
+        let place = connections.openings.iter().position(is_own);
+        drop(connections.openings.remove(place.ok_or_else(broken_off)?));
         let session = opened.as_ref().ok().cloned();
         session.and_then(|session| connections.keep(key, session))
     };
@@ -512,14 +526,17 @@ async fn close_after(
 
 #[cfg(test)]
 mod tests {
+    use super::super::audience::tests::PanickingOwner;
     use super::*;
 
     #[tokio::test]
     async fn call_6_openings_that_no_call_waits_for_are_bounded() {
         let mut connections = WebConnections::default();
         let mut awaited = Vec::new();
+        let mut signals = Vec::new();
         for number in 0..4 * MAX_UNAWAITED as u64 {
-            let (outcome, opened) = watch::channel(None);
+            let (signal, opened) = watch::channel(None);
+            let signal: Arc<OpenSignal> = Arc::new(signal);
             if number % 2 == 0 {
                 awaited.push(opened);
             }
@@ -529,20 +546,48 @@ mod tests {
                     owner: Some(number),
                     headers: None,
                 },
-                outcome,
+                outcome: Arc::downgrade(&signal),
                 task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
             });
+            signals.push(signal);
         }
         let left = connections.openings.len();
         assert_eq!(left, awaited.len() + MAX_UNAWAITED);
         let first = connections.openings.iter().map(|one| one.key.owner);
         assert_eq!(first.take(2).collect::<Vec<_>>(), [Some(0), Some(2)]);
         drop(awaited);
-        assert!(
-            connections
-                .openings
-                .iter()
-                .all(|one| one.outcome.receiver_count() == 0)
-        );
+        assert!(connections.openings.iter().all(WebOpening::is_unawaited));
+    }
+
+    /// A connector to a server that is not there.
+    fn absent() -> WebLink {
+        let settings = super::super::settings::McpSettings::http("http://127.0.0.1:9/mcp");
+        WebLink::new(&Arc::new(ServerState::new(settings))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_1_a_panic_while_a_connection_is_opened_ends_the_wait_for_it() {
+        let web = absent();
+        for _ in 0..2 {
+            let side = PanickingOwner::side();
+            let opened = timeout(Duration::from_secs(3600), web.session_of(&side)).await;
+            assert!(opened.expect("the caller hears of it").is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn mcp_1_an_opening_that_was_given_up_ends_no_other_of_the_same_callers() {
+        let web = absent();
+        let key = ConnectionKey {
+            owner: Some(1),
+            headers: None,
+        };
+        let waiting = web.begin(&mut web.connections.acquire(), key.clone(), None);
+        let (given_up, _) = watch::channel(None);
+        let of = (Arc::downgrade(&web.connections), None);
+        let late = published(Err(broken_off()), (key, &Arc::new(given_up)), of);
+        assert!(late.is_err());
+        assert_eq!(web.connections.acquire().openings.len(), 1);
+        drop(waiting);
     }
 }

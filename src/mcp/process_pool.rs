@@ -4,7 +4,7 @@
 //! and lets it be started again after a backoff. It decides nothing about the breaker.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use breakerbox_policy::RoundedDuration;
@@ -66,6 +66,25 @@ struct PoolSignals {
     wanted: Notify,
     /// The process is to end in an orderly way.
     closing: Notify,
+}
+
+/// The end of the task of a process, also by a panic: told when it is dropped.
+struct KeeperEnd {
+    number: u64,
+    signals: Arc<PoolSignals>,
+    all: Weak<Mutex<HashMap<u64, PooledProcess>>>,
+}
+
+impl Drop for KeeperEnd {
+    fn drop(&mut self) {
+        // MCP-1: calls that wait for it hear of its end.
+        self.signals.life.send_replace(ProcessLife::Over);
+        // CALL-6: the pool holds the processes of present sessions only.
+        if let Some(all) = self.all.upgrade() {
+            let own = all.acquire().remove(&self.number);
+            drop(own);
+        }
+    }
 }
 
 /// State of a process.
@@ -173,17 +192,14 @@ impl ProcessPool {
                 ends: 0,
             };
             let ended = side.owner.as_ref().map(|owner| owner.ended());
-            let all = Arc::downgrade(&self.processes);
-            let over = Arc::clone(&signals);
+            let end = KeeperEnd {
+                number,
+                signals: Arc::clone(&signals),
+                all: Arc::downgrade(&self.processes),
+            };
             let task = self.runtime.spawn(async move {
+                let _end = end;
                 keeper.keep(ended).await;
-                // Calls that wait for it hear of its end.
-                over.life.send_replace(ProcessLife::Over);
-                // CALL-6: the pool holds the processes of present sessions only.
-                if let Some(all) = all.upgrade() {
-                    let own = all.acquire().remove(&number);
-                    drop(own);
-                }
             });
             PooledProcess { signals, task }
         });
@@ -206,7 +222,7 @@ fn down(error: &McpError, wait: Duration, is_new: bool) -> McpError {
 /// Supervisor of one process.
 struct ProcessKeeper {
     state: Arc<ServerState>,
-    owner: Option<std::sync::Weak<dyn SessionOwner>>,
+    owner: Option<Weak<dyn SessionOwner>>,
     signals: Arc<PoolSignals>,
     tail: Arc<StderrTail>,
     /// Number of ends in a row.
@@ -307,5 +323,35 @@ async fn ended_session(ended: Option<watch::Receiver<bool>>) {
         // A sender that is gone means that the session is.
         Some(mut ended) => drop(ended.wait_for(|ended| *ended).await),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::super::audience::tests::PanickingOwner;
+    use super::super::settings::McpSettings;
+    use super::*;
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn mcp_1_a_panic_while_a_process_starts_ends_the_wait_for_it() {
+        let state = Arc::new(ServerState::new(McpSettings::stdio("cat", [""; 0])));
+        let pool = ProcessPool {
+            state,
+            runtime: Handle::current(),
+            processes: Arc::default(),
+        };
+        for _ in 0..2 {
+            let side = PanickingOwner::side();
+            let running = timeout(Duration::from_secs(3600), pool.running(&side)).await;
+            let error = running.expect("the caller hears of it").err();
+            assert!(
+                matches!(error, Some(McpError::SessionOver { .. })),
+                "{error:?}"
+            );
+            assert!(pool.processes.acquire().is_empty());
+        }
     }
 }
