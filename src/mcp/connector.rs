@@ -455,9 +455,8 @@ fn published(
         let session = opened.as_ref().ok().cloned();
         session.and_then(|session| connections.keep(key, session))
     };
-    if let Some(leaving) = leaving {
-        tokio::spawn(async move { leaving.close().await });
-    }
+    // CALL-2: calls in flight on it may complete. The last of them ends it, and its session.
+    drop(leaving);
     if let (Ok(session), Some(owner)) = (&opened, owner) {
         tokio::spawn(close_after(owner.ended(), Arc::downgrade(session), all));
     }

@@ -24,6 +24,8 @@ struct ToldServer {
     lists: Arc<AtomicBool>,
     /// One permit for each answer to `initialize`.
     gate: Arc<Semaphore>,
+    /// One permit for each answer to a call of the tenant `held`.
+    held: Arc<Semaphore>,
     /// Number of requests to begin a session, and of sessions.
     asked: Arc<AtomicUsize>,
     sessions: Arc<AtomicUsize>,
@@ -39,6 +41,7 @@ impl ToldServer {
             is_up: Arc::default(),
             lists: Arc::default(),
             gate: Arc::new(Semaphore::new(0)),
+            held: Arc::new(Semaphore::new(0)),
             asked: Arc::default(),
             sessions: Arc::default(),
             ended: Arc::default(),
@@ -86,6 +89,11 @@ async fn answer(
         server.asked.fetch_add(1, Ordering::SeqCst);
         server.gate.acquire().await.unwrap().forget();
     }
+    let is_held = headers.get("x-tenant").is_some_and(|own| own == "held");
+    if method == "tools/call" && is_held {
+        server.asked.fetch_add(1, Ordering::SeqCst);
+        server.held.acquire().await.unwrap().forget();
+    }
     older(&asked, &server.sessions)
 }
 
@@ -122,6 +130,36 @@ async fn mcp_5_a_session_at_a_server_that_was_begun_in_vain_is_ended() {
     assert_eq!(*server.ended.lock().unwrap(), ["1"]);
     bed.end().await;
     assert_eq!(*server.ended.lock().unwrap(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn mcp_6_a_connection_that_gives_way_to_those_of_others_ends_after_its_calls() {
+    let server = ToldServer::start().await;
+    server.is_up.store(true, Ordering::SeqCst);
+    server.lists.store(true, Ordering::SeqCst);
+    server.gate.add_permits(100);
+    let bed = FrontBed::of(&(server.table() + "forward_headers = [\"x-tenant\"]\n")).await;
+    let call = async |tenant: &str| {
+        let params = json!({ "name": "one", "arguments": {} });
+        let sent = [("x-tenant", tenant)];
+        let (_, _, text) = bed.send("/s/mcp", "tools/call", params, &sent).await;
+        assert!(text.contains("well"), "{tenant}: {text}");
+    };
+    let others = async {
+        // The first one is for all callers without such a header.
+        while server.asked.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(MOMENT).await;
+        }
+        for number in 0..70 {
+            call(&number.to_string()).await;
+        }
+        let ended = server.ended.lock().unwrap().clone();
+        assert!(!ended.contains(&"2".to_owned()), "its call is in flight");
+        server.held.add_permits(1);
+    };
+    tokio::join!(call("held"), others);
+    server.until_ended("2").await;
+    bed.end().await;
 }
 
 #[tokio::test]
