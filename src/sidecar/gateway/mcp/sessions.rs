@@ -153,13 +153,11 @@ impl SessionTable {
         caller: Option<CallerIdentity>,
     ) -> Option<Arc<CallerSession>> {
         let idle = self.limits().idle;
-        let mut sessions = self.sessions.acquire();
+        let sessions = self.sessions.acquire();
         // MCP-6: for every other caller there is no such session.
         let session = sessions.get(id).filter(|own| own.owner == caller)?;
         if session.is_idle(idle) {
-            if let Some(ended) = sessions.remove(id) {
-                ended.end();
-            }
+            // MCP-5: the next sweep ends it, so that the server is told that its wishes are over.
             return None;
         }
         session.touch();
@@ -249,6 +247,18 @@ fn first_to_leave(sessions: &HashMap<Box<str>, Arc<CallerSession>>) -> Option<Bo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::audience::SessionOwner as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_5_the_end_of_a_session_that_comes_back_too_late_is_told_too() {
+        let table = SessionTable::new(SessionLimits::SHARED, &BufferBudget::new(1 << 20));
+        let told = (JsonText::checked(bytes::Bytes::from_static(b"{}")), None);
+        let (session, _) = table.begin(told, None).unwrap();
+        tokio::time::advance(IDLE + Duration::from_secs(1)).await;
+        assert!(table.find(&session.id, None).is_none());
+        assert!(table.sweep(), "its wishes are over");
+        assert!(table.all().is_empty() && *session.ended().borrow());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn mcp_5_a13_the_session_that_was_unused_for_longest_gives_way() {
