@@ -9,12 +9,13 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 
 use super::caller_stream::{CallerStream, HeldQuestion};
@@ -56,6 +57,34 @@ impl AskingCall {
     fn shares_caller(&self, other: &Self) -> bool {
         let is_known = self.caller.is_some();
         self.caller == other.caller && (is_known || self.number == other.number)
+    }
+
+    /// Lets the call go on while no request waits for it.
+    fn in_its_own_task(mut self) -> Self {
+        // One that was held before has a task already.
+        if self.held.is_zero() {
+            self.call = Box::pin(SpawnedCall(tokio::spawn(self.call)));
+        }
+        self
+    }
+}
+
+/// A call in a task of its own. Dropping it ends the call.
+struct SpawnedCall(JoinHandle<RequestAnswer>);
+
+impl Future for SpawnedCall {
+    type Output = RequestAnswer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RequestAnswer> {
+        let crashed = |_| Err(RpcError::new(code::INTERNAL_ERROR, "the call has crashed"));
+        let ended = Pin::new(&mut self.0).poll(cx);
+        ended.map(|answered| answered.unwrap_or_else(crashed))
+    }
+}
+
+impl Drop for SpawnedCall {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -139,7 +168,9 @@ impl HeldCalls {
             let result = asked(&token, &method, params);
             let patience = limit.saturating_sub(asking.held);
             let held = HeldCall {
-                asking,
+                // CALL-6: a call that a limit or its server ends meanwhile frees its place, also if
+                // its caller never comes back.
+                asking: asking.in_its_own_task(),
                 question: method,
                 reply,
                 since: Instant::now(),
@@ -313,6 +344,37 @@ mod tests {
             stream,
             held: Duration::ZERO,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_6_a_held_call_that_is_never_taken_up_again_frees_its_place() {
+        let held = HeldCalls::new();
+        let place = Arc::new(());
+        let call = |end: Option<oneshot::Receiver<()>>| {
+            let (mut asking, own) = (asking(1, None), Arc::clone(&place));
+            asking.call = Box::pin(async move {
+                let _own = own;
+                match end {
+                    Some(end) => assert!(end.await.is_ok()),
+                    None => std::future::pending().await,
+                }
+                Ok(Vec::new())
+            });
+            asking
+        };
+        let places = || Arc::strong_count(&place) - 1;
+        // Its server ends it, or a limit of its own.
+        let (end, ended) = oneshot::channel();
+        assert!(held.next_of(call(Some(ended)), LIMIT).await.is_ok());
+        assert_eq!(places(), 1);
+        end.send(()).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(places(), 0);
+        // Nothing ends it.
+        assert!(held.next_of(call(None), LIMIT).await.is_ok());
+        assert_eq!((places(), held.calls.acquire().len()), (1, 2));
+        sleep(LIMIT + Duration::from_secs(1)).await;
+        assert_eq!((places(), held.calls.acquire().len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
