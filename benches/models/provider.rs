@@ -38,7 +38,7 @@ async fn piece(stream: &mut TcpStream, text: &str) -> io::Result<()> {
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
-        let Some(target) = request(&mut stream).await? else {
+        let Some((target, is_last)) = request(&mut stream).await? else {
             return Ok(());
         };
         let number = |name: &str| {
@@ -63,11 +63,15 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
         let end = chunk("", "\"stop\"") + "data: [DONE]\n\n";
         piece(&mut stream, &end).await?;
         stream.write_all(b"0\r\n\r\n").await?;
+        if is_last {
+            return Ok(());
+        }
     }
 }
 
-/// Reads a request with its body. Returns its target, or `None` at the end of the connection.
-async fn request(stream: &mut TcpStream) -> io::Result<Option<String>> {
+/// Reads a request with its body. Returns its target, and whether it is the last one of its connection;
+/// `None` at the end of the connection.
+async fn request(stream: &mut TcpStream) -> io::Result<Option<(String, bool)>> {
     let mut all = Vec::new();
     let mut buffer = [0; 4_096];
     loop {
@@ -80,7 +84,8 @@ async fn request(stream: &mut TcpStream) -> io::Result<Option<String>> {
             });
             if all.len() >= end + 4 + length.unwrap_or(0) {
                 let target = text.split(' ').nth(1).unwrap_or("/");
-                return Ok(Some(target.to_owned()));
+                let is_last = head.contains("connection: close");
+                return Ok(Some((target.to_owned(), is_last)));
             }
         }
         let read = stream.read(&mut buffer).await?;
