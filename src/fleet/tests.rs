@@ -125,6 +125,19 @@ impl TestReplica {
             Option<breakerbox_policy::RateLimitSettings>,
         ),
     ) -> Self {
+        let beat = FleetConfig::new("nats://127.0.0.1:1").heartbeat;
+        Self::beating(board, (index, beat), (trips, rate_limit)).await
+    }
+
+    /// `beat`: the interval of its heartbeats.
+    async fn beating(
+        board: &ScriptedBoard,
+        (index, beat): (usize, Duration),
+        (trips, rate_limit): (
+            breakerbox_policy::fleet::TripSharing,
+            Option<breakerbox_policy::RateLimitSettings>,
+        ),
+    ) -> Self {
         let times = Arc::new(Mutex::new(Vec::new()));
         let called = Arc::clone(&times);
         let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -147,6 +160,7 @@ impl TestReplica {
         let name = format!("replica-{index}");
         let named = FleetConfig {
             replica: Some(name),
+            heartbeat: beat,
             ..config.clone()
         };
         let place = (board, index);

@@ -57,3 +57,29 @@ fn flt_14_no_replica_is_dead_while_not_even_an_own_heartbeat_is_heard() {
         fleet.finish().await;
     });
 }
+
+#[test]
+fn flt_14_a_silence_that_began_while_nothing_could_be_heard_is_none() {
+    run_paused(async || {
+        let seconds = Duration::from_secs;
+        let board = ScriptedBoard::default();
+        let trips = breakerbox_policy::fleet::TripSharing::Confirm;
+        let mut replicas = Vec::new();
+        for (index, beat) in [2, 10].into_iter().enumerate() {
+            let place = (index, seconds(beat));
+            replicas.push(TestReplica::beating(&board, place, (trips, None)).await);
+        }
+        let fleet = TestFleet { board, replicas };
+        let live = || fleet.replicas[0].fleet.figures().replicas;
+        // The second heartbeat of the slower one has been heard.
+        fleet.pass(seconds(11)).await;
+        assert_eq!(live(), 2);
+        fleet.board.mute(true);
+        fleet.pass(seconds(30)).await;
+        fleet.board.mute(false);
+        // The faster one hears itself again, before the next heartbeat of the other.
+        fleet.pass(seconds(5)).await;
+        assert_eq!(live(), 2);
+        fleet.finish().await;
+    });
+}
