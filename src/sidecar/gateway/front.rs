@@ -4,7 +4,7 @@
 use http::request::Parts;
 use http::{Method, Response};
 
-use super::caller_auth::WELL_KNOWN;
+use super::caller_auth::{AuthTable, PendingCheck, WELL_KNOWN};
 use super::cors::{PageOrigin, is_preflight};
 use super::http::body::ReplyBody;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -31,16 +31,7 @@ pub(super) async fn admit(
         return Err(metadata(lane, head, resource));
     }
     let name = found.map(|(_, length)| &path[1..=*length]);
-    let table = lane.auth.load();
-    let check = match name {
-        Some(name) => table.of_route(name).map_err(|_| {
-            // MCP-6: nothing goes past the check of a dependency that is just being removed.
-            let detail = "it has just been removed";
-            GatewayProblem::of(ProblemKind::UNKNOWN, Some(name), detail).into_response()
-        })?,
-        None => table.of(None),
-    };
-    drop(table);
+    let check = check_of(&lane.auth.load(), name).map_err(GatewayProblem::into_response)?;
     if let Some(check) = check {
         if let Some(page) = asking.filter(|_| found.is_some()) {
             // EDGE-5: browsers send it without credentials, so the dependency must not see it. Without
@@ -56,6 +47,24 @@ pub(super) async fn admit(
         Box::pin(check.admit(name.as_deref(), &resource, head)).await?;
     }
     Ok(page.filter(|_| is_endpoint))
+}
+
+/// Returns the check of a request to a dependency to which a route was found, or to the gateway's own
+/// pages.
+///
+/// # Errors  The dependency was removed meanwhile.
+fn check_of<'n>(
+    table: &AuthTable,
+    name: Option<&'n str>,
+) -> Result<Option<PendingCheck>, GatewayProblem<'n>> {
+    let Some(name) = name else {
+        return Ok(table.of(None));
+    };
+    table.of_route(name).map_err(|_| {
+        // MCP-6: nothing goes past the check of a dependency that is just being removed.
+        let detail = "it has just been removed";
+        GatewayProblem::of(ProblemKind::UNKNOWN, Some(name), detail)
+    })
 }
 
 /// Returns the document about a resource (RFC 9728). `resource`: its path.
@@ -79,4 +88,24 @@ fn metadata(lane: &ThreadContext, head: &Parts, resource: &str) -> Response<Repl
         let detail = "no authorization server stands before a resource of this path";
         GatewayProblem::of(ProblemKind::NO_PATH, None, detail).into_response()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::config::DependencyConfig;
+
+    #[test]
+    fn mcp_6_a_request_does_not_go_past_the_check_that_was_removed_with_its_dependency() {
+        let table = AuthTable::default().with("web", &DependencyConfig::default());
+        let is_open = |name| check_of(&table, name).is_ok_and(|check| check.is_none());
+        // Without `gateway.auth`, callers present nothing.
+        assert!(is_open(Some("web")) && is_open(None));
+        let table = table.without("web");
+        // Its route was found before.
+        let refused = check_of(&table, Some("web")).err().unwrap();
+        assert_eq!(refused.into_response().status(), StatusCode::NOT_FOUND);
+    }
 }

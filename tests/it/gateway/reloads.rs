@@ -408,6 +408,32 @@ async fn edge_6_a_replacement_that_does_not_start_leaves_the_running_one_as_it_w
 }
 
 #[tokio::test]
+async fn mcp_6_a_change_that_fails_leaves_the_check_of_callers_as_it_was() {
+    let upstream = Upstream::of(async |_: Request| "ok").await;
+    let table = |name: &str, more: &str| table(name, &upstream.url(), more);
+    let token = "a".repeat(20);
+    let own = format!("auth = {{ tokens = [\"{token}\"] }}\n");
+    let to = |name: &str| {
+        format!("fallback = [{{ kind = \"dependency\", name = \"{name}\" }}]\nauth = \"off\"\n")
+    };
+    let bed = Bed::of(&(table("web", &own) + &table("other", &to("web")))).await;
+    let circle = table("web", &to("other")) + &table("other", "");
+    let no_program = "[dependencies.web]\nkind = \"mcp_stdio\"\ncommand = \"no-such-program\"\n\
+                      auth = \"off\"\n";
+    for text in [&*circle, no_program] {
+        let settings = Settings::loader().bare().toml(text).load().unwrap();
+        let web = &settings.dependencies["web"];
+        let put = bed.gateway.put("web", web, &upstream.url(), "test").await;
+        assert!(put.is_err(), "{text}");
+        assert_eq!(bed.get("/web/a").await.status(), 401, "{text}");
+        let asked = bed.http.get(bed.url("/web/a")).bearer_auth(&token);
+        assert_eq!(asked.send().await.unwrap().status(), 200, "{text}");
+    }
+    assert_eq!(upstream.hits(), 2);
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn cfg_2_what_has_taken_the_place_of_another_follows_the_next_reloads() {
     let upstream = Upstream::of(async |_: Request| "ok").await;
     // It is parked, or on its way there.
