@@ -253,3 +253,47 @@ async fn many_callers_at_once_wait_in_the_systems_queue() {
     drop((first, waiting));
     bed.end().await;
 }
+
+#[tokio::test]
+async fn edge_8_of_the_limits_of_a_slow_body_the_one_that_has_passed_is_told() {
+    let upstream = echo().await;
+    // Read whole before it is sent, and passed on as it comes.
+    for kept in ["max_replay_body = 100000", "max_replay_body = 0"] {
+        for (pause, deadline, cause) in [
+            ("150ms", 20_000, "gateway.body_timeout"),
+            ("20s", 150, "the time of the call"),
+        ] {
+            let bed = impatient(&upstream, &format!("body_timeout = \"{pause}\"\n{kept}")).await;
+            let mut caller = bed.connect().await;
+            let head = format!(
+                "POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\
+                 breakerbox-deadline-ms: {deadline}\r\n\r\nabc"
+            );
+            caller.write_all(head.as_bytes()).await.unwrap();
+            let told = format!("\"cause\":\"{cause}\"");
+            let answer = read_until(&mut caller, &told).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            assert_eq!(bed.status().window.failures, 0);
+            bed.end().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn sec_1_a_target_that_is_too_long_is_answered() {
+    let upstream = echo().await;
+    for (max_head, length, status) in [(9_000, 20_000, 431), (200_000, 70_000, 414)] {
+        let bed = impatient(&upstream, &format!("max_head = {max_head}")).await;
+        let mut caller = bed.connect().await;
+        let target = "a".repeat(length);
+        let head = format!("GET /web/{target} HTTP/1.1\r\nhost: a\r\n\r\n");
+        caller.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut caller).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        bed.end().await;
+    }
+    assert_eq!(upstream.hits(), 0);
+}
