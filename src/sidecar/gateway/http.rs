@@ -11,6 +11,8 @@ pub(super) mod slow_body;
 
 pub(super) mod request_body;
 
+pub(super) mod send_mark;
+
 // the dependency
 pub(super) mod dependency;
 

@@ -48,6 +48,8 @@ struct RequestParts {
     substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
     /// The latest change that caches were told of when it began.
     begun: ChangeNumber,
+    /// The progress of its attempts; `None` if none is made.
+    progress: Option<AttemptProgress>,
 }
 
 /// A request to a model, as far as it is known.
@@ -145,6 +147,10 @@ impl HttpRequest {
         body: RequestBody,
         idempotent: bool,
     ) -> Self {
+        let progress = match &body {
+            RequestBody::Whole(_) => AttemptProgress::default(),
+            RequestBody::Deferred(body) => body.status().progress(),
+        };
         Self(Arc::new(RequestParts {
             method,
             target,
@@ -156,6 +162,7 @@ impl HttpRequest {
             model: None,
             substitutes: None,
             begun: ChangeNumber::latest(),
+            progress: Some(progress),
         }))
     }
 
@@ -280,6 +287,7 @@ impl HttpRequest {
             model: self.0.model.clone(),
             substitutes: self.0.substitutes.clone(),
             begun: self.0.begun,
+            progress: self.0.progress.clone(),
         }))
     }
 
@@ -310,12 +318,9 @@ impl HttpRequest {
         }
     }
 
-    /// Returns the progress of the body, if it is the caller's own.
-    pub(super) fn progress(&self) -> Option<AttemptProgress> {
-        match &self.0.body {
-            RequestBody::Whole(_) => None,
-            RequestBody::Deferred(body) => Some(body.status().progress()),
-        }
+    /// Returns the progress of its attempts.
+    pub(super) fn progress(&self) -> AttemptProgress {
+        self.0.progress.clone().unwrap_or_default()
     }
 
     /// Returns the body to send once more, if it is kept.
@@ -355,6 +360,7 @@ impl HttpRequest {
             model: None,
             substitutes: None,
             begun: self.0.begun,
+            progress: None,
         }))
     }
 }

@@ -1,6 +1,5 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
-mod attempt_notes;
 mod models;
 mod pools;
 mod prepared;
@@ -8,6 +7,7 @@ mod replies;
 mod request_head;
 mod substitutes;
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,6 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
-use self::attempt_notes::AttemptNotes;
 use self::models::told_to;
 use self::prepared::{CallerRequest, PreparedCall};
 pub(super) use self::replies::refuse_unencrypted;
@@ -42,8 +41,9 @@ use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
 use super::http::model_verdict::{KeyOwner, is_event_stream};
 use super::http::pool::PooledBody;
-use super::http::request_body::{Upload, UploadStatus};
+use super::http::request_body::UploadStatus;
 use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
+use super::http::send_mark::SendMark;
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
@@ -353,12 +353,12 @@ impl ProxiedCall<'_> {
             ..
         } = prepared;
         let (request, mut substitutes) = SubstituteCalls::begin(self, request, own_time);
-        let notes = AttemptNotes::default();
+        let attempts = Cell::default();
         let tokens = self.tokens(&request);
         let metered = tokens.as_ref().map(|tokens| tokens.metered.clone());
         let options = CallOptions { metered, ..options };
         // On the heap: the layers above keep several copies of an attempt's future in their own.
-        let open = || Box::pin(self.attempt(&request, &notes, until, tokens.as_ref()));
+        let open = || Box::pin(self.attempt(&request, &attempts, until, tokens.as_ref()));
         let client = &self.route.client;
         let mut calling =
             pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
@@ -366,7 +366,7 @@ impl ProxiedCall<'_> {
             None => calling.await,
             Some(calls) => Box::pin(calls.during(calling.as_mut())).await,
         };
-        let attempts = notes.get();
+        let attempts = attempts.get();
         if let Some(span) = self.span {
             span.left(self.route.client.state());
         }
@@ -375,7 +375,7 @@ impl ProxiedCall<'_> {
             Ok(Served::Answer(answer)) => {
                 Ok(substitutes::answered(&mut substitutes, answer, attempts))
             }
-            Err(error) => Err(notes.judged(error)),
+            Err(error) => Err(error),
         };
         let response = response.unwrap_or_else(|error| self.fail(error, (attempts, until)));
         tail.ended(response, deferred).await
@@ -392,19 +392,17 @@ impl ProxiedCall<'_> {
     async fn attempt_once(
         &self,
         request: &HttpRequest,
-        attempts: &AttemptNotes,
+        attempts: &Cell<u32>,
         until: Option<Instant>,
         held: &HeldTokens,
     ) -> Result<ResponseStream, HttpError> {
+        let mark = SendMark::begin(request.progress());
         let body = request.upload(None, self.route.target()).await?;
         let number = attempts.get() + 1;
         attempts.set(number);
         let began = Instant::now();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let trace = match &body {
-            Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) | Upload::Trailed(_) => None,
-        };
+        let trace = body.trace();
         let settings = self.route.client.settings();
         let limit = || {
             let timeout = settings.timeout;
@@ -418,7 +416,7 @@ impl ProxiedCall<'_> {
         let traced = span.as_ref().map(AttemptSpan::request);
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
-        let sending = upstream.send(request, body, (began, left), attempts.has_sent());
+        let sending = upstream.send(request, body, (began, left), &mark);
         let answered = match &trace {
             None => sending.await,
             Some(trace) => Box::pin(or_blame(sending, trace, left)).await,

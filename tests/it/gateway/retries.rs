@@ -97,3 +97,29 @@ async fn the_last_answer_is_passed_on_when_no_attempt_is_left() {
     assert_eq!((totals.submitted, totals.failed), (1, 1));
     bed.end().await;
 }
+
+#[tokio::test]
+async fn call_2_a_repetition_that_finds_no_connection_takes_nothing_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        // It reads the next request too, and goes away with it.
+        read_until(&mut stream, "\r\n\r\n").await;
+        drop(listener);
+    });
+    let bed = Bed::new(&url, "retry = { max_attempts = 1 }\n").await;
+    assert_eq!(bed.get("/web/a").await.text().await.unwrap(), "ok");
+    let told = problem(bed.get("/web/a").await, 502, "upstream-failed").await;
+    server.await.unwrap();
+    assert_eq!(told["executed"], "maybe", "{told}");
+    // Nothing listens there: that is a failure of the dependency.
+    assert_eq!(told["cause"], "connection refused", "{told}");
+    assert_eq!(bed.status().window.failures, 1);
+    let told = problem(bed.get("/web/a").await, 502, "upstream-failed").await;
+    assert_eq!(told["executed"], "no", "{told}");
+    bed.end().await;
+}

@@ -239,3 +239,58 @@ async fn edge_1_a_connection_that_has_fallen_silent_is_given_up() {
     assert_eq!(upstream.hits(), 2);
     bed.end().await;
 }
+
+/// Serves one stream of a connection at a time: it answers the first request, and no other.
+async fn serve_one_at_a_time(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    let one_stream = [0, 3, 0, 0, 0, 1];
+    stream.write_all(&frame(4, 0, 0, &one_stream)).await?;
+    let number = next_request(&mut stream).await?;
+    stream.write_all(&frame(1, 5, number, &[0x88])).await?;
+    loop {
+        next_request(&mut stream).await?;
+    }
+}
+
+#[tokio::test]
+async fn call_2_what_waits_for_a_place_on_a_connection_was_not_executed() {
+    let upstream = Upstream::raw(|stream, _| async move {
+        // It ends with its caller.
+        let _ = serve_one_at_a_time(stream).await;
+    })
+    .await;
+    let text = "http_version = \"2\"\ntimeout = { first_byte = \"20s\" }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    // By one connection, so that one thread makes all calls.
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = |millis: &str| {
+        let request = http::Request::post(bed.url("/web/a"));
+        let request = request.header("breakerbox-deadline-ms", millis);
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        tokio::spawn(sender.send_request(request))
+    };
+    let first = ask("20000").await.unwrap().unwrap();
+    assert_eq!(first.status(), 200);
+    // One has the place, and one the next; the third is still with the gateway.
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        held.push(ask("20000"));
+        bed.until("it waits", |status| status.in_flight == number)
+            .await;
+    }
+    let third = ask("200").await.unwrap().unwrap();
+    assert_eq!(third.status(), 504);
+    let told = third.into_body().collect().await.unwrap().to_bytes();
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["executed"], "no", "{told}");
+    assert_eq!(upstream.hits(), 1);
+    for one in held {
+        one.abort();
+    }
+    drop(sender);
+    bed.end().await;
+}

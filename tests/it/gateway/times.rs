@@ -244,6 +244,29 @@ async fn call_2_e3_a_limit_that_passes_before_a_connection_stands_leaves_a_call_
 }
 
 #[tokio::test]
+async fn call_2_what_no_connection_has_taken_in_time_is_tried_again_with_any_method() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let _silent = super::first_address::silent(address).await;
+    for version in ["1.1", "2"] {
+        let text = format!(
+            "http_version = \"{version}\"\nbreaker = {{ failure_threshold = 100 }}\n\
+             retry = {{ max_attempts = 2, backoff = {{ base = \"1ms\", max = \"2ms\" }} }}\n\
+             timeout = {{ connect = \"off\", attempt = \"100ms\" }}\n"
+        );
+        let bed = Bed::new(&format!("http://{address}"), &text).await;
+        for body in ["", "x"] {
+            let response = bed.post("/web/a", body).await;
+            assert_eq!(header(&response, "breakerbox-attempts"), "2", "{text}");
+            let told = problem(response, 504, "timed-out").await;
+            assert_eq!(told["executed"], "no", "{told}");
+        }
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
 async fn call_2_e3_a_worker_that_finds_no_connection_in_time_has_executed_nothing() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();

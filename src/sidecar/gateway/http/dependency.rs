@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +25,7 @@ use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
 use super::grpc::GrpcAnswer;
 use super::model_reply;
+use super::send_mark::SendMark;
 use super::target::{UpstreamTarget, WorkerRoute};
 use super::upgrade;
 use super::upstream::UpstreamClient;
@@ -95,21 +95,19 @@ impl Dependency for HttpDependency {
         let route = self.route.load_full();
         // EDGE-4: a stand-in reads the caller's body only now that it may make the call.
         let request = model_reply::provided(&route, request);
+        let mark = SendMark::begin(request.progress());
         let body = request.upload(call.remaining(), &target).await?;
         let limit = || call.remaining();
         let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
         let limits = (Instant::now(), call.remaining());
-        let has_sent = AtomicBool::new(false);
-        let sending = upstream.send(&request, body, limits, &has_sent);
+        let sending = upstream.send(&request, body, limits, &mark);
         let answered = call.first_byte(sending).await;
         let answered = answered.unwrap_or_else(|late| {
-            // CALL-2: no connection has got the request.
-            let is_unsent = !has_sent.load(Ordering::Relaxed);
-            let failure = if is_unsent {
-                HttpFailure::Connect(ConnectFailure::Late(late.limit))
-            } else {
-                HttpFailure::Late(late.limit)
+            // CALL-2: no connection may have taken the request.
+            let failure = match mark.has_sent() {
+                false => HttpFailure::Connect(ConnectFailure::Late(late.limit)),
+                true => HttpFailure::Late(late.limit),
             };
             Err(failure.into())
         });
@@ -196,6 +194,7 @@ fn reply_of(head: Parts, body: Bytes, trailers: Option<HeaderMap>) -> Result<Htt
     let body = ErrorBody::whole(body, trailers);
     Err(HttpError {
         failure: failure_of(&head),
+        executed: None,
         retry_after: body.hint(&head),
         model: None,
         said: Some(Box::new(ErrorResponse { head, body })),

@@ -11,6 +11,7 @@ use breakerbox_policy::{Class, Executed, Symptom};
 use super::connect_failure::ConnectFailure;
 use super::error_body::ErrorBody;
 use super::grpc;
+use super::send_mark::SendMark;
 use crate::model::ModelErrorKind;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::{OpenAnswer, Verdict};
@@ -19,6 +20,8 @@ use crate::{OpenAnswer, Verdict};
 #[derive(Debug)]
 pub struct HttpError {
     pub(crate) failure: HttpFailure,
+    /// The execution, where the sending knows more of it than the failure says.
+    pub(crate) executed: Option<Executed>,
     /// The unsuccessful response, passed on if there is no other answer.
     pub(crate) said: Option<Box<ErrorResponse>>,
     pub(crate) retry_after: Option<Duration>,
@@ -63,6 +66,7 @@ impl From<HttpFailure> for HttpError {
     fn from(failure: HttpFailure) -> Self {
         Self {
             failure,
+            executed: None,
             said: None,
             retry_after: None,
             model: None,
@@ -71,6 +75,19 @@ impl From<HttpFailure> for HttpError {
 }
 
 impl HttpError {
+    /// Returns the error of an attempt without an answer. `mark`: that of its sending.
+    pub(super) fn of_sending(failure: HttpFailure, mark: &SendMark) -> Self {
+        let mut error = Self::from(failure);
+        error.executed = match error.verdict().executed {
+            // CALL-2: the request that went out before may have been executed.
+            Executed::No if mark.is_repeated() => Some(Executed::Maybe),
+            // CALL-2: no connection has taken it.
+            Executed::Maybe if !mark.has_sent() => Some(Executed::No),
+            _ => None,
+        };
+        error
+    }
+
     /// Returns the reason.
     pub(crate) fn failure(&self) -> HttpFailure {
         self.failure
@@ -140,6 +157,10 @@ impl HttpError {
             HttpFailure::Status(_) | HttpFailure::Declined | HttpFailure::Grpc(_) => verdict,
             failure => verdict.cause(failure.cause()),
         };
+        let verdict = match self.executed {
+            Some(executed) => verdict.executed(executed),
+            None => verdict,
+        };
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
             None => verdict,
@@ -160,3 +181,32 @@ impl fmt::Display for HttpError {
 }
 
 impl std::error::Error for HttpError {}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::super::request_body::Upload;
+    use super::super::send_mark::MarkedBody;
+    use super::*;
+    use crate::AttemptProgress;
+
+    #[test]
+    fn call_2_the_sending_says_more_than_the_failure() {
+        let verdict = |failure, mark: &SendMark| HttpError::of_sending(failure, mark).verdict();
+        let executed = |failure, mark: &SendMark| verdict(failure, mark).executed;
+        let lost = HttpFailure::Connect(ConnectFailure::CertificateDemanded);
+        let mark = SendMark::begin(AttemptProgress::default());
+        assert_eq!(executed(HttpFailure::Reset, &mark), Executed::No);
+        assert!(MarkedBody::new(Upload::Whole(None), &mark).is_end_stream());
+        assert_eq!(executed(HttpFailure::Reset, &mark), Executed::Maybe);
+        assert_eq!(executed(HttpFailure::Unprocessed, &mark), Executed::No);
+        mark.repeat();
+        for failure in [HttpFailure::Unprocessed, HttpFailure::Leaving, lost] {
+            assert_eq!(executed(failure, &mark), Executed::Maybe, "{failure:?}");
+            // EDGE-1: the fault is the same as without the first request.
+            let alone = HttpError::from(failure).verdict();
+            assert_eq!(verdict(failure, &mark).class, alone.class, "{failure:?}");
+        }
+    }
+}

@@ -52,6 +52,7 @@ pub(super) fn error_of(
     let owner = KeyOwner::of(has_key, model.keys_by);
     Some(HttpError {
         failure: HttpFailure::Status(judged.status),
+        executed: None,
         retry_after: judged.retry_after,
         model: Some(ModelFailure::new(verdict_of(&judged, owner))),
         said: Some(Box::new(ErrorResponse {

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use super::address::UpstreamAddress;
 use super::answer_fault::{AnswerFault, FirstBytes};
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
-use super::request_body::Upload;
+use super::send_mark::MarkedBody;
 use super::socket::SocketHistory;
 use crate::sidecar::gateway::message::HttpFailure;
 
@@ -36,7 +35,7 @@ pub(crate) struct ConnectionPool {
 
 /// An open connection.
 struct OpenConnection {
-    sender: SendRequest<Upload>,
+    sender: SendRequest<MarkedBody>,
     history: Arc<SocketHistory>,
     /// Idle time after which the server may close it.
     keep: Duration,
@@ -116,25 +115,21 @@ impl ConnectionPool {
 
     /// Sends a request and waits for the head of its response. If a closing connection returns the
     /// request unsent, it is sent on another one: it was never made. `began`: the moment at which the
-    /// attempt began; `again` makes the request once more, if it may be repeated. Sets `has_sent` once a
-    /// connection has got the request.
+    /// attempt began; `again` makes the request once more, if it may be repeated.
     pub(crate) async fn request(
         &self,
-        mut message: Request<Upload>,
-        (began, has_sent): (Instant, &AtomicBool),
-        again: impl FnOnce() -> Option<Request<Upload>>,
+        mut message: Request<MarkedBody>,
+        began: Instant,
+        again: impl FnOnce() -> Option<Request<MarkedBody>>,
     ) -> Result<Response<PooledBody>, HttpFailure> {
-        let has_body = !message.body().is_end_stream();
+        let has_body = !message.body().is_empty();
         while let Some(mut connection) = self.idle.take() {
-            let had_sent = has_sent.load(Ordering::Relaxed);
-            has_sent.store(true, Ordering::Relaxed);
             let mut error = match connection.sender.try_send_request(message).await {
                 Ok(response) => return Ok(self.arriving(response, connection)),
                 Err(error) => error,
             };
             if let Some(unsent) = error.take_message() {
                 message = unsent;
-                has_sent.store(had_sent, Ordering::Relaxed);
                 continue;
             }
             if !connection.history.closed_on_reuse(began) {
@@ -146,7 +141,6 @@ impl ConnectionPool {
         }
         // On the heap: it is rarely needed.
         let mut connection = Box::pin(self.connect()).await?;
-        has_sent.store(true, Ordering::Relaxed);
         match connection.sender.try_send_request(message).await {
             Ok(response) => Ok(self.arriving(response, connection)),
             Err(error) => Err(failed(&connection.history, has_body, error.error())),

@@ -3,7 +3,6 @@
 //! It goes the way of calls, with the dependency's own headers and credentials. It decides neither
 //! when it is made nor what follows from it.
 
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Symptom};
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::error::HttpError;
 use super::pool::PooledBody;
 use super::request_body::Upload;
+use super::send_mark::SendMark;
 use super::upstream::UpstreamClient;
 use crate::TimeLimit;
 use crate::config::ProbeConfig;
@@ -56,14 +56,9 @@ pub(crate) async fn send(
     let request = HttpRequest::new(to, headers, RequestBody::Whole(Bytes::new()), true);
     let body = Upload::Whole(Some(Bytes::new()));
     let asking = async {
-        let response = upstream
-            .send(
-                &request,
-                body,
-                (Instant::now(), Some(limit)),
-                &AtomicBool::new(false),
-            )
-            .await?;
+        let limits = (Instant::now(), Some(limit));
+        let mark = SendMark::begin(request.progress());
+        let response = upstream.send(&request, body, limits, &mark).await?;
         Ok::<_, HttpError>(read(response).await)
     };
     match tokio::time::timeout(limit, asking).await {

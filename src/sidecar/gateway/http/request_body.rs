@@ -99,7 +99,7 @@ impl PassingBody {
     }
 
     /// Returns the status of the body.
-    pub(crate) fn trace(&self) -> Arc<UploadStatus> {
+    fn trace(&self) -> Arc<UploadStatus> {
         self.body
             .as_ref()
             .map_or_else(Arc::default, |body| body.trace())
@@ -152,6 +152,14 @@ pub(crate) struct TrailedBody {
 }
 
 impl Upload {
+    /// Returns the status of a body that is passed on.
+    pub(crate) fn trace(&self) -> Option<Arc<UploadStatus>> {
+        match self {
+            Self::Passing(passing) => Some(passing.trace()),
+            Self::Whole(_) | Self::Trailed(_) => None,
+        }
+    }
+
     /// Returns a whole body with its trailers, if it has any.
     pub(super) fn kept(body: Bytes, trailers: Option<HeaderMap>) -> Self {
         match trailers {

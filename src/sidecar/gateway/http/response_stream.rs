@@ -172,6 +172,7 @@ impl ResponseStream {
         };
         HttpError {
             failure,
+            executed: None,
             retry_after,
             model: None,
             said: Some(Box::new(ErrorResponse { head, body })),

@@ -3,7 +3,6 @@
 //! Each is sent on a connection of its own, which no pool ever sees.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -15,7 +14,7 @@ use super::answer_fault::AnswerFault;
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::pool::{self, PooledBody, http1};
-use super::request_body::Upload;
+use super::send_mark::MarkedBody;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Protocols that carry HTTP itself. Requests within them would pass the gateway unseen.
@@ -75,13 +74,11 @@ pub(super) fn without(request: HttpRequest) -> HttpRequest {
     })
 }
 
-/// Sends a request on a new connection, and waits for the head of its response. Sets `has_sent` once
-/// the connection stands.
+/// Sends a request on a new connection, and waits for the head of its response.
 pub(super) async fn send(
     connector: UpstreamConnector,
     address: &UpstreamAddress,
-    (request, mut message): (&HttpRequest, Request<Upload>),
-    has_sent: &AtomicBool,
+    (request, mut message): (&HttpRequest, Request<MarkedBody>),
 ) -> Result<Response<PooledBody>, HttpFailure> {
     *message.uri_mut() = address
         .path(request.target())
@@ -99,7 +96,6 @@ pub(super) async fn send(
         .map_err(|error| failed(&error))?;
     // The request reports its end.
     tokio::spawn(async move { drop(work.with_upgrades().await) });
-    has_sent.store(true, Ordering::Relaxed);
     let response = sender.send_request(message).await;
     let response = response.map_err(|error| pool::failed(&history, false, &error))?;
     Ok(response.map(PooledBody::alone))

@@ -5,7 +5,6 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
@@ -24,6 +23,7 @@ use super::error::HttpError;
 use super::grpc::GrpcRequest;
 use super::pool::{self, ConnectionPool, MAX_HEADERS, MAX_READ_AHEAD, PooledBody};
 use super::request_body::Upload;
+use super::send_mark::{MarkedBody, SendMark};
 use super::socket::{SocketHistory, SocketMark};
 use super::upgrade;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
@@ -49,8 +49,10 @@ enum UpstreamTransport {
     /// HTTP/1.1, by a pool of our own.
     Plain(ConnectionPool),
     /// HTTP/1.1 or HTTP/2, as negotiated or configured.
-    Negotiated(Box<Negotiated<UpstreamConnector, Upload>>),
+    Negotiated(Box<NegotiatedClient>),
 }
+
+type NegotiatedClient = Negotiated<UpstreamConnector, MarkedBody>;
 
 impl UpstreamClient {
     pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
@@ -81,48 +83,58 @@ impl UpstreamClient {
     }
 
     /// Sends a request and waits for the head of its response. `began`: the moment at which the attempt
-    /// began; `left`: remaining time of the call. Sets `has_sent` once a connection has got the request.
+    /// began; `left`: remaining time of the call. Sets `mark` once a connection has taken the request.
     pub(crate) async fn send(
         &self,
         request: &HttpRequest,
         body: Upload,
         (began, left): (Instant, Option<Duration>),
-        has_sent: &AtomicBool,
+        mark: &Arc<SendMark>,
     ) -> Result<Response<PooledBody>, HttpError> {
-        let trace = match &body {
-            Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) | Upload::Trailed(_) => None,
-        };
-        let message = self.message(request, body, left)?;
+        let trace = body.trace();
+        let marked = |body| MarkedBody::new(body, mark);
+        let message = self.message(request, marked(body), left);
+        let message = message.map_err(|failure| HttpError::of_sending(failure, mark))?;
         // Only what still is ours to send.
-        let again = || self.message(request, request.kept_upload()?, left).ok();
+        let again = || {
+            let message = self.message(request, marked(request.kept_upload()?), left);
+            message.ok()
+        };
+        // CALL-2: the server may have read the request, so that its repetition promises nothing.
+        let repeated = || {
+            let message = request.may_be_resent().then(&again).flatten();
+            message.inspect(|_| mark.repeat())
+        };
         let sent = match &self.transport {
             _ if request.asks_upgrade() => {
                 let connector = UpstreamConnector::new(Arc::clone(&self.address));
                 // On the heap: it is rarely needed.
-                let sending = upgrade::send(connector, &self.address, (request, message), has_sent);
+                let sending = upgrade::send(connector, &self.address, (request, message));
                 Box::pin(sending).await
             }
             UpstreamTransport::Plain(pool) => {
-                let again_if_safe = || again().filter(|_| request.may_be_resent());
-                let sent = pool
-                    .request(message, (began, has_sent), again_if_safe)
-                    .await;
+                let sent = pool.request(message, began, repeated).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
             UpstreamTransport::Negotiated(pool) => {
-                let send = |message| self.negotiated(pool, message, (began, has_sent));
-                match send(message).await {
-                    Err(failure) if may_go_out_again(failure, request) => match again() {
-                        Some(message) => match send(message).await {
-                            // EDGE-1: a server that leaves the next connection too serves none, as one
-                            // does that refuses the request once more.
-                            Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
-                            sent => sent,
-                        },
-                        None => Err(failure),
+                let send = |message| self.negotiated(pool, message, began);
+                let sent = send(message).await;
+                let next = match sent.as_ref().err() {
+                    Some(HttpFailure::ClosedOnReuse) => repeated(),
+                    // CALL-2: the protocol promises that nothing was done, so the method does not matter.
+                    // A stream that was refused began before the server had said how many it takes: by
+                    // now it has.
+                    Some(HttpFailure::Leaving | HttpFailure::Unprocessed) => again(),
+                    _ => None,
+                };
+                match next {
+                    None => sent,
+                    Some(message) => match send(message).await {
+                        // EDGE-1: a server that leaves the next connection too serves none, as one
+                        // does that refuses the request once more.
+                        Err(HttpFailure::Leaving) => Err(HttpFailure::Unprocessed),
+                        sent => sent,
                     },
-                    sent => sent,
                 }
             }
         };
@@ -139,23 +151,22 @@ impl UpstreamClient {
             response
         });
         let sent = sent.and_then(|response| upgrade::check(request, response));
-        sent.map_err(|failure| match trace {
-            Some(trace) => trace.blamed(failure).into(),
-            None => failure.into(),
+        sent.map_err(|failure| {
+            let failure = trace.map_or(failure, |trace| trace.blamed(failure));
+            HttpError::of_sending(failure, mark)
         })
     }
 
     /// Sends a request over a connection that speaks what was negotiated or configured.
     async fn negotiated(
         &self,
-        pool: &Negotiated<UpstreamConnector, Upload>,
-        mut message: Request<Upload>,
-        (began, has_sent): (Instant, &AtomicBool),
+        pool: &NegotiatedClient,
+        mut message: Request<MarkedBody>,
+        began: Instant,
     ) -> Result<Response<PooledBody>, HttpFailure> {
-        let has_body = !message.body().is_end_stream();
+        let has_body = !message.body().is_empty();
         let mut shared = SharedRequest {
             captured: capture_connection(&mut message),
-            has_sent,
             is_answered: false,
         };
         let sent = pool.request(message).await;
@@ -167,10 +178,10 @@ impl UpstreamClient {
     fn message(
         &self,
         request: &HttpRequest,
-        body: Upload,
+        body: MarkedBody,
         left: Option<Duration>,
-    ) -> Result<Request<Upload>, HttpFailure> {
-        let is_empty = body.is_end_stream();
+    ) -> Result<Request<MarkedBody>, HttpFailure> {
+        let is_empty = body.is_empty();
         let is_unsized = !is_empty && body.size_hint().exact().is_none();
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
@@ -260,34 +271,19 @@ fn framed_once(mut response: Response<PooledBody>) -> Result<Response<PooledBody
     Ok(response)
 }
 
-/// Returns true if a request goes out once more, uncounted: the server had closed the connection, or
-/// has declared that it did not process the request.
-fn may_go_out_again(failure: HttpFailure, request: &HttpRequest) -> bool {
-    match failure {
-        HttpFailure::ClosedOnReuse => request.may_be_resent(),
-        // CALL-2: the protocol promises that nothing was done, so the method does not matter. A stream
-        // that was refused began before the server had said how many it takes: by now it has.
-        HttpFailure::Leaving | HttpFailure::Unprocessed => true,
-        _ => false,
-    }
-}
-
 /// A request by a connection that others share. At its end it takes an old connection out of the pool;
 /// dropped without an answer, perhaps one that is silent.
-struct SharedRequest<'a> {
+struct SharedRequest {
     captured: CaptureConnection,
-    /// Set at its end if it has got a connection.
-    has_sent: &'a AtomicBool,
     is_answered: bool,
 }
 
-impl Drop for SharedRequest<'_> {
+impl Drop for SharedRequest {
     fn drop(&mut self) {
         let connected = self.captured.connection_metadata();
         let Some(connected) = connected.as_ref() else {
             return;
         };
-        self.has_sent.store(true, Ordering::Relaxed);
         let mut extras = Extensions::new();
         connected.get_extras(&mut extras);
         let Some(SocketMark(history)) = extras.get() else {

@@ -1,5 +1,6 @@
 //! The parts of a call that only language models have.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use breakerbox_policy::Executed;
@@ -7,7 +8,6 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::ProxiedCall;
-use super::attempt_notes::AttemptNotes;
 use crate::model::ApiShape;
 use crate::sidecar::gateway::http::body::{ContentEnding, ReplyBody};
 use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
@@ -19,7 +19,7 @@ use crate::sidecar::gateway::model_route::ModelRoute;
 use crate::sidecar::gateway::problem::{ProblemFacts, told_in};
 use crate::sidecar::gateway::route::{RouteKind, ThreadContext};
 use crate::sidecar::gateway::token_limits::{AttemptTokens, CallTokens};
-use crate::{CallOptions, Streamed};
+use crate::{CallOptions, Streamed, TimeLimit};
 
 /// Words a problem of ours for the callers of a model.
 pub(super) fn told_to(
@@ -57,8 +57,6 @@ impl ProxiedCall<'_> {
             if let Upload::Passing(_) = request.upload(None, self.route.target()).await? {
                 return Err(HttpFailure::BodyTooLarge("max_replay_body"));
             }
-            // All of it is there, so that no limit has to wait for it.
-            options.progress = None;
         }
         let call = model.call(request.method(), request.target(), request.body());
         options.key = model.key_of(&call, options.key.take());
@@ -80,7 +78,7 @@ impl ProxiedCall<'_> {
     pub(super) async fn attempt(
         &self,
         request: &HttpRequest,
-        attempts: &AttemptNotes,
+        attempts: &Cell<u32>,
         until: Option<Instant>,
         tokens: Option<&CallTokens>,
     ) -> Result<ResponseStream, HttpError> {
@@ -97,9 +95,14 @@ impl ProxiedCall<'_> {
         let limit = self.route.client.settings().timeout.first_token;
         let answered = match limit.filter(|_| is_stream) {
             // LLM-9: from the start of the attempt to the first content.
-            Some(limit) => timeout(limit, once)
-                .await
-                .unwrap_or_else(|_| Err(HttpFailure::Content(ContentFailure::NoContent).into())),
+            Some(limit) => timeout(limit, once).await.unwrap_or_else(|_| {
+                // CALL-2: no connection may have taken the request.
+                let failure = match request.progress().is_unsent() {
+                    true => HttpFailure::Connect(ConnectFailure::Late(TimeLimit::FirstToken)),
+                    false => HttpFailure::Content(ContentFailure::NoContent),
+                };
+                Err(failure.into())
+            }),
             None => once.await,
         };
         match &answered {

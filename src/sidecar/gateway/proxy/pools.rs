@@ -1,5 +1,6 @@
 //! A call of a pool: its members are asked one after another, each once.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::ProxiedCall;
-use super::attempt_notes::AttemptNotes;
 use super::prepared::{CallerRequest, PreparedCall};
 use super::replies::own;
 use crate::sidecar::gateway::head_rules::refuse_trace;
@@ -29,7 +29,7 @@ struct PoolCall<'a> {
     lane: &'a ThreadContext,
     span: Option<&'a RequestSpan>,
     prepared: &'a PreparedCall,
-    attempts: AttemptNotes,
+    attempts: Cell<u32>,
 }
 
 /// A call of a member that has no answer.
@@ -82,7 +82,7 @@ pub(super) async fn answer(
         lane,
         span,
         prepared: &prepared,
-        attempts: AttemptNotes::default(),
+        attempts: Cell::default(),
     };
     let response = call.ask_all(&members).await;
     tail.ended(response, prepared.deferred).await
@@ -192,8 +192,7 @@ impl PoolCall<'_> {
         let open = || call.attempt(request, &self.attempts, until, tokens.as_ref());
         let client = &member.client;
         let calling = client.run_stream_with(options, response_stream::verdict, open);
-        let called = Box::pin(calling).await;
-        let stream = called.map_err(|error| self.attempts.judged(error))?;
+        let stream = Box::pin(calling).await?;
         let response = call.relay(stream, request, self.attempts.get()).await?;
         Ok(self.signed(member, response))
     }

@@ -132,7 +132,8 @@ impl ProxiedCall<'_> {
         let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
         let mut request = request.sent_as(sent);
         options.caller = Some(caller_number(peer.ip()));
-        options.progress = deferred.as_ref().map(|body| body.status().progress());
+        // CALL-2: the runtime learns from it whether an attempt has sent anything.
+        options.progress = Some(request.progress());
         let given_key = options.key.clone();
         if let Some(model) = model {
             let how = (reads.is_some(), is_idempotent, &mut options);

@@ -4,6 +4,7 @@
 //! The fallbacks of a dependency decide which of them is asked, and when. Here the call is made as
 //! any other: under the breaker, the limits and the fallbacks of the other dependency.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -16,7 +17,6 @@ use tokio::time::Instant;
 use breakerbox_policy::Executed;
 
 use super::ProxiedCall;
-use super::attempt_notes::AttemptNotes;
 use super::replies::{in_one_piece, signed};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::error::HttpError;
@@ -164,10 +164,10 @@ impl ProxiedCall<'_> {
             timeout: until.map(|end| end.saturating_duration_since(Instant::now())),
             key: self.key_of_model(&request),
             // EDGE-1: a slow body is the caller's, also if this call is the first to need it.
-            progress: request.progress(),
+            progress: Some(request.progress()),
             ..CallOptions::default()
         };
-        let attempts = AttemptNotes::default();
+        let attempts = Cell::default();
         let budget = &self.lane.budget;
         let open = || {
             let opening = self.attempt(&request, &attempts, ends, tokens.as_ref());
@@ -199,7 +199,7 @@ impl ProxiedCall<'_> {
                 let age = answer.age;
                 Ok((answered(&mut calls, answer, attempts.get()), age))
             }
-            Err(error) => Err(failed(&attempts.judged(error))),
+            Err(error) => Err(failed(&error)),
         }
     }
 }

@@ -155,6 +155,7 @@ impl ModelBody {
         let rest = self.end.is_none().then_some(rest);
         HttpError {
             failure: HttpFailure::Status(head.status.as_u16()),
+            executed: None,
             retry_after: self.verdict.retry_after,
             said: Some(Box::new(ErrorResponse {
                 head,
@@ -490,6 +491,7 @@ fn said_so(
     let said = ErrorBody::resumed(ahead.pieces, rest, (is_broken, ahead.share));
     HttpError {
         failure: HttpFailure::Status(judged.status),
+        executed: None,
         retry_after: judged.retry_after,
         said: Some(Box::new(ErrorResponse {
             head: head.clone(),
@@ -522,6 +524,7 @@ fn late_error(
     }
     HttpError {
         failure: HttpFailure::Status(judged.status),
+        executed: None,
         retry_after: judged.retry_after,
         said: Some(Box::new(ErrorResponse {
             head,
