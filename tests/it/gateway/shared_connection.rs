@@ -240,6 +240,46 @@ async fn edge_1_a_connection_that_has_fallen_silent_is_given_up() {
     bed.end().await;
 }
 
+#[tokio::test]
+async fn cfg_2_a_changed_time_of_idle_connections_holds_by_http2_too() {
+    let upstream = Upstream::raw(|stream, _| serve_http2(stream)).await;
+    let text = |keep: &str| {
+        format!(
+            "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\nhttp_version = \"2\"\n\
+             timeout = {{ keep = \"{keep}\" }}\n",
+            upstream.url()
+        )
+    };
+    let bed = Bed::of(&text("1m")).await;
+    // By one connection, so that one thread makes all calls.
+    let io = TokioIo::new(bed.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async || {
+        let request = http::Request::builder().uri("/web/a").header("host", "a");
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    };
+    ask().await;
+    ask().await;
+    assert_eq!(upstream.hits(), 1);
+    let settings = Settings::loader().bare().toml(&text("1ms")).load().unwrap();
+    let changed = &settings.dependencies["web"];
+    let url = upstream.url();
+    let put = bed.gateway.put("web", changed, &url, "test").await;
+    put.unwrap();
+    let until_new = async {
+        while upstream.hits() < 4 {
+            ask().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, until_new).await;
+    assert!(seen.is_ok(), "its connections are kept as before");
+    bed.end().await;
+}
+
 /// Serves one stream of a connection at a time: it answers the first request, and no other.
 async fn serve_one_at_a_time(mut stream: TcpStream) -> std::io::Result<()> {
     let mut preface = [0; 24];

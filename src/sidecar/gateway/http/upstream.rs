@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
@@ -26,6 +26,7 @@ use super::request_body::Upload;
 use super::send_mark::{MarkedBody, SendMark};
 use super::socket::{SocketHistory, SocketMark};
 use super::upgrade;
+use crate::lock::LockExt as _;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
@@ -49,35 +50,64 @@ enum UpstreamTransport {
     /// HTTP/1.1, by a pool of our own.
     Plain(ConnectionPool),
     /// HTTP/1.1 or HTTP/2, as negotiated or configured.
-    Negotiated(Box<NegotiatedClient>),
+    Negotiated(Box<NegotiatedPool>),
+}
+
+/// A pool of connections that speak what was negotiated or configured. It is made anew when the time
+/// for which idle connections are kept has changed.
+struct NegotiatedPool {
+    address: Arc<UpstreamAddress>,
+    /// The pool, and the time that it keeps.
+    present: Mutex<(Arc<NegotiatedClient>, Duration)>,
 }
 
 type NegotiatedClient = Negotiated<UpstreamConnector, MarkedBody>;
 
+impl NegotiatedPool {
+    fn new(address: Arc<UpstreamAddress>) -> Self {
+        let keep = address.keep();
+        let present = Mutex::new((Self::client(&address, keep), keep));
+        Self { address, present }
+    }
+
+    fn client(address: &Arc<UpstreamAddress>, keep: Duration) -> Arc<NegotiatedClient> {
+        // If a closing connection returns a request unsent, it is sent on another one: it was never
+        // made.
+        let client = Negotiated::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(keep)
+            .http2_only(address.is_http2)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_max_headers(MAX_HEADERS)
+            .http1_max_buf_size(MAX_READ_AHEAD)
+            .http2_max_header_list_size(u32::try_from(MAX_READ_AHEAD).unwrap_or(u32::MAX))
+            // EDGE-4: callers that do not read hold back their own streams, and no other.
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .build(UpstreamConnector::new(Arc::clone(address)));
+        Arc::new(client)
+    }
+
+    /// Returns the pool with the present settings. Calls in flight keep their connections.
+    fn present(&self) -> Arc<NegotiatedClient> {
+        let keep = self.address.keep();
+        let mut present = self.present.acquire();
+        if present.1 != keep {
+            *present = (Self::client(&self.address, keep), keep);
+        }
+        Arc::clone(&present.0)
+    }
+}
+
 impl UpstreamClient {
     pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
-        let connector = UpstreamConnector::new(Arc::clone(&address));
         let transport = if address.is_plain() {
+            let connector = UpstreamConnector::new(Arc::clone(&address));
             UpstreamTransport::Plain(ConnectionPool::new(connector, Arc::clone(&address)))
         } else {
-            // If a closing connection returns a request unsent, it is sent on another one: it was
-            // never made.
-            UpstreamTransport::Negotiated(Box::new(
-                Negotiated::builder(TokioExecutor::new())
-                    .pool_timer(TokioTimer::new())
-                    .timer(TokioTimer::new())
-                    .pool_idle_timeout(address.keep())
-                    .http2_only(address.is_http2)
-                    .http1_allow_spaces_after_header_name_in_responses(true)
-                    .http1_allow_obsolete_multiline_headers_in_responses(true)
-                    .http1_max_headers(MAX_HEADERS)
-                    .http1_max_buf_size(MAX_READ_AHEAD)
-                    .http2_max_header_list_size(u32::try_from(MAX_READ_AHEAD).unwrap_or(u32::MAX))
-                    // EDGE-4: callers that do not read hold back their own streams, and no other.
-                    .http2_initial_stream_window_size(STREAM_WINDOW)
-                    .http2_initial_connection_window_size(CONNECTION_WINDOW)
-                    .build(connector),
-            ))
+            UpstreamTransport::Negotiated(Box::new(NegotiatedPool::new(Arc::clone(&address))))
         };
         Self { address, transport }
     }
@@ -117,7 +147,8 @@ impl UpstreamClient {
                 sent.and_then(|response| self.refused_by_proxy(response))
             }
             UpstreamTransport::Negotiated(pool) => {
-                let send = |message| self.negotiated(pool, message, began);
+                let pool = pool.present();
+                let send = |message| self.negotiated(&pool, message, began);
                 let sent = send(message).await;
                 let next = match sent.as_ref().err() {
                     Some(HttpFailure::ClosedOnReuse) => repeated(),
