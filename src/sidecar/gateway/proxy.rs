@@ -340,7 +340,7 @@ impl ProxiedCall<'_> {
         request: CallerRequest,
     ) -> (Response<ReplyBody>, bool) {
         let tail = request.tail();
-        let prepared = match self.prepare(terms, request, false).await {
+        let prepared = match self.prepare(terms, request, &[]).await {
             Ok(prepared) => prepared,
             Err(response) => return (response, false),
         };

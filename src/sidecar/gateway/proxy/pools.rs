@@ -73,8 +73,7 @@ pub(super) async fn answer(
         }
     };
     let tail = request.tail();
-    // Any member may be the one that needs the body.
-    let prepared = match first.prepare(terms, request, true).await {
+    let prepared = match first.prepare(terms, request, &members).await {
         Ok(prepared) => prepared,
         Err(response) => return (response, false),
     };

@@ -23,6 +23,7 @@ use crate::sidecar::gateway::http::request_body::BodyLimits;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest, RequestBody};
 use crate::sidecar::gateway::model_route::ModelRoute;
 use crate::sidecar::gateway::problem::GatewayProblem;
+use crate::sidecar::gateway::route::HttpRoute;
 
 /// A request of a caller.
 pub(super) struct CallerRequest {
@@ -39,8 +40,8 @@ pub(super) struct RequestTail {
 }
 
 /// The known facts of a body's use: whether the call is idempotent and whether it is one of gRPC;
-/// whether the body is kept in any case, and the model that reads it.
-type BodyUse<'a> = ((bool, bool), (bool, Option<&'a ModelRoute>));
+/// whether the body is kept in any case, and the longest one that a model reads, if one does.
+type BodyUse = ((bool, bool), (bool, Option<u64>));
 
 /// The gateway's own request, made of that of a caller.
 pub(super) struct PreparedCall {
@@ -82,15 +83,14 @@ impl RequestTail {
 }
 
 impl ProxiedCall<'_> {
-    /// Makes the gateway's own request of that of a caller. `must_keep`: its body may be needed more
-    /// than once in any case.
+    /// Makes the gateway's own request of that of a caller. `members`: those of the pool that is asked.
     ///
     /// # Errors  The response to a body that cannot be read.
     pub(super) async fn prepare(
         &self,
         terms: RequestOptions,
         request: CallerRequest,
-        must_keep: bool,
+        members: &[Arc<HttpRoute>],
     ) -> Result<PreparedCall, Response<ReplyBody>> {
         let RequestOptions {
             target,
@@ -106,7 +106,9 @@ impl ProxiedCall<'_> {
         let until = self.ends(own_time);
         let model = self.route.model.as_ref();
         let reads = model.filter(|model| model.reads(&head.method, &target, &head.headers));
-        let kept = (must_keep, reads);
+        let most = reads.map(|model| longest(model, members));
+        // Any member may be the one that needs the body.
+        let kept = (!members.is_empty(), most);
         // On the heap, as is everything that few calls need: it must not enlarge every call's
         // future.
         let is_empty = body.is_end_stream();
@@ -156,10 +158,10 @@ impl ProxiedCall<'_> {
     fn deferred(
         &self,
         body: CallerBody,
-        ((is_idempotent, is_grpc), (must_keep, model)): BodyUse<'_>,
+        ((is_idempotent, is_grpc), (must_keep, most)): BodyUse,
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
-        let keep = must_keep || model.is_some() || self.may_send_again(is_idempotent);
+        let keep = must_keep || most.is_some() || self.may_send_again(is_idempotent);
         let places = self.route.client.settings().bulkhead;
         if places.adaptive.is_some() {
             // EDGE-4: slow bodies have their share of what there is at present.
@@ -173,8 +175,8 @@ impl ProxiedCall<'_> {
             is_hedged: self.route.client.settings().hedge.is_some(),
             ..BodyLimits::of(&self.lane.config.load())
         };
-        if let Some(model) = model {
-            limits.max_replay = model.max_replay_body;
+        if let Some(most) = most {
+            limits.max_replay = most;
         }
         DeferredBody::begin(body, limits, (keep, until), &self.lane.budget)
     }
@@ -185,4 +187,12 @@ impl ProxiedCall<'_> {
         let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
         (is_idempotent && has_retries) || self.route.has_fallbacks()
     }
+}
+
+/// Returns the length of the longest body that is read for a model, or for the `members` of a pool.
+fn longest(model: &ModelRoute, members: &[Arc<HttpRoute>]) -> u64 {
+    // LLM-21: whichever member is asked first, the same bodies are refused.
+    let members = members.iter().filter_map(|member| member.model.as_ref());
+    let all = members.map(|member| member.max_replay_body);
+    all.fold(model.max_replay_body, u64::max)
 }

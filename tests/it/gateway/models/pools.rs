@@ -162,6 +162,26 @@ async fn llm_21_a_rejected_prompt_is_the_members_answer() {
 }
 
 #[tokio::test]
+async fn llm_21_a_pool_refuses_the_same_bodies_whichever_member_is_asked_first() {
+    let provider = Provider::good("well").await;
+    let words = "x".repeat(2_000);
+    let body =
+        json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": words}]});
+    for (first, second) in [(1_000, 100_000), (100_000, 1_000)] {
+        let own = |most: u64| format!("key = \"sk\"\nmax_replay_body = {most}\n");
+        let text = format!(
+            "{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"m0\", \"m1\"]\n",
+            model("m0", &provider, &own(first)),
+            model("m1", &provider, &own(second))
+        );
+        let bed = Bed::of(&text).await;
+        let response = bed.ask_with("chat", body.to_string()).await;
+        check_good(response, "well", "pool:m0").await;
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
 async fn llm_item_20_llm_14_each_member_sees_its_own_key_path_and_model() {
     let first = Provider::of([Act::error(500, limited())]).await;
     let second = Provider::good("well").await;
