@@ -135,6 +135,31 @@ async fn edge_1_an_idle_connection_by_http2_that_closes_on_reuse_is_no_failure()
     bed.end().await;
 }
 
+#[tokio::test]
+async fn call_2_a_repetition_by_http2_that_finds_no_connection_takes_nothing_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        begin_http2(&mut stream).await?;
+        let number = next_request(&mut stream).await?;
+        stream.write_all(&frame(1, 5, number, &[0x88])).await?;
+        // It reads the next request too, and goes away with it.
+        next_request(&mut stream).await?;
+        drop(listener);
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    });
+    let text = "http_version = \"2\"\nretry = { max_attempts = 1 }\n";
+    let bed = Bed::new(&url, text).await;
+    assert_eq!(bed.get("/web/a").await.status(), 200);
+    let told = problem(bed.get("/web/a").await, 502, "upstream-failed").await;
+    assert_eq!(told["executed"], "maybe", "{told}");
+    assert_eq!(told["cause"], "connection refused", "{told}");
+    assert_eq!(bed.status().window.failures, 1);
+    bed.end().await;
+}
+
 /// Refuses the streams of a connection: each first one of two, or all.
 async fn refuse_some(mut stream: TcpStream, all: bool) -> std::io::Result<()> {
     begin_http2(&mut stream).await?;

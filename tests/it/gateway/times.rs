@@ -267,6 +267,27 @@ async fn call_2_what_no_connection_has_taken_in_time_is_tried_again_with_any_met
 }
 
 #[tokio::test]
+async fn call_2_a_model_that_no_connection_reaches_in_time_has_executed_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let _silent = super::first_address::silent(address).await;
+    let bed = Bed::of(&format!(
+        "[dependencies.gpt]\nkind = \"model\"\napi = \"openai\"\nurl = \"http://{address}/v1\"\n\
+         retry.max_attempts = 1\ntimeout = {{ connect = \"off\", first_token = \"200ms\" }}\n"
+    ))
+    .await;
+    let body = r#"{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}"#;
+    let request = bed.http.post(bed.url("/gpt/v1/chat/completions"));
+    let request = request.header("content-type", "application/json");
+    let response = request.body(body).send().await.unwrap();
+    assert_eq!(response.status(), 504);
+    let told: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(told["error"]["executed"], "no", "{told}");
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn call_2_e3_a_worker_that_finds_no_connection_in_time_has_executed_nothing() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
