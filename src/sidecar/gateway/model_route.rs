@@ -69,6 +69,11 @@ impl ModelRoute {
         *method == Method::POST && (is_generating || retry_after::is_json(headers, b""))
     }
 
+    /// Returns true if generating may be repeated.
+    pub(super) fn repeats(&self) -> bool {
+        self.repeat
+    }
+
     /// Reads a request. `body`: whole, if it was read.
     pub(super) fn call(&self, method: &Method, target: &str, body: Option<&Bytes>) -> ModelCall {
         // LLM-1: the dialect only reads; everything else is the gateway's.

@@ -14,10 +14,11 @@ use super::ProxiedCall;
 use super::prepared::{CallerRequest, PreparedCall};
 use super::replies::own;
 use crate::sidecar::gateway::head_rules::refuse_trace;
-use crate::sidecar::gateway::headers::SOURCE;
+use crate::sidecar::gateway::headers::{IDEMPOTENCY, SOURCE};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::error::HttpError;
 use crate::sidecar::gateway::http::response_stream;
+use crate::sidecar::gateway::model_route::ModelRoute;
 use crate::sidecar::gateway::pool_route::PoolRoute;
 use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 use crate::sidecar::gateway::route::{HttpRoute, ThreadContext};
@@ -103,7 +104,7 @@ impl PoolCall<'_> {
             match self.ask(&call).await {
                 Ok(response) => return response,
                 Err(error) => {
-                    let ends = !self.may_go_on(&error);
+                    let ends = !self.may_go_on(member, &error);
                     // CALL-2: an error that says no does not hide a member that may have done it.
                     let hides = |one: &MemberFailure<'_>| {
                         error.executed() == Executed::No && one.error.executed() != Executed::No
@@ -196,8 +197,8 @@ impl PoolCall<'_> {
         Ok(self.signed(member, response))
     }
 
-    /// Returns true if another member may be asked.
-    fn may_go_on(&self, error: &CallError<HttpError>) -> bool {
+    /// Returns true if another member may be asked after the error of one.
+    fn may_go_on(&self, failed: &HttpRoute, error: &CallError<HttpError>) -> bool {
         let is_late = self
             .prepared
             .own_time
@@ -215,8 +216,18 @@ impl PoolCall<'_> {
                 return !is_late;
             }
         }
-        let may_repeat = self.prepared.request.is_idempotent();
+        let may_repeat = self.prepared.request.is_idempotent() && self.repeats(failed);
         !is_late && (may_repeat || error.executed() == Executed::No)
+    }
+
+    /// Returns true if what a member may have done may be done again, by its settings or the caller's
+    /// word.
+    fn repeats(&self, member: &HttpRoute) -> bool {
+        // CALL-7: the member that is asked first does not speak for the others.
+        let request = &self.prepared.request;
+        member.idempotent.contains(request.method())
+            || member.model.as_ref().is_some_and(ModelRoute::repeats)
+            || request.headers().contains_key(IDEMPOTENCY)
     }
 
     /// Names the member as the source of a response.

@@ -162,6 +162,30 @@ async fn llm_21_a_rejected_prompt_is_the_members_answer() {
 }
 
 #[tokio::test]
+async fn call_7_a_pool_does_not_repeat_what_a_member_must_not_repeat() {
+    for (repeat, status, hits) in [("never", 500, 0), ("until_content", 200, 1)] {
+        let broken = json!({"error": {"message": "it broke", "type": "server_error"}});
+        let second = Provider::of([Act::error(500, broken)]).await;
+        let third = Provider::good("well").await;
+        // Nothing listens at the first one, so that the second one is asked.
+        let text = format!(
+            "[dependencies.a]\nkind = \"model\"\napi = \"openai\"\nurl = \"http://127.0.0.1:1\"\n\
+             key = \"sk-a\"\n{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"a\", \"b\", \"c\"]\n",
+            model(
+                "b",
+                &second,
+                &format!("key = \"sk-b\"\nrepeat = \"{repeat}\"\n")
+            ),
+            model("c", &third, "key = \"sk-c\"\n"),
+        );
+        let bed = Bed::of(&text).await;
+        assert_eq!(bed.ask("chat", true).await.status(), status, "{repeat}");
+        assert_eq!((second.hits(), third.hits()), (1, hits), "{repeat}");
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
 async fn llm_21_a_pool_refuses_the_same_bodies_whichever_member_is_asked_first() {
     let provider = Provider::good("well").await;
     let words = "x".repeat(2_000);
