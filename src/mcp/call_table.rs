@@ -275,7 +275,8 @@ impl CallTable {
         let Some(first) = callers.next() else {
             return related;
         };
-        // MCP-5: what may be of one caller's call is of no other caller's, also after it has left.
+        // MCP-5: a message that may belong to one caller's call reaches no other caller, also after the
+        // first one has left.
         match (callers.all(|other| other == first), present) {
             (true, Some(present)) if present == first => related,
             (true, None) => RelatedCaller::Left(Some(first)),
@@ -475,7 +476,7 @@ mod tests {
         assert_eq!(related_caller(&table), Some(0));
         tokio::time::advance(LEFT / 2).await;
         assert_eq!(related_caller(&table), Some(2));
-        // What was answered by its own response, or not sent, was not left.
+        // A call that its own response has answered, or that was not sent, was not left.
         let (ended, _) = begin(&table, NamedCaller(3, None));
         table.end(ended);
         assert_eq!(related_caller(&table), Some(2));

@@ -164,6 +164,7 @@ async fn bounded_until_first<T>(
     began: Time,
     work: impl Future<Output = T>,
 ) -> Option<T> {
+    let work = std::pin::pin!(work);
     let first_byte = shared.settings().timeout.first_byte;
     let Some(progress) = plan.progress else {
         let until = earliest(
@@ -174,7 +175,7 @@ async fn bounded_until_first<T>(
     };
     let limit = first_byte.into_iter().chain(plan.attempt_limit).min();
     let limits = (limit, plan.deadline);
-    Box::pin(bounded_silence(shared, progress, limits, work)).await
+    bounded_silence(shared, progress, limits, work).await
 }
 
 /// Returns the limit by which an attempt without its first item has run out of time at `now`.

@@ -9,12 +9,12 @@ use breakerbox_policy::{
     BreakerAfter, Class, DeadReason, Executed, MessageArrival, MessageCallEnd, MessageCallKind,
     MessageFate, MessageNotes, MessageStart, NotedWork, ReturnReason,
 };
-use tokio::time::Instant;
 
 use super::message::{ORIGIN, OutgoingMessage, QueueMessage};
 use super::source::{SourceError, SourceFuture};
 use super::state::{ConsumerState, WaitingForQueue};
 use super::work::{BrokenMessage, DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
+use crate::clock::NotedTime;
 use crate::redact::redact;
 use crate::supervisor::caught;
 use crate::sync::LockExt as _;
@@ -91,7 +91,7 @@ pub(super) struct MessageCarrier {
     state: Arc<ConsumerState>,
     message: QueueMessage,
     /// The time of its delivery.
-    since: Instant,
+    since: NotedTime,
     fate: OpenFate,
     waiting: Option<Waiting>,
 }
@@ -107,7 +107,7 @@ impl MessageCarrier {
             fate: OpenFate::begin(state, &message),
             waiting: Some(Waiting::begin(stage)),
             message,
-            since: Instant::now(),
+            since: NotedTime::now(),
         }
     }
 

@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(failed(&[Executed::Yes, Executed::Maybe]), Executed::Yes);
     }
 
-    /// A call whose only fallback is at work, and never ends.
+    /// A call with one fallback, which is at work and never ends.
     fn call_at_work() -> Cause<AnyDependency> {
         let never = |(): (), _: &CallError<String>| std::future::pending::<Result<(), String>>();
         let rule = FallbackRule::new(never).named("f");

@@ -175,7 +175,7 @@ impl OutageBook {
             return Ok(());
         };
         file.put(SECTION, serde_json::to_value(&all)?)?;
-        // HLT-3: what could not be written is tried again.
+        // HLT-3: a write that failed is tried again.
         let mut kept = self.kept.acquire();
         (kept.written, kept.written_at) = (all, now);
         Ok(())

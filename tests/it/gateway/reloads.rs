@@ -413,11 +413,11 @@ async fn mcp_6_a_change_that_fails_leaves_the_check_of_callers_as_it_was() {
     let table = |name: &str, more: &str| table(name, &upstream.url(), more);
     let token = "a".repeat(20);
     let own = format!("auth = {{ tokens = [\"{token}\"] }}\n");
-    let to = |name: &str| {
-        format!("fallback = [{{ kind = \"dependency\", name = \"{name}\" }}]\nauth = \"off\"\n")
+    let to = |name: &str, auth: &str| {
+        format!("fallback = [{{ kind = \"dependency\", name = \"{name}\" }}]\n{auth}")
     };
-    let bed = Bed::of(&(table("web", &own) + &table("other", &to("web")))).await;
-    let circle = table("web", &to("other")) + &table("other", "");
+    let bed = Bed::of(&(table("web", &own) + &table("other", &to("web", &own)))).await;
+    let circle = table("web", &to("other", "auth = \"off\"\n")) + &table("other", "");
     let no_program = "[dependencies.web]\nkind = \"mcp_stdio\"\ncommand = \"no-such-program\"\n\
                       auth = \"off\"\n";
     for text in [&*circle, no_program] {

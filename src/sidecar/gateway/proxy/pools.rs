@@ -220,7 +220,7 @@ impl PoolCall<'_> {
         !is_late && (may_repeat || error.executed() == Executed::No)
     }
 
-    /// Returns true if what a member may have done may be done again, by its settings or the caller's
+    /// Returns true if the work of a member may be done again, by its settings or the caller's
     /// word.
     fn repeats(&self, member: &HttpRoute) -> bool {
         // CALL-7: the member that is asked first does not speak for the others.
