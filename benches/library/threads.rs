@@ -158,7 +158,7 @@ fn actix_from_afar(n: u64) -> Duration {
 fn main() {
     const FAILURE: &str = "a failure, counted where it arises";
     const MESSAGE: &str = "= message to another thread, reply";
-    let mut lines = [
+    let mut lines = vec![
         line(FAILURE, failure),
         line("Call, same thread", call_here),
         line("Call, another thread", call_from_afar),

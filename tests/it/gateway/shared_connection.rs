@@ -289,7 +289,7 @@ async fn cfg_2_a_changed_time_of_idle_connections_holds_by_http2_too() {
     ask().await;
     ask().await;
     assert_eq!(upstream.hits(), 1);
-    let settings = Settings::loader().bare().toml(&text("1ms")).load().unwrap();
+    let settings = Settings::loader().bare().toml(text("1ms")).load().unwrap();
     let changed = &settings.dependencies["web"];
     let url = upstream.url();
     let put = bed.gateway.put("web", changed, &url, "test").await;

@@ -53,10 +53,8 @@ impl ProxiedCall<'_> {
         request: HttpRequest,
         (reads, is_idempotent, options): (bool, bool, &mut CallOptions),
     ) -> Result<HttpRequest, HttpFailure> {
-        if reads {
-            if let Upload::Passing(_) = request.upload(None, self.route.target()).await? {
-                return Err(HttpFailure::BodyTooLarge("max_replay_body"));
-            }
+        if reads && let Upload::Passing(_) = request.upload(None, self.route.target()).await? {
+            return Err(HttpFailure::BodyTooLarge("max_replay_body"));
         }
         let call = model.call(request.method(), request.target(), request.body());
         options.key = model.key_of(&call, options.key.take());
