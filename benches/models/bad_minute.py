@@ -12,6 +12,7 @@ gateway in the same run. `--short` divides all times by five.
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,8 @@ PHASES = [("well", 10), ("429", 20), ("500", 20), ("stalls", 20), ("well again",
 TOTAL = sum(seconds for _, seconds in PHASES) * SCALE
 AGENTS = 6
 WORDS = 8
+# LiteLLM starts with no key that could be guessed.
+KEY = "sk-" + secrets.token_hex(32)
 
 
 def phase(at):
@@ -90,7 +93,7 @@ async def ask(url, patience):
     """Asks for a stream. Returns true if it came whole."""
     host, port, path = url
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}).encode()
-    request = (f"POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer sk-1234\r\n"
+    request = (f"POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer {KEY}\r\n"
                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body
 
     async def read():
@@ -136,15 +139,17 @@ def unused():
         return one.getsockname()[1]
 
 
-async def until_up(port):
+async def until_up(port, program):
     for _ in range(3000):
+        if program.poll() is not None:
+            raise SystemExit(f"{program.args[0]} ended with exit code {program.returncode}")
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
             return
         except OSError:
             await asyncio.sleep(0.1)
-    raise SystemExit("it does not start")
+    raise SystemExit(f"{program.args[0]} does not listen")
 
 
 async def main():
@@ -172,7 +177,7 @@ async def main():
             file.write(f'[gateway]\nbind = "127.0.0.1:{gateway}"\n[admin]\nbind = "127.0.0.1:{admin}"\n{models}'
                        '[dependencies.chat]\nkind = "pool"\nmembers = ["first", "second"]\n')
         running.append(subprocess.Popen([ARGUMENTS[0], "serve", "--config", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        await until_up(gateway)
+        await until_up(gateway, running[-1])
         await minute("gateway", ("127.0.0.1", gateway, "/chat/v1/chat/completions"), begin, first)
         if len(ARGUMENTS) > 1:
             port = unused()
@@ -182,7 +187,7 @@ async def main():
                                                             "timeout": 10 * SCALE, "stream_timeout": 5 * SCALE}}
                     for name, at in zip(("m", "spare"), ports)],
                 "router_settings": {"fallbacks": [{"m": ["spare"]}], "allowed_fails": 3, "cooldown_time": 10 * SCALE, "num_retries": 1},
-                "general_settings": {"master_key": "sk-1234"},
+                "general_settings": {"master_key": KEY},
             }
             path = os.path.join(folder, "litellm.json")
             with open(path, "w") as file:
@@ -191,7 +196,7 @@ async def main():
             local = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
             running.append(subprocess.Popen([ARGUMENTS[1], "--config", path, "--port", str(port), "--host", "127.0.0.1"],
                                             env=local, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            await until_up(port)
+            await until_up(port, running[-1])
             await minute("LiteLLM", ("127.0.0.1", port, "/v1/chat/completions"), begin, first)
     finally:
         for one in running:
