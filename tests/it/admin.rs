@@ -10,7 +10,7 @@ mod connections;
 mod consumers;
 mod dashboard;
 mod disturbance;
-#[cfg(feature = "fleet")]
+#[cfg(all(feature = "fleet", feature = "testing"))]
 mod fleet_orders;
 mod guard;
 mod history;
