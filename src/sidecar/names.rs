@@ -10,12 +10,6 @@ pub(crate) fn dependency_of(subject: &str) -> &str {
     &subject[..end]
 }
 
-/// Returns the key of an event's subject: `key` for `web[key]`.
-pub(crate) fn key_of(subject: &str) -> Option<&str> {
-    let key = subject[dependency_of(subject).len()..].strip_prefix('[')?;
-    Some(key.strip_suffix(']').unwrap_or(key))
-}
-
 /// Returns the name of an event kind, in the API and in metrics.
 pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
     match kind {

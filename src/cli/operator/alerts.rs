@@ -103,7 +103,6 @@ fn alert_of(outage: &Value) -> Value {
         "kind": "outage",
         "state": "resolved",
         "message": outage["cause"]["text"],
-        "keys": 0,
         "outage": outage,
         "paused_consumers": [],
         "raised_at": outage["since"],
@@ -142,12 +141,7 @@ async fn list(wanted: &Alerts, err: &mut dyn Write) -> Result<String, ClientErro
 /// Returns an alert in a few lines: what, since when, why, what callers get, and what to do.
 fn block(alert: &Value) -> String {
     let text = |value: &Value| value.as_str().map(plain).unwrap_or_default();
-    // One line for all keys of a dependency; the message names the worst.
-    let name = match alert["keys"].as_u64() {
-        Some(keys) if keys > 1 => format!("{} ({keys} keys)", text(&alert["dependency"])),
-        _ => text(&alert["subject"]),
-    };
-    let outage = &alert["outage"];
+    let (name, outage) = (text(&alert["subject"]), &alert["outage"]);
     let mut lines = vec![format!(
         "{name}: {}, since {}",
         text(&alert["state"]),
@@ -376,23 +370,6 @@ mod tests {
             said.ends_with("allowed: none, no alert is active"),
             "{said}"
         );
-    }
-
-    #[test]
-    fn hlt_2_an_alert_of_many_keys_is_told_by_their_number() {
-        let mut alert = json!({
-            "dependency": "web", "subject": "web[a]", "keys": 40, "state": "active",
-            "message": "40 keys, the worst of them a: probe failed", "outage": null,
-            "raised_at": "2026-01-01T00:00:00.000Z",
-        });
-        let told = block(&alert);
-        assert!(told.starts_with("web (40 keys): active, since "), "{told}");
-        assert!(
-            told.contains("why: 40 keys, the worst of them a: "),
-            "{told}"
-        );
-        alert["keys"] = json!(1);
-        assert!(block(&alert).starts_with("web[a]: active, since "));
     }
 
     #[test]

@@ -1,13 +1,11 @@
-//! Alerts: one for each outage, one for all open keys of a dependency, one for each episode of a used-up
-//! quota or of a consumer that waits, and one for the dead letters of a consumer.
+//! Alerts: one for each outage, one for each episode of a key's open breaker, of a used-up quota or of a
+//! consumer that waits, and one for the dead letters of a consumer.
 //!
 //! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it, except
 //! for dead letters, which only an operator clears. A breaker's episode lasts from the trip until the
 //! breaker closes, including all probes in between. Alerts end with the process; outages outlive it.
 //! What follows while an alert lasts belongs to it: a parked worker behind an open breaker is one
 //! outage.
-
-mod conditions;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -27,16 +25,43 @@ use super::outage_book::OutageBook;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
-use crate::sidecar::names::{dependency_of, key_of};
+use crate::sidecar::names::dependency_of;
 use crate::{ConsumerPause, DependencyOutage, Event, EventKind, Runtime};
 use breakerbox_actors::redact;
-use conditions::{AlertKind, LastingConditions};
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
 const MAX_ALERTS: usize = 256;
 
 /// Time for which an alert that comes and goes, such as that of a parked worker, can be over and go on.
 const MOMENT: Duration = Duration::from_secs(60);
+
+/// The condition that raised an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AlertKind {
+    BreakerOpen,
+    Parked,
+    Misconfigured,
+    QuotaUsedUp,
+    Errors,
+    NoAnswers,
+    ConsumerPaused,
+    DeadLetters,
+}
+
+impl AlertKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::BreakerOpen => "breaker_open",
+            Self::Parked => "parked",
+            Self::Misconfigured => "misconfigured",
+            Self::QuotaUsedUp => "quota_used_up",
+            Self::Errors => "errors",
+            Self::NoAnswers => "no_answers",
+            Self::ConsumerPaused => "consumer_paused",
+            Self::DeadLetters => "dead_letters",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AlertStage {
@@ -76,8 +101,8 @@ struct AlertRecord {
     /// A message of a queue that may be the cause.
     suspect: Option<String>,
     raised: Time,
-    /// The conditions that last, independent of the alert's stage.
-    lasting: LastingConditions,
+    /// The conditions that last, each with its subject, independent of the alert's stage.
+    lasting: Vec<(AlertKind, Arc<str>)>,
     over: Option<Time>,
     by: Option<String>,
     note: Option<String>,
@@ -102,8 +127,6 @@ pub(super) struct AlertView {
     kind: &'static str,
     state: &'static str,
     message: String,
-    /// Number of keys that it is about; 0 for one of the dependency as a whole.
-    keys: usize,
     /// Number of its outage, if it has one.
     outage: Option<u64>,
     /// Consumers of messages that fetch nothing at present, while the alert lasts.
@@ -210,18 +233,20 @@ impl AlertLog {
     }
 
     fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
-        let message = redact(&message).into_owned();
-        let scope = alert_scope(&event.subject);
-        let mut standing = self.all.iter_mut().filter(|alert| alert.lasts());
-        // HLT-2: one alert for each outage, however many conditions it has, and one for all keys.
-        if let Some(alert) = standing.find(|alert| alert_scope(&alert.subject) == scope) {
-            alert.lasting.add(kind, &event.subject, message);
+        let condition = (kind, Arc::clone(&event.subject));
+        let scope = scope_of(&event.subject);
+        let mut lasting = self.all.iter_mut().filter(|alert| alert.lasts());
+        // HLT-2: one alert for each outage, however many conditions it has.
+        if let Some(alert) = lasting.find(|alert| scope_of(&alert.subject) == scope) {
+            if !alert.lasting.contains(&condition) {
+                alert.lasting.push(condition);
+            }
             let seen = (alert.stage == AlertStage::Acknowledged).then_some(());
             let seen = seen.and(alert.by.clone().zip(alert.note.clone()));
             self.acknowledge_begun(event, seen);
             return;
         }
-        if self.reopen(event, kind, &message) {
+        if self.reopen(event, kind) {
             return;
         }
         if self.all.len() == MAX_ALERTS {
@@ -229,19 +254,17 @@ impl AlertLog {
             // If all of them last, the oldest goes: the newest are the ones not seen yet.
             self.all.remove(over.unwrap_or(0));
         }
-        let mut lasting = LastingConditions::default();
-        lasting.add(kind, &event.subject, message.clone());
         self.last_id += 1;
         self.all.push_back(AlertRecord {
             id: self.last_id,
             subject: Arc::clone(&event.subject),
             kind,
             stage: AlertStage::Active,
-            message,
+            message: redact(&message).into_owned(),
             count: 1,
             suspect: None,
             raised: event.at,
-            lasting,
+            lasting: vec![condition],
             over: None,
             by: None,
             note: None,
@@ -293,9 +316,8 @@ impl AlertLog {
 
     /// Names the message that may keep a breaker open, in the alert of that breaker.
     fn suspect(&mut self, event: &Event) {
-        let scope = alert_scope(&event.subject);
-        let is_own =
-            |alert: &&mut AlertRecord| alert.lasts() && alert_scope(&alert.subject) == scope;
+        let scope = scope_of(&event.subject);
+        let is_own = |alert: &&mut AlertRecord| alert.lasts() && scope_of(&alert.subject) == scope;
         let text = redact(&event.kind.to_string()).into_owned();
         if let Some(alert) = self.all.iter_mut().find(is_own) {
             alert.suspect = Some(text);
@@ -305,7 +327,7 @@ impl AlertLog {
     /// Goes on with the alert of an outage that goes on, and with one that was over for a moment
     /// only: a worker that starts and ends again is one outage, and so is a share of errors that was
     /// under its limit in between.
-    fn reopen(&mut self, event: &Event, kind: AlertKind, message: &str) -> bool {
+    fn reopen(&mut self, event: &Event, kind: AlertKind) -> bool {
         let begun = self.outage_at(event);
         let is_same = matches!(
             kind,
@@ -330,7 +352,7 @@ impl AlertLog {
         let Some(alert) = self.all.iter_mut().rev().find(is_recent) else {
             return false;
         };
-        alert.lasting.add(kind, &event.subject, message.to_owned());
+        alert.lasting.push((kind, Arc::clone(&event.subject)));
         alert.over = None;
         alert.stage = match alert.by {
             Some(_) => AlertStage::Acknowledged,
@@ -346,8 +368,9 @@ impl AlertLog {
     }
 
     fn resolve(&mut self, event: &Event, kind: AlertKind) {
+        let condition = (kind, Arc::clone(&event.subject));
         for alert in &mut self.all {
-            alert.remove(kind, &event.subject, event.at);
+            alert.remove(&condition, event.at);
         }
     }
 
@@ -377,9 +400,9 @@ impl AlertRecord {
     }
 
     /// Takes a condition off, and ends the alert with its last one.
-    fn remove(&mut self, kind: AlertKind, subject: &str, at: Time) {
+    fn remove(&mut self, condition: &(AlertKind, Arc<str>), at: Time) {
         if self.lasts() {
-            self.lasting.remove(kind, subject);
+            self.lasting.retain(|lasting| lasting != condition);
             if !self.lasts() {
                 self.end(at);
             }
@@ -414,35 +437,19 @@ impl AlertRecord {
         scope_of(&self.subject) == name && is_before_its_end && (has_begun || lasted)
     }
 
-    /// Returns its subject, its message, and its number of keys. Of several keys the worst one is told.
-    fn told(&self) -> (&Arc<str>, String, usize) {
-        let keys = self.lasting.keys();
-        let (subject, message) = match self.lasting.worst_key() {
-            Some(worst) => (&worst.subject, &worst.message),
-            None => (&self.subject, &self.message),
-        };
-        let message = match key_of(subject).filter(|_| keys > 1) {
-            Some(key) => format!("{keys} keys, the worst of them {key}: {message}"),
-            None => message.clone(),
-        };
-        (subject, message, keys)
-    }
-
     fn view(&self, inner: &AdminState, outages: &[DependencyOutage]) -> AlertView {
         let mut outages = outages.iter();
         let own = outages.find(|one| self.is_of(&one.dependency, &one.outage));
-        let (subject, message, keys) = self.told();
         AlertView {
-            keys,
             outage: own.map(|one| one.outage.id),
             id: self.id,
             dependency: dependency_of(&self.subject).to_owned(),
-            subject: subject.to_string(),
+            subject: self.subject.to_string(),
             kind: self.kind.word(),
             state: self.stage.word(),
             message: match &self.suspect {
-                Some(suspect) => format!("{message}; {suspect}"),
-                None => message,
+                Some(suspect) => format!("{}; {suspect}", self.message),
+                None => self.message.clone(),
             },
             paused_consumers: match self.lasts() {
                 true => paused_consumers(inner, dependency_of(&self.subject)),
@@ -463,14 +470,6 @@ fn scope_of(subject: &str) -> &str {
     match subject.rsplit_once('/') {
         Some((dependency, child)) if number(child).is_some() => dependency,
         _ => subject,
-    }
-}
-
-/// Returns the part of a dependency that has one alert: as [`scope_of`], and all keys together.
-fn alert_scope(subject: &str) -> &str {
-    match key_of(subject) {
-        Some(_) => &subject[..=dependency_of(subject).len()],
-        None => scope_of(subject),
     }
 }
 
