@@ -306,7 +306,7 @@ impl<D: Dependency> Worker<D> {
             return;
         };
         // SUP-6: a call that was alone is the one; of several any may be, until it is answered.
-        let is_alone = !quarantine.suspects_other(self.begun) && self.in_flight.len() == 1;
+        let is_alone = !quarantine.take_other(self.begun) && self.in_flight.len() == 1;
         // One crash is one, however many calls of this fingerprint were in flight.
         let in_flight = self.in_flight.iter().filter_map(Execution::fingerprint);
         for fingerprint in BTreeSet::from_iter(in_flight) {

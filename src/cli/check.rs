@@ -130,9 +130,14 @@ fn write_refused(refused: &RefusedConfig, err: &mut dyn Write) -> io::Result<()>
     write!(err, "{}", ConfigOrigins(&sources.environment, &files))
 }
 
+/// Returns true for a folder with a configuration. Programs have folders of the names of services too.
+fn is_config(folder: &str) -> bool {
+    Path::new(folder).join("default.toml").is_file()
+}
+
 /// Returns the message about a dependency that is not configured.
 fn unknown_name(name: &str, settings: &Settings) -> String {
-    if name.contains(['/', '\\']) || name.ends_with(".toml") || Path::new(name).is_dir() {
+    if name.contains(['/', '\\']) || name.ends_with(".toml") || is_config(name) {
         let given = printable(name);
         return format!(
             "{given} is no name of a dependency, allowed: --config DIR for the folder with the file \

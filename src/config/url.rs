@@ -71,6 +71,11 @@ pub(super) fn mistake(value: &config::Value) -> Option<String> {
     if text.trim() != text && is_dependency_url(text.trim()) {
         return Some("a blank stands before or behind it".to_owned());
     }
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Some("no user stands in it, `headers` can send an authorization".to_owned());
+    }
     match place(text) {
         Some(("http" | "https", _, Some(port))) if port.parse::<u16>().is_err() => {
             Some("its port is no number from 1 to 65535".to_owned())
@@ -178,6 +183,7 @@ mod tests {
             ("ftp://a", "by HTTP alone"),
             ("HTTP://a", "did you mean http://?"),
             ("localhost:9000", "it has no scheme"),
+            ("http://user:pass@example.com", "no user stands in it"),
         ] {
             assert!(said(given).contains(words), "{given}: {}", said(given));
         }

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use super::audience::{CallListener, CallSide, CredentialDigest, ServerNotice};
 use super::error::McpError;
 use super::json_text::{JsonText, MemberEdit, edited, joined, part_of};
-use super::liveness::OWED;
 use super::message::{MessageId, RawReply};
 use crate::lock::LockExt as _;
 
-/// Time for which a server may still speak of a call that was left, unless it answers it.
-const LEFT: Duration = OWED;
+/// Time for which a server may still speak of a call that was left, unless it answers it. Callers without
+/// a session or credentials cannot be told apart, so one that cancels and goes on is silent to itself.
+const LEFT: Duration = Duration::from_secs(10);
 /// Maximum number of calls that were left. CALL-6: the server may answer none of them.
 const MAX_LEFT: usize = 1024;
 
@@ -48,6 +48,14 @@ struct LeftCall {
     caller: u64,
     credentials: Option<CredentialDigest>,
     since: Instant,
+}
+
+impl LeftCall {
+    /// Returns true if it is a call of this caller: by its session, or by its credentials.
+    fn is_of(&self, caller: &dyn CallListener) -> bool {
+        let has_same = || self.credentials.is_some() && self.credentials == caller.credentials();
+        self.caller == caller.caller() || has_same()
+    }
 }
 
 /// A request in flight.
@@ -265,22 +273,21 @@ impl CallTable {
     /// The same for the calls in flight.
     fn related_of(&self, calls: &HashMap<u64, PendingCall>) -> RelatedCaller {
         let related = related(calls);
-        let present = match &related {
-            RelatedCaller::One(listener) => Some(listener.caller()),
-            RelatedCaller::None => None,
-            RelatedCaller::Left(_) | RelatedCaller::Unknown => return related,
-        };
         let left = self.present_left();
-        let mut callers = left.values().map(|call| call.caller);
-        let Some(first) = callers.next() else {
+        let Some(first) = left.values().next() else {
             return related;
         };
         // MCP-5: a message that may belong to one caller's call reaches no other caller, also after the
         // first one has left.
-        match (callers.all(|other| other == first), present) {
-            (true, Some(present)) if present == first => related,
-            (true, None) => RelatedCaller::Left(Some(first)),
-            _ => RelatedCaller::Left(None),
+        match &related {
+            RelatedCaller::One(present) if left.values().all(|call| call.is_of(&**present)) => {
+                related
+            }
+            RelatedCaller::None if left.values().all(|call| call.caller == first.caller) => {
+                RelatedCaller::Left(Some(first.caller))
+            }
+            RelatedCaller::One(_) | RelatedCaller::None => RelatedCaller::Left(None),
+            RelatedCaller::Left(_) | RelatedCaller::Unknown => related,
         }
     }
 
@@ -481,6 +488,18 @@ mod tests {
         table.end(ended);
         assert_eq!(related_caller(&table), Some(2));
         assert!(!table.leave(ended));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_5_callers_without_a_session_are_one_by_their_credentials() {
+        let table = CallTable::default();
+        let (left, _) = begin(&table, NamedCaller(1, Some([1; 32])));
+        assert!(table.leave(left));
+        let (own, _) = begin(&table, NamedCaller(2, Some([1; 32])));
+        assert_eq!(related_caller(&table), Some(2));
+        table.end(own);
+        begin(&table, NamedCaller(3, None));
+        assert_eq!(related_caller(&table), Some(0));
     }
 
     #[tokio::test(start_paused = true)]

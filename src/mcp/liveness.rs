@@ -58,7 +58,7 @@ struct SilenceState {
     longest_abandoned: Option<Duration>,
     /// Limit of the latest attempt.
     latest_limit: Option<Duration>,
-    /// The calls in flight, and those that have ended without an answer since the last message, by
+    /// The calls in flight, and those that have ended without an answer since the last answer, by
     /// fingerprint.
     suspects: BTreeMap<u64, SuspectedCall>,
 }

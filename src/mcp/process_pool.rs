@@ -192,13 +192,15 @@ impl ProcessPool {
                 ends: 0,
             };
             let ended = side.owner.as_ref().map(|owner| owner.ended());
-            let end = KeeperEnd {
-                number,
-                signals: Arc::clone(&signals),
-                all: Arc::downgrade(&self.processes),
-            };
+            let (own, all) = (Arc::clone(&signals), Arc::downgrade(&self.processes));
             let task = self.runtime.spawn(async move {
-                let _end = end;
+                // Made by the first poll: a runtime that has ended drops the task within `spawn`, under
+                // the lock that the end takes.
+                let _end = KeeperEnd {
+                    number,
+                    signals: own,
+                    all,
+                };
                 keeper.keep(ended).await;
             });
             PooledProcess { signals, task }

@@ -12,7 +12,7 @@ mod closed;
 mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
-mod first_address;
+pub(crate) mod first_address;
 mod first_minute;
 #[cfg(target_os = "linux")]
 mod flood;

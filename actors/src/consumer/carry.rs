@@ -215,11 +215,13 @@ impl MessageCarrier {
         // MSG-7: another consumer may have had a later delivery, and the mark of a message that has
         // ended is dropped after a while.
         let asking = self.insist(|own| own.state.source.is_outstanding(&own.message));
-        let is_outstanding = asking.await.unwrap_or(false);
-        if !is_outstanding && let Err(error) = self.state.source.drop_notes(&self.message).await {
+        let is_outstanding = asking.await;
+        if let Ok(false) = is_outstanding
+            && let Err(error) = self.state.source.drop_notes(&self.message).await
+        {
             tracing::debug!(%error, "the mark of a message that has ended is left behind");
         }
-        is_outstanding
+        is_outstanding.unwrap_or(false)
     }
 
     /// Decides about the fate after the call, and brings it about.

@@ -70,10 +70,11 @@ impl Quarantine {
         self.record(fingerprint, true, now)
     }
 
-    /// Returns true if such a call was recorded during the life of a value that has begun at `begun`.
-    pub(crate) fn suspects_other(&self, begun: Time) -> bool {
+    /// Returns true if such a call was recorded during the life of a value that has begun at `begun`, and
+    /// forgets it: it speaks at one end.
+    pub(crate) fn take_other(&self, begun: Time) -> bool {
         // SUP-6: a record that came after the end of a value says nothing about the end of the next one.
-        self.other_at.load(Ordering::Relaxed) > begun.as_nanos()
+        self.other_at.swap(0, Ordering::Relaxed) > begun.as_nanos()
     }
 
     /// Forgets the suspicion against a call that was answered, unless it was alone at a crash.
@@ -163,10 +164,12 @@ mod tests {
     fn sup_6_a_call_that_is_suspected_after_the_end_of_a_value_says_nothing_about_the_next_one() {
         let quarantine = quarantine(2, 8);
         let at = Time::from_millis;
-        assert!(!quarantine.suspects_other(at(0)));
+        assert!(!quarantine.take_other(at(0)));
         assert_eq!(quarantine.suspect_other(7, at(1_000)), None);
-        assert!(quarantine.suspects_other(at(999)));
-        assert!(!quarantine.suspects_other(at(1_500)), "it began later");
+        assert!(!quarantine.take_other(at(1_500)), "it began later");
+        quarantine.suspect_other(8, at(2_000));
+        assert!(quarantine.take_other(at(1_500)));
+        assert!(!quarantine.take_other(at(1_500)), "it has spoken");
     }
 
     #[test]

@@ -116,7 +116,9 @@ pub(super) async fn operate(
     };
     let (reaches_others, not_up) = tokio::join!(tell_others, start);
     let alone = (is_for_all && !reaches_others).then(|| {
-        "the board of the fleet is not reached: it holds for this replica alone".to_owned()
+        "the board of the fleet does not answer: it holds here, and other replicas may hear of it \
+             later or not at all"
+            .to_owned()
     });
     let kept = || still_overridden(&admin, &name).filter(|_| closes);
     let notes = [told, not_up, alone, note, kept()].into_iter().flatten();

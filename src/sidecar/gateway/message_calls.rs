@@ -123,13 +123,15 @@ impl MessageCalls {
             mut headers,
             body,
             is_idempotent,
-            options,
+            mut options,
         } = request;
         let sent = route.has_fallbacks().then(|| headers.clone());
         append_via(&mut headers, Version::HTTP_11);
         let body = RequestBody::Whole(body);
         let request = HttpRequest::new((method, target), headers, body, is_idempotent);
         let request = request.sent_as(sent);
+        // CALL-2: the runtime learns from it whether an attempt has sent anything.
+        options.progress = Some(request.progress());
         let (result, ending) =
             breakerbox_actors::ask_for_message(&route.client, request, options).await;
         let (reply, problem) = match result {

@@ -331,6 +331,33 @@ async fn msg_2_a_broker_that_goes_away_in_mid_call_gets_the_answer_when_it_is_ba
     .await;
 }
 
+/// A message that no connection has taken in time was not executed, so it is no dead letter.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn call_2_msg_7_a_message_that_was_not_sent_in_time_is_given_back() {
+    let Some(nats) = NatsServer::start().await else {
+        return;
+    };
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let _silent = crate::gateway::first_address::silent(address).await;
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "[dependencies.web.timeout]\nconnect = \"off\"\nattempt = \"200ms\"\n";
+    configure(folder.path(), &nats, &format!("http://{address}"), limits);
+    let context = nats.jetstream().await;
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    until_made(&context, "CALLS").await;
+    publish_calls(&context, 0..1, &[]).await;
+    let books = until_books(&sidecar, |one| {
+        one["returned"]["failed"].as_u64() > Some(0)
+            || one["dead_letters"]["maybe"].as_u64() > Some(0)
+    });
+    let books = books.await;
+    assert!(books[0]["returned"]["failed"].as_u64() > Some(0), "{books}");
+    assert_eq!(count(&context, "dead_web").await, 0);
+}
+
 #[tokio::test]
 async fn msg_6_operators_look_at_dead_letters_and_put_them_back() {
     let Some(nats) = NatsServer::start().await else {

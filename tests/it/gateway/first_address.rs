@@ -17,7 +17,7 @@ fn may_mount() -> bool {
 }
 
 /// A port that accepts no connection and refuses none: its backlog is full.
-pub(super) async fn silent(address: SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
+pub(crate) async fn silent(address: SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&address.into()).unwrap();
     socket.listen(0).unwrap();

@@ -147,9 +147,12 @@ async fn mcp_6_a_connection_that_gives_way_to_those_of_others_ends_after_its_cal
     };
     let others = async {
         // The first one is for all callers without such a header.
-        while server.asked.load(Ordering::SeqCst) < 3 {
-            tokio::time::sleep(MOMENT).await;
-        }
+        let all_asked = async {
+            while server.asked.load(Ordering::SeqCst) < 3 {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all_asked).await.unwrap();
         for number in 0..70 {
             call(&number.to_string()).await;
         }

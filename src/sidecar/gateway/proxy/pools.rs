@@ -88,6 +88,11 @@ pub(super) async fn answer(
     tail.ended(response, prepared.deferred).await
 }
 
+/// Returns true for the answer to a wrong key of ours: with it, nothing was done (LLM-3).
+fn has_wrong_key(error: &CallError<HttpError>) -> bool {
+    matches!(error, CallError::Failed { error, .. } if error.verdict().class == Class::Misconfigured)
+}
+
 impl PoolCall<'_> {
     async fn ask_all(&self, members: &[Arc<HttpRoute>]) -> Response<ReplyBody> {
         let mut failed: Option<MemberFailure<'_>> = None;
@@ -107,7 +112,10 @@ impl PoolCall<'_> {
                     let ends = !self.may_go_on(member, &error);
                     // CALL-2: an error that says no does not hide a member that may have done it.
                     let hides = |one: &MemberFailure<'_>| {
-                        error.executed() == Executed::No && one.error.executed() != Executed::No
+                        let may_be_done = one.error.executed() != Executed::No;
+                        may_be_done
+                            && error.executed() == Executed::No
+                            && !has_wrong_key(&one.error)
                     };
                     let is_better = failed
                         .as_ref()
@@ -211,10 +219,10 @@ impl PoolCall<'_> {
             {
                 return false;
             }
-            // LLM-3: with a wrong key, nothing was done. Pools serve such a call in any case.
-            if verdict.class == Class::Misconfigured {
-                return !is_late;
-            }
+        }
+        // Pools serve such a call in any case.
+        if has_wrong_key(error) {
+            return !is_late;
         }
         let may_repeat = self.prepared.request.is_idempotent() && self.repeats(failed);
         !is_late && (may_repeat || error.executed() == Executed::No)

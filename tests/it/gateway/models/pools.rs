@@ -250,7 +250,8 @@ async fn llm_item_20_llm_14_each_member_sees_its_own_key_path_and_model() {
 #[tokio::test]
 async fn call_2_a_member_that_may_have_done_the_work_is_not_hidden_by_one_that_has_not() {
     let broken = json!({"error": {"message": "it broke", "type": "server_error"}});
-    let first = Provider::of([Act::error(500, broken)]).await;
+    let wrong = json!({"error": {"message": "no", "code": "invalid_api_key"}});
+    let first = Provider::of([Act::error(500, broken), Act::error(401, wrong)]).await;
     let text = format!(
         "{}{}[dependencies.chat]\nkind = \"pool\"\nmembers = [\"a\", \"b\"]\n",
         model("a", &first, "key = \"sk-a\"\n"),
@@ -261,6 +262,9 @@ async fn call_2_a_member_that_may_have_done_the_work_is_not_hidden_by_one_that_h
     assert_eq!(failed.status(), 500);
     assert_eq!(header(&failed, "breakerbox-source"), "pool:a");
     assert_eq!(header(&failed, "breakerbox-attempts"), "2");
+    // With a wrong key of ours nothing was done: the caller may try again.
+    let failed = bed.ask("chat", true).await;
+    assert_eq!(failed.status(), 502);
     bed.end().await;
 }
 
