@@ -107,7 +107,7 @@ pub use consumer::ConsumerConfig;
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};
+pub use fleet::{DependencyFleet, FleetConfig, FleetTls, KeySharing, PauseSharing, ProbeSharing};
 #[cfg(feature = "cli")]
 pub(crate) use gateway::may_create;
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
@@ -354,6 +354,9 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         for dependency in settings.dependencies.values_mut() {
             if let Some(lease) = fleet::lease_of_probes(fleet, &dependency.fleet) {
                 dependency.settings.breaker.half_open.lease = lease;
+                if dependency.fleet.keys == KeySharing::Hashed {
+                    dependency.settings.key_lease = lease;
+                }
             }
         }
     }

@@ -51,7 +51,8 @@ use tokio::sync::oneshot;
 pub use scripted_board::ScriptedBoard;
 pub(crate) use status::FleetFigures;
 pub use status::{
-    FleetStatus, LeaseStatus, ReplicaDependency, ReplicaStatus, SharedDependency, VerdictStatus,
+    FleetStatus, LeaseStatus, ReplicaDependency, ReplicaStatus, SharedDependency, SharedKey,
+    VerdictStatus,
 };
 
 use crate::config::{DependencyConfig, FleetConfig, PauseSharing, Settings};

@@ -75,7 +75,7 @@ pub use attempt_progress::{AttemptProgress, ProgressHold};
 pub use breaker::Breaker;
 pub use breaker::active_probe::{ActiveProbe, ActiveProbeResult, ActiveProbeStatus};
 #[doc(hidden)]
-pub use breaker::fleet::FleetView;
+pub use breaker::fleet::{FleetBreaker, FleetView};
 pub use breaker::message::Call;
 pub use bulkhead_limit::BulkheadLimit;
 pub use call::{Served, Streamed};

@@ -320,8 +320,8 @@ impl Shared {
         let room = self.settings().keys;
         self.keys.get(key, &room, now, |key| {
             // Loaded here, because older settings, from before a reload, would stay with the key.
-            let breaker = &self.settings().breaker;
-            SharedBreaker::new(Arc::clone(&self.name), Some(key), breaker, now)
+            let breaker = self.settings().breaker_of_key();
+            SharedBreaker::new(Arc::clone(&self.name), Some(key), &breaker, now)
         })
     }
 

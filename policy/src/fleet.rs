@@ -149,6 +149,16 @@ impl FleetDependency {
         self.lease.held()
     }
 
+    /// Returns true if there is nothing to know of it: no evidence, no suspicion, and no word of a lease.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.breaker == OwnBreaker::Closed
+            && self.own_until.is_none()
+            && self.suspicion.is_none()
+            && self.others.count() == 0
+            && self.lease.is_unknown()
+    }
+
     /// Applies new settings; all evidence stays.
     pub fn reconfigure(&mut self, settings: FleetSettings) {
         self.settings = settings;

@@ -64,6 +64,8 @@ pub struct DependencySettings {
     pub health: HealthSettings,
     /// Breakers of the request keys, if its requests have keys.
     pub keys: KeySettings,
+    /// Lease that the breaker of a key needs before it probes.
+    pub key_lease: ProbeLease,
     /// Result of a call that the breaker refused and no fallback could answer.
     pub when_all_down: WhenAllDown,
     /// Injected faults; `None` for none.

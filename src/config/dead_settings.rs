@@ -13,6 +13,7 @@ use breakerbox_policy::{KeySettings, OverrideMode, TimeoutSettings};
 use super::Settings;
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
+use super::fleet::KeySharing;
 use super::gateway::TrustedHeader;
 use super::kind::DependencyKind;
 use super::model::ModelKeys;
@@ -103,6 +104,7 @@ pub(super) fn check_fleet_parts(table: &Section<'_>) {
             ("trips", "confirm"),
             ("probes", "one"),
             ("pauses", "hinted"),
+            ("keys", "off"),
         ] {
             let key = format!("{name}.fleet.{key}");
             if table.given_word(&key).is_some_and(|word| word != usual) {
@@ -136,6 +138,9 @@ pub(super) fn check_keys(settings: &Settings, table: &Section<'_>) {
         // A file that names each default, as the one that ships does, says nothing.
         if config.settings.keys != KeySettings::default() {
             table.warn(&format!("{name}.keys"), text.to_owned());
+        }
+        if config.fleet.keys != KeySharing::default() {
+            table.warn(&format!("{name}.fleet.keys"), text.to_owned());
         }
         if config.model.is_some() {
             table.warn(&format!("{name}.keys_by"), text.to_owned());

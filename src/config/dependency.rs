@@ -279,6 +279,8 @@ fn read_settings(
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),
         fallback_only: false,
         configured_override: None,
+        // The section fleet, which is read elsewhere, sets the lease of keys.
+        ..DependencySettings::default()
     };
     (settings, probe_stream)
 }

@@ -68,6 +68,18 @@ pub struct DependencyFleet {
     pub probes: ProbeSharing,
     /// Pauses that hold for all replicas at once.
     pub pauses: PauseSharing,
+    /// Part of its keys' breakers in the fleet.
+    pub keys: KeySharing,
+}
+
+/// Part of the breakers of a dependency's keys in a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeySharing {
+    /// They decide alone, and their pauses stay with their replica.
+    #[default]
+    Off,
+    /// They take part as the dependency's own does, under hashes of their keys.
+    Hashed,
 }
 
 /// Pauses that hold for all replicas of a fleet at once.
@@ -248,11 +260,13 @@ pub(super) fn read_dependency(mut section: Section<'_>) -> DependencyFleet {
         ("all", PauseSharing::All),
         ("off", PauseSharing::Off),
     ];
+    const KEYS: &[(&str, KeySharing)] = &[("off", KeySharing::Off), ("hashed", KeySharing::Hashed)];
     let default = DependencyFleet::default();
     let fleet = DependencyFleet {
         trips: section.get_or("trips", &one_of(TRIPS), default.trips),
         probes: section.get_or("probes", &one_of(PROBES), default.probes),
         pauses: section.get_or("pauses", &one_of(PAUSES), default.pauses),
+        keys: section.get_or("keys", &one_of(KEYS), default.keys),
     };
     section.finish();
     fleet

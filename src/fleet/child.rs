@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::board::{Board, BoardNews, MAX_NEWS, OpenBoard, SwapAnswer};
 use super::board_word::{self as word, BoardKey, BoardWord, FleetOrder, FleetRate, ReplicaMessage};
 use super::model::events::is_heard;
+use super::model::keys::OwnBreaker;
 use super::model::{Effect, FleetModel, LeaseSwap};
 use crate::lock::LockExt as _;
 use crate::{Clock, Runtime};
@@ -226,17 +227,27 @@ impl Incarnation {
                 let answered = async move { Answered::Lease(swap, answer.await) };
                 self.asked.push(Box::pin(answered));
             }
-            Effect::Suspect(name, suspicion) => runtime.suspect(&name, suspicion),
+            Effect::Suspect(name, suspicion) => {
+                if let Some(of) = self.breaker_of(&name) {
+                    runtime.suspect(of.name(), suspicion);
+                }
+            }
             Effect::Command(name, command) => {
-                // Neither an unknown name nor a state that does not allow it is a failure here.
-                let _ = runtime.operate(&name, command).await;
+                if let Some(of) = self.breaker_of(&name) {
+                    runtime.operate_for_fleet(of.name(), command).await;
+                }
             }
             Effect::Pause(name, pause, by) => {
-                if runtime.adopt_pause(&name, pause, &by) {
+                let of = self.breaker_of(&name);
+                if of.is_some_and(|of| runtime.adopt_pause(of.name(), pause, &by)) {
                     self.state.model.acquire().adopted_pause(&name);
                 }
             }
-            Effect::Tell(subject, kind) => runtime.tell_of_fleet(&subject, kind),
+            Effect::Tell(name, kind) => {
+                if let Some(of) = self.breaker_of(&name) {
+                    runtime.tell_of_fleet(&of.subject(), kind);
+                }
+            }
             Effect::TakenBack(name) => {
                 let listener = self.state.taken_back.acquire().clone();
                 if let Some(heard) = listener {
@@ -246,6 +257,11 @@ impl Incarnation {
             Effect::Rate(name, input) => self.feed_rate(&name, input, runtime),
             Effect::Replicas(count) => runtime.set_replicas(count),
         }
+    }
+
+    /// Returns the breaker of a member; `None` for a key that no call has had here.
+    fn breaker_of(&self, member: &str) -> Option<OwnBreaker> {
+        self.state.model.acquire().breaker_of(member)
     }
 
     fn feed_rate(&mut self, name: &str, input: RateInput, runtime: &Runtime) {

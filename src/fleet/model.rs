@@ -4,6 +4,7 @@
 //! carries out the [`Effect`]s.
 
 pub(crate) mod events;
+pub(crate) mod keys;
 mod member;
 mod news;
 mod orders;
@@ -12,6 +13,7 @@ mod presence;
 mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_actors::{EventKind, FleetView};
@@ -28,7 +30,7 @@ pub(crate) use member::{
     Effect, LeaseSwap, Member, MemberCounts, MemberPart, Replica, SeenVerdict,
 };
 
-/// Number of dependencies that are kept, those that others alone have among them.
+/// Number of dependencies and of keys that are kept, those that others alone have among them.
 const MAX_MEMBERS: usize = 4096;
 /// Longest lease to probe.
 const MAX_LEASE: Duration = Duration::from_secs(10);
@@ -42,6 +44,8 @@ pub(crate) struct FleetModel {
     parts: BTreeMap<String, MemberPart>,
     fingerprint: String,
     pub(crate) members: BTreeMap<String, Member>,
+    /// The keys that are known by name here, by their members.
+    keys: BTreeMap<String, Arc<str>>,
     pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
     pub(crate) is_connected: bool,
     /// Newest revision that was heard.
@@ -79,6 +83,7 @@ impl FleetModel {
             parts: BTreeMap::new(),
             fingerprint: String::new(),
             members: BTreeMap::new(),
+            keys: BTreeMap::new(),
             replicas: BTreeMap::new(),
             is_connected: false,
             newest: 0,
@@ -147,8 +152,10 @@ impl FleetModel {
     /// Looks at the runtime's dependencies: those that came and went, and their settings.
     fn look(&mut self, now: Time, runtime: &Runtime, effects: &mut Vec<Effect>) {
         let names = runtime.dependency_names();
+        self.forget_idle_keys();
         for name in &names {
             self.member(now, name, runtime);
+            self.learn_keys(name, runtime);
         }
         let all: Vec<String> = self.members.keys().cloned().collect();
         for name in all {
@@ -172,7 +179,7 @@ impl FleetModel {
     /// Takes over the settings of one dependency, and says again what its breaker should know.
     fn refresh(&mut self, now: Time, name: &str, runtime: &Runtime, effects: &mut Vec<Effect>) {
         let settings = self.settings_of(name, runtime);
-        let view = runtime.fleet_view(name);
+        let view = self.view(name, runtime);
         let Some(member) = self.members.get_mut(name) else {
             return;
         };
@@ -206,6 +213,7 @@ impl FleetModel {
         if let Some(suspicion) = member.machine.suspicion().filter(|_| view.is_some()) {
             effects.push(Effect::Suspect(name.to_owned(), Some(suspicion)));
         }
+        effects.extend(self.pause_of_new(now, name, is_other && view.is_some()));
         if let Some(view) = view {
             self.settle(now, name, view, runtime, effects);
             self.join_rate(name, runtime, effects);
@@ -241,11 +249,11 @@ impl FleetModel {
     /// Returns the member of this name, which is made if there is room.
     fn member(&mut self, now: Time, name: &str, runtime: &Runtime) -> Option<&mut Member> {
         if !self.members.contains_key(name) {
-            if self.members.len() >= MAX_MEMBERS {
+            if self.members.len() >= MAX_MEMBERS || !self.takes_part(name) {
                 return None;
             }
             let settings = self.settings_of(name, runtime);
-            let view = runtime.fleet_view(name);
+            let view = self.view(name, runtime);
             let mut machine = FleetDependency::new(settings);
             if self.is_connected {
                 // It has nothing to say yet.
@@ -264,20 +272,25 @@ impl FleetModel {
                 order_until: None,
                 is_order_old: false,
                 rate: RateNumber::default(),
+                pause: None,
                 counts: MemberCounts::default(),
             };
             self.members.insert(name.to_owned(), member);
+            if keys::is_key(name) {
+                self.add_key(now, name, runtime);
+            }
         }
         self.members.get_mut(name)
     }
 
     fn settings_of(&self, name: &str, runtime: &Runtime) -> FleetSettings {
+        let dependency = keys::dependency_of(name);
         let part = self
             .parts
-            .get(name)
+            .get(dependency)
             .map(|part| part.fleet)
             .unwrap_or_default();
-        let breaker = runtime.settings(name).unwrap_or_default().breaker.clone();
+        let breaker = &runtime.settings(dependency).unwrap_or_default().breaker;
         FleetSettings {
             replica: self.me,
             trips: part.trips,
@@ -300,7 +313,7 @@ impl FleetModel {
         input: FleetInput,
         effects: &mut Vec<Effect>,
     ) {
-        let view = runtime.fleet_view(name);
+        let view = self.view(name, runtime);
         let Some(member) = self.members.get_mut(name) else {
             return;
         };
@@ -371,22 +384,22 @@ impl FleetModel {
                     self.command(dependency, command, input, effects);
                 }
                 FleetOutput::Recovered { .. } => {
-                    member.counts.verdict += 1;
                     let kind = EventKind::Adopted {
                         how: "verdict",
                         by: by.clone(),
                         replicas: 1,
                         of: member.machine.callers(now),
                     };
+                    self.count(name, |counts| counts.verdict += 1);
                     let command = BreakerCommand::Recovered { by };
                     effects.push(Effect::Command(dependency.clone(), command));
                     effects.push(Effect::Tell(dependency, kind));
                 }
                 FleetOutput::Fenced { .. } => {
-                    member.counts.fenced += 1;
+                    self.count(name, |counts| counts.fenced += 1);
                     effects.push(Effect::Tell(dependency, EventKind::Fenced { by }));
                 }
-                FleetOutput::Alone => member.counts.leases_alone += 1,
+                FleetOutput::Alone => self.count(name, |counts| counts.leases_alone += 1),
             }
         }
     }
@@ -444,8 +457,9 @@ impl FleetModel {
         }
     }
 
+    /// Counts for a dependency, also what happened to one of its keys.
     fn count(&mut self, name: &str, count: impl FnOnce(&mut MemberCounts)) {
-        if let Some(member) = self.members.get_mut(name) {
+        if let Some(member) = self.members.get_mut(keys::dependency_of(name)) {
             count(&mut member.counts);
         }
     }

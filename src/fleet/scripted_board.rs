@@ -157,6 +157,16 @@ impl BoardWords {
 }
 
 impl ScriptedBoard {
+    /// Returns its present words.
+    #[cfg(test)]
+    pub(super) fn words(&self) -> Vec<(String, Bytes)> {
+        let words = self.0.acquire();
+        let words = words.words.iter();
+        words
+            .filter_map(|(key, word)| Some((key.clone(), word.value.clone()?)))
+            .collect()
+    }
+
     /// Opens it for one replica.
     pub(super) fn open(&self, index: usize, news: mpsc::Sender<BoardNews>) -> Box<dyn Board> {
         let mut words = self.0.acquire();

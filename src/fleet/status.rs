@@ -8,6 +8,7 @@ use breakerbox_policy::fleet::RateCounts;
 use serde::Serialize;
 
 use super::board_word as word;
+use super::model::keys::{hash_of, is_key};
 use super::model::{FleetModel, Member, MemberCounts};
 
 /// The fleet at one moment, as one of its replicas sees it.
@@ -72,6 +73,24 @@ pub struct SharedDependency {
     /// The override of the whole fleet: `open`, `disable` or `shadow`.
     #[serde(rename = "override")]
     pub order: Option<String>,
+    /// Its keys with a word on the board, where `keys = "hashed"`.
+    pub keys: Vec<SharedKey>,
+}
+
+/// A key of a dependency of the whole fleet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SharedKey {
+    /// The key; `None` if no call has had it at this replica.
+    pub key: Option<String>,
+    /// Its hash on the board.
+    pub hash: String,
+    /// Number of replicas with evidence, this one among them.
+    pub evidence: u32,
+    /// The lease to probe, while one holds.
+    pub lease: Option<LeaseStatus>,
+    /// The verdict of the last lease.
+    pub verdict: Option<VerdictStatus>,
 }
 
 /// A lease to probe.
@@ -111,8 +130,14 @@ pub(crate) struct FleetFigures {
 impl FleetModel {
     /// Returns the fleet for API clients.
     pub(crate) fn status(&self, now: Time) -> FleetStatus {
-        let members = self.members.iter();
-        let dependencies = members.map(|(name, one)| (name.clone(), self.shared(now, one)));
+        let members = self.members.iter().filter(|(name, _)| !is_key(name));
+        let dependencies = members.map(|(name, one)| {
+            let shared = SharedDependency {
+                keys: self.shared_keys(now, name),
+                ..self.shared(now, one)
+            };
+            (name.clone(), shared)
+        });
         FleetStatus {
             name: self.fleet().to_owned(),
             connected: self.is_connected,
@@ -122,6 +147,23 @@ impl FleetModel {
             replicas: self.replica_statuses(now),
             dependencies: dependencies.collect(),
         }
+    }
+
+    fn shared_keys(&self, now: Time, dependency: &str) -> Vec<SharedKey> {
+        let names = self.names_with_keys(dependency);
+        let keys = names.filter_map(|name| {
+            let hash = hash_of(name)?.to_owned();
+            let key = self.breaker_of(name).and_then(|of| of.key);
+            let of = self.shared(now, self.members.get(name)?);
+            Some(SharedKey {
+                key: key.map(|key| key.to_string()),
+                hash,
+                evidence: of.evidence,
+                lease: of.lease,
+                verdict: of.verdict,
+            })
+        });
+        keys.collect()
     }
 
     fn shared(&self, now: Time, member: &Member) -> SharedDependency {
@@ -147,6 +189,7 @@ impl FleetModel {
                 .as_ref()
                 .filter(|_| member.order_until.is_none_or(|until| now < until))
                 .map(|order| order.command.as_str().to_owned()),
+            keys: Vec::new(),
         }
     }
 
@@ -184,7 +227,7 @@ impl FleetModel {
 
     /// Returns the figures for the metrics.
     pub(crate) fn figures(&self, now: Time) -> FleetFigures {
-        let members = self.members.iter();
+        let members = self.members.iter().filter(|(name, _)| !is_key(name));
         let dependencies =
             members.map(|(name, one)| (name.clone(), evidence(one, now), one.counts));
         FleetFigures {

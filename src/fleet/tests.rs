@@ -1,5 +1,6 @@
 //! Fleets of several runtimes on virtual time, on a board in memory that can be lost.
 
+mod keys;
 mod lives;
 mod orders;
 mod rates;

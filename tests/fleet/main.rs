@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod figures;
+mod keys;
 mod lost;
 mod measured;
 mod processes;

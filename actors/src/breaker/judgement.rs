@@ -24,7 +24,7 @@ use crate::event::EventKind;
 use crate::state::{Route, Shared};
 
 /// The breaker of one key; `None` is the dependency's own.
-pub(super) type BreakerScope = Option<Arc<SharedBreaker>>;
+pub(crate) type BreakerScope = Option<Arc<SharedBreaker>>;
 
 /// Applies a change to a machine, and publishes the result.
 pub(super) fn change<T>(
@@ -210,6 +210,9 @@ pub(super) fn acquire(
 pub(crate) fn count(shared: &Shared, mut report: Report) {
     if let Some(permit) = report.permit.take() {
         let (outcome, key) = (report.outcome, report.key.take());
+        if let Some(key) = &key {
+            key.note_success(outcome.class, permit.started());
+        }
         if key.is_none() || report.counts_for_all.is_some() {
             shared.breaker.note_success(outcome.class, permit.started());
         }
@@ -345,17 +348,19 @@ pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), Il
 
 /// Applies new settings; they hold from the next decision on (rule CFG-2).
 pub(crate) fn reconfigure(shared: &Shared, settings: DependencySettings) {
-    let old = shared.settings().breaker.clone();
-    let breaker = settings.breaker.clone();
+    let of = |settings: &DependencySettings| (settings.breaker.clone(), settings.breaker_of_key());
+    let old = of(&shared.settings());
+    let new = of(&settings);
     let former = shared.settings().configured_override.clone();
     let set = settings.configured_override.clone();
     shared.reconfigure(settings);
-    if old != breaker {
+    if old != new {
         shared.record_settings();
         each_breaker(shared, |scope| {
             let target = scope.as_deref().unwrap_or(&shared.breaker);
+            let settings = if scope.is_some() { &new.1 } else { &new.0 };
             change(shared, scope, |machine, now| {
-                machine.reconfigure(now, breaker.clone());
+                machine.reconfigure(now, settings.clone());
                 target.apply_measurement_settings(machine);
             });
         });

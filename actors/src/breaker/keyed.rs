@@ -81,12 +81,17 @@ impl KeyedBreakers {
         self.read().breakers.get(key).cloned()
     }
 
+    /// Returns the keys, in their order.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        let mut keys: Vec<_> = self.read().breakers.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Visits each breaker, sorted by key. Only one `Arc` is held at a time: held breakers cannot
     /// be evicted, and a new key would find no room.
     pub(crate) fn each(&self, mut what: impl FnMut(Arc<SharedBreaker>)) {
-        let mut keys: Vec<_> = self.read().breakers.keys().cloned().collect();
-        keys.sort_unstable();
-        for breaker in keys.iter().filter_map(|key| self.find(key)) {
+        for breaker in self.names().iter().filter_map(|key| self.find(key)) {
             what(breaker);
         }
     }

@@ -75,6 +75,7 @@ impl ConfiguredSettings {
                 classify,
                 health,
                 keys,
+                key_lease,
                 when_all_down,
                 chaos,
                 fallback_only,

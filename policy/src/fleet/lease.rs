@@ -69,6 +69,11 @@ impl Lease {
         self.own = OwnLease::None;
     }
 
+    /// Returns true if no word of it was heard, and none is asked for.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.revision == Revision::default() && matches!(self.own, OwnLease::None)
+    }
+
     /// Forgets the revisions of an earlier board.
     pub(super) fn begin_anew(&mut self) {
         self.revision = Revision::default();

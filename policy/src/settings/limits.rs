@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{BackoffSettings, ONE, RetryJitter, nonzero};
+use super::{BackoffSettings, BreakerSettings, DependencySettings, ONE, RetryJitter, nonzero};
 use crate::Rate;
 
 /// Hedging: a second attempt of an idempotent call before the first has failed.
@@ -179,6 +179,17 @@ pub struct KeySettings {
     pub max_entries: NonZeroU32,
     /// Idle time after which a key is forgotten, unless its breaker is open or calls are in flight.
     pub idle: Duration,
+}
+
+impl DependencySettings {
+    /// Returns the settings of the breaker of a key: those of the dependency's own, but for the lease.
+    #[must_use]
+    pub fn breaker_of_key(&self) -> BreakerSettings {
+        let mut breaker = self.breaker.clone();
+        // FLT-7: a breaker that no replica knows of asks for no lease.
+        breaker.half_open.lease = self.key_lease;
+        breaker
+    }
 }
 
 impl Default for KeySettings {

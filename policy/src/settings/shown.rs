@@ -89,6 +89,7 @@ impl DependencySettings {
             classify,
             health: HealthSettings { degraded_at },
             keys: KeySettings { max_entries, idle },
+            key_lease,
             when_all_down,
             chaos: faults,
             configured_override,
@@ -119,7 +120,8 @@ impl DependencySettings {
             ("chaos", or_off(faults, |faults| table(chaos(faults)))),
             ("override", or_off(configured_override, override_table)),
         ];
-        shown.push(("fleet", fleet_table(breaker.half_open.lease)));
+        let leases = (breaker.half_open.lease, *key_lease);
+        shown.push(("fleet", fleet_table(leases)));
         shown
     }
 
@@ -510,13 +512,16 @@ fn override_table(set: &ConfiguredOverride) -> ShownValue {
     ])
 }
 
-fn fleet_table(lease: ProbeLease) -> ShownValue {
-    table(match lease {
+fn fleet_table((lease, key_lease): (ProbeLease, ProbeLease)) -> ShownValue {
+    let mut shown = match lease {
         ProbeLease::Own => vec![("probes", word("each"))],
         ProbeLease::Leased { timeout } => {
             vec![("probes", word("one")), ("timeout", span(timeout))]
         }
-    })
+    };
+    let is_shared = key_lease != ProbeLease::Own;
+    shown.push(("keys", word(if is_shared { "hashed" } else { "off" })));
+    table(shown)
 }
 
 fn worker_entries(workers: &WorkerSettings) -> Vec<ShownEntry> {

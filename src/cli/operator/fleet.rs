@@ -116,7 +116,26 @@ fn grid(fleet: &Value) -> String {
         1 => "\none more is closed at every replica".to_owned(),
         more => format!("\n{more} more are closed at every replica"),
     };
-    format!("{}{rest}", table.trim_fmt())
+    format!("{}{rest}{}", table.trim_fmt(), sick_keys(fleet))
+}
+
+/// Returns a line for each key that a replica's own outcomes hold open.
+fn sick_keys(fleet: &Value) -> String {
+    let mut lines = String::new();
+    for (name, told) in fleet["dependencies"].as_object().into_iter().flatten() {
+        let keys = told["keys"].as_array().into_iter().flatten();
+        for key in keys.filter(|key| key["evidence"] != 0) {
+            let hash = || format!("#{}", key["hash"].as_str().unwrap_or_default());
+            let known = key["key"].as_str().map_or_else(hash, str::to_owned);
+            lines.push_str(&format!(
+                "\n{}[{}]: {}",
+                plain(name),
+                plain(&known),
+                shared(key)
+            ));
+        }
+    }
+    lines
 }
 
 /// Returns true if no replica says anything else than that it lets calls through.
@@ -167,6 +186,14 @@ mod tests {
 
     use super::*;
 
+    fn known_keys(fleet: &mut Value) {
+        fleet["dependencies"]["api-9"]["keys"] = json!([
+            {"key": "tenant", "hash": "07", "evidence": 2},
+            {"key": null, "hash": "ab12", "evidence": 1},
+            {"key": "well", "hash": "08", "evidence": 0},
+        ]);
+    }
+
     #[test]
     fn item_15_of_many_dependencies_only_those_that_differ_are_columns() {
         let names: Vec<String> = (0..100).map(|number| format!("api-{number}")).collect();
@@ -187,6 +214,12 @@ mod tests {
         assert!(!head.contains("api-8"), "{head}");
         assert!(
             shown.ends_with("98 more are closed at every replica"),
+            "{shown}"
+        );
+        known_keys(&mut fleet);
+        let shown = grid(&fleet);
+        assert!(
+            shown.ends_with("\napi-9[tenant]: 2 open\napi-9[#ab12]: 1 open"),
             "{shown}"
         );
         // A few are all shown.

@@ -1,6 +1,6 @@
 //! The runtime's own events, as inputs of the machines.
 
-use breakerbox_actors::{Event, EventKind};
+use breakerbox_actors::{Event, EventKind, FleetBreaker};
 use breakerbox_policy::fleet::FleetInput;
 use breakerbox_policy::{BreakerCause, BreakerEvent, State, Time, TripReason};
 
@@ -32,31 +32,34 @@ impl FleetModel {
         let mut effects = Vec::new();
         match &event.kind {
             EventKind::Breaker(breaker) => {
-                // The breakers of keys decide alone.
-                let name = &*event.subject;
-                if let Some(view) = runtime.fleet_view(name) {
-                    let known = self.members.get(name).map(|one| one.life);
-                    if known.is_some_and(|life| life != Some(view.life)) {
-                        self.refresh(now, name, runtime, &mut effects);
+                if let Some(name) = self.member_of_subject(&event.subject, runtime) {
+                    let life = self.view(&name, runtime).map(|view| view.life);
+                    let known = self.members.get(&name).map(|one| one.life);
+                    if known.is_some_and(|known| known != life) {
+                        self.refresh(now, &name, runtime, &mut effects);
                     }
-                    self.breaker(now, name, breaker, runtime, &mut effects);
+                    self.breaker(now, &name, breaker, runtime, &mut effects);
                 }
             }
             EventKind::Started { .. } => {
                 let name = dependency_of(&event.subject).to_owned();
-                if runtime.fleet_view(&name).is_some() {
+                if runtime.fleet_view(FleetBreaker::of(&name)).is_some() {
                     self.member(now, &name, runtime);
                     self.refresh(now, &name, runtime, &mut effects);
                 }
             }
             EventKind::Removed { .. } => {
-                self.refresh(now, &event.subject, runtime, &mut effects);
+                let names = self.names_with_keys(&event.subject).cloned();
+                for name in Vec::from_iter(names) {
+                    self.refresh(now, &name, runtime, &mut effects);
+                }
             }
-            // Those of keys stay here.
             EventKind::Paused {
                 reason, for_, hint, ..
-            } if runtime.fleet_view(&event.subject).is_some() => {
-                self.paused(&event.subject, *reason, (*for_, *hint), &mut effects);
+            } => {
+                if let Some(name) = self.member_of_subject(&event.subject, runtime) {
+                    self.paused(&name, *reason, (*for_, *hint), &mut effects);
+                }
             }
             _ => {}
         }
@@ -101,8 +104,8 @@ impl FleetModel {
                             match from {
                                 State::HalfOpen => FleetInput::ProbeFailed {
                                     wait,
-                                    failed_periods: runtime
-                                        .fleet_view(name)
+                                    failed_periods: self
+                                        .view(name, runtime)
                                         .map_or(1, |view| view.failed_periods),
                                 },
                                 _ => FleetInput::Tripped { wait },

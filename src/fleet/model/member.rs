@@ -77,13 +77,13 @@ pub(crate) struct SeenVerdict {
     pub(crate) has_recovered: bool,
 }
 
-/// One dependency.
+/// One dependency, or one key of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) machine: FleetDependency,
     pub(super) trips: TripSharing,
-    /// The number by which the runtime has it; `None` while it has none of this name.
-    pub(super) life: Option<u64>,
+    /// The numbers by which the runtime has it; `None` while it has none of this name.
+    pub(super) life: Option<(u64, u32)>,
     /// Attempts at the last heartbeat.
     pub(super) attempts: u64,
     pub(super) last_success: Option<Time>,
@@ -96,6 +96,8 @@ pub(crate) struct Member {
     pub(crate) order_until: Option<Time>,
     /// True while the order was not told since the board was reached.
     pub(super) is_order_old: bool,
+    /// The pause that another replica was asked for, its end, and the replica's name.
+    pub(super) pause: Option<(PauseReason, Time, String)>,
     /// The number of its shared rate on the board.
     pub(super) rate: RateNumber,
     pub(crate) counts: MemberCounts,

@@ -166,7 +166,7 @@ impl FleetModel {
                 self.heard_order(now, &name, (order, age), runtime, effects);
             }
             (BoardKey::Pause(name), Some(BoardWord::Pause(pause))) => {
-                self.heard_pause(&name, pause, age, effects);
+                self.heard_pause(now, &name, (pause, age), runtime, effects);
             }
             (BoardKey::Join | BoardKey::Lease(_) | BoardKey::Pause(_) | BoardKey::Rate(_), _) => {}
         }

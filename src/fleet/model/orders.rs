@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use breakerbox_actors::FleetBreaker;
 use breakerbox_policy::{BreakerCommand, CommandSource, Override, OverrideMode, Time};
 
 use super::super::board_word::{
@@ -176,7 +177,7 @@ impl FleetModel {
         let Some((told, command)) = command_of(command, short(reason)) else {
             return;
         };
-        if runtime.fleet_view(name).is_none() {
+        if runtime.fleet_view(FleetBreaker::of(name)).is_none() {
             return;
         }
         effects.push(Effect::Command(name.to_owned(), command));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use breakerbox_policy::PauseReason;
+use breakerbox_policy::{PauseReason, Time};
 
 use super::super::board_word::{self as word, BoardKey, BoardWord, FleetPause, short};
-use super::{Effect, FleetModel};
+use super::{Effect, FleetModel, keys};
+use crate::Runtime;
 use crate::config::PauseSharing;
 
 /// Longest pause of another replica that is believed: quotas are full again by the day or by the month.
@@ -20,7 +21,8 @@ impl FleetModel {
         (for_, hint): (Duration, Option<Duration>),
         effects: &mut Vec<Effect>,
     ) {
-        let part = self.parts.get(name).cloned().unwrap_or_default();
+        let part = self.parts.get(keys::dependency_of(name));
+        let part = part.cloned().unwrap_or_default();
         let quota = reason == PauseReason::QuotaUsedUp;
         let is_shared = match part.fleet.pauses {
             PauseSharing::Hinted => hint.is_some() || quota,
@@ -44,12 +46,14 @@ impl FleetModel {
     /// A dependency asked another replica for less traffic.
     pub(super) fn heard_pause(
         &mut self,
+        now: Time,
         name: &str,
-        pause: FleetPause,
-        age: Duration,
+        (pause, age): (FleetPause, Duration),
+        runtime: &Runtime,
         effects: &mut Vec<Effect>,
     ) {
-        let part = self.parts.get(name).cloned().unwrap_or_default();
+        let part = self.parts.get(keys::dependency_of(name));
+        let part = part.cloned().unwrap_or_default();
         // FLT-11: a limit of one key of ours says nothing about another one.
         let concerns = part.fleet.pauses != PauseSharing::Off
             && part.account == pause.account
@@ -64,7 +68,19 @@ impl FleetModel {
             false => PauseReason::Throttled,
         };
         let by = short(&pause.name);
-        effects.push(Effect::Pause(name.to_owned(), (reason, left), by));
+        if let Some(member) = self.member(now, name, runtime) {
+            member.pause = Some((reason, now.after(left), by.clone()));
+            effects.push(Effect::Pause(name.to_owned(), (reason, left), by));
+        }
+    }
+
+    /// Returns the pause that a new breaker has to observe, and forgets one that is over.
+    pub(super) fn pause_of_new(&mut self, now: Time, name: &str, is_new: bool) -> Option<Effect> {
+        let member = self.members.get_mut(name)?;
+        member.pause = member.pause.take().filter(|(_, until, _)| *until > now);
+        let (reason, until, by) = member.pause.clone().filter(|_| is_new)?;
+        let pause = (reason, until.since(now));
+        Some(Effect::Pause(name.to_owned(), pause, by))
     }
 
     /// A pause of another replica was taken over here.

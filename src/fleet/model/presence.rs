@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use breakerbox_actors::FleetBreaker;
 use breakerbox_policy::Time;
 use breakerbox_policy::fleet::{FleetInput, ReplicaId};
 
@@ -38,7 +39,9 @@ impl FleetModel {
         self.said = (self.said.0 + 1, now);
         let mut dependencies = BTreeMap::new();
         for (name, member) in &mut self.members {
-            let Some(view) = runtime.fleet_view(name) else {
+            let view = runtime.fleet_view(FleetBreaker::of(name));
+            // Keys have no entry: a heartbeat is as long as the dependencies are many.
+            let Some(view) = view else {
                 continue;
             };
             let calls = view.attempts != member.attempts;
@@ -138,14 +141,14 @@ impl FleetModel {
         let counts = replica.counts();
         self.replicas.insert(id, replica);
         self.tell_live(effects);
-        for name in called {
-            if counts && self.members.contains_key(&name) {
-                let present = FleetInput::Present {
-                    replica: id,
-                    calls: true,
-                };
-                self.feed(now, &name, runtime, present, effects);
-            }
+        let called = called.iter().filter(|_| counts);
+        let called = called.flat_map(|name| self.names_with_keys(name));
+        for name in Vec::from_iter(called.cloned()) {
+            let present = FleetInput::Present {
+                replica: id,
+                calls: true,
+            };
+            self.feed(now, &name, runtime, present, effects);
         }
     }
 

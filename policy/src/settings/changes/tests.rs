@@ -244,6 +244,10 @@ const CHANGES: &[(Change, &str)] = &[
     ),
     (|s| s.keys.idle = secs(60), "keys.idle: 10m -> 1m"),
     (
+        |s| s.key_lease = ProbeLease::Leased { timeout: secs(1) },
+        "fleet.keys: off -> hashed",
+    ),
+    (
         |s| {
             s.hedge = Some(HedgeSettings {
                 delay: HedgeDelay::Fixed(Duration::from_millis(50)),
