@@ -330,14 +330,16 @@ fn ask_workers<'a, D: Dependency>(
             plan,
             &mut requests,
             |requests, asked_at| async move {
-                let mut next = |member, asked_at| {
-                    let (number, request) = requests.take()?;
-                    Some(attempt(core, request, plan, (number, asked_at), member))
-                };
                 let ended = if plan.is_hedged {
+                    let next = |member, asked_at| {
+                        let (number, request) = requests.take()?;
+                        Some(attempt(core, request, plan, (number, asked_at), member))
+                    };
                     Box::pin(hedged(&core.shared, plan, asked_at, next)).await
-                } else if let Some(attempt) = next(HedgeMember::default(), asked_at) {
-                    Some(attempt.await)
+                } else if let Some((number, request)) = requests.take() {
+                    // Made where it is awaited: a future in an option takes its place twice.
+                    let member = HedgeMember::default();
+                    Some(attempt(core, request, plan, (number, asked_at), member).await)
                 } else {
                     None
                 };

@@ -136,6 +136,7 @@ impl Clock {
     }
 
     /// Converts a time to a moment that other clocks of the same kind can read.
+    #[inline]
     pub(crate) fn moment(&self, time: Time) -> Moment {
         let span = time.since(Time::ZERO);
         match &self.0 {
@@ -151,6 +152,7 @@ impl Clock {
     }
 
     /// Converts a moment to a time; `None` if it belongs to another kind of clock.
+    #[inline]
     pub(crate) fn time_of(&self, moment: Moment) -> Option<Time> {
         let span = match (&self.0, moment) {
             (ClockKind::Real { origin, .. }, Moment::Real(at)) => at.duration_since(*origin),

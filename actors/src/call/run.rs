@@ -232,8 +232,11 @@ where
                     None => bounded(&shared.clock, until, work).await.map(Ok),
                     Some(progress) => {
                         let limits = (plan.attempt_limit, plan.deadline);
-                        let work = bounded_silence(shared, progress, limits, work);
-                        Box::pin(work).await.map(Ok)
+                        let work = Box::pin(async move {
+                            let work = std::pin::pin!(work);
+                            bounded_silence(shared, progress, limits, work).await
+                        });
+                        work.await.map(Ok)
                     }
                 }
             }

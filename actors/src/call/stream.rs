@@ -162,9 +162,8 @@ async fn bounded_until_first<T>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     began: Time,
-    work: impl Future<Output = T>,
+    work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let work = std::pin::pin!(work);
     let first_byte = shared.settings().timeout.first_byte;
     let Some(progress) = plan.progress else {
         let until = earliest(
@@ -197,9 +196,8 @@ pub(super) async fn bounded_silence<T>(
     shared: &Shared,
     progress: &AttemptProgress,
     (limit, deadline): (Option<Duration>, Option<Time>),
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut work = std::pin::pin!(work);
     let began = shared.clock.now();
     loop {
         let now = shared.clock.now();
@@ -244,11 +242,10 @@ async fn while_uploading<T>(
     shared: &Shared,
     progress: &AttemptProgress,
     permits: &mut AttemptPermits<'_>,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> T {
     // EDGE-1: a caller that sends slowly is no slow dependency.
     permits.admission.pause_age();
-    let mut work = std::pin::pin!(work);
     let either = poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending => progress.poll_uploaded(cx).map(|()| None),
@@ -302,16 +299,17 @@ where
     let began = permits.admission.begin().unwrap_or(asked_at);
     let scope = plan.scope(shared, permits.admission.probe());
     note_begin(shared, plan, &permits);
-    let work = async {
+    // Pinned here: a future that is an argument takes its place twice.
+    let work = std::pin::pin!(async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
-    };
-    let result = bounded_until_first(shared, plan, began, work);
+    });
+    let mut result = std::pin::pin!(bounded_until_first(shared, plan, began, work));
     let result = match plan.progress.filter(|progress| progress.is_uploading()) {
         None => result.await,
-        Some(progress) => Box::pin(while_uploading(shared, progress, &mut permits, result)).await,
+        Some(progress) => while_uploading(shared, progress, &mut permits, result.as_mut()).await,
     };
     let ended = shared.clock.now();
     let times = (dependency_began(plan, &permits, began, ended), ended);

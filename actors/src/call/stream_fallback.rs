@@ -81,7 +81,15 @@ where
     let failed = failed.without_answer();
     let ended = {
         let record = (record, |_: &CallError<D::Error>| ());
-        answer_otherwise(core, &plan, kept, (failed, attempts), record).await
+        // Boxed: the future of every call would be larger for what few calls need.
+        Box::pin(answer_otherwise(
+            core,
+            &plan,
+            kept,
+            (failed, attempts),
+            record,
+        ))
+        .await
     };
     let (mut error, record) = match (ended, empty) {
         (Ok(answer), _) => return Ok(Served::Answer(answer)),

@@ -360,11 +360,18 @@ impl ProxiedCall<'_> {
         // On the heap: the layers above keep several copies of an attempt's future in their own.
         let open = || Box::pin(self.attempt(&request, &attempts, until, tokens.as_ref()));
         let client = &self.route.client;
-        let mut calling =
-            pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
-        let served = match &mut substitutes {
-            None => calling.await,
-            Some(calls) => Box::pin(calls.during(calling.as_mut())).await,
+        // A block of its own: the call's future has its place no longer than this.
+        let served = {
+            let mut calling = pin!(client.stream_or_answer(
+                request.clone(),
+                options,
+                response_stream::verdict,
+                open
+            ));
+            match &mut substitutes {
+                None => calling.await,
+                Some(calls) => Box::pin(calls.during(calling.as_mut())).await,
+            }
         };
         let attempts = attempts.get();
         if let Some(span) = self.span {
