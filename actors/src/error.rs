@@ -145,6 +145,8 @@ pub enum CallError<E> {
         message: String,
         /// Execution state of the work at the dependency and at all fallbacks together.
         executed: Executed,
+        /// Execution state of the work at the fallbacks alone.
+        executed_by_fallbacks: Executed,
         /// The reason why there was no primary answer.
         cause: Box<CallError<E>>,
     },
@@ -300,6 +302,7 @@ impl<E> CallError<E> {
             message,
             // CALL-2: `no` speaks for all that were asked.
             executed: self.executed().max(executed),
+            executed_by_fallbacks: self.executed_by_fallbacks().max(executed),
             cause: Box::new(self),
         }
     }
@@ -344,6 +347,19 @@ impl<E> CallError<E> {
             Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
                 Executed::Maybe
             }
+        }
+    }
+
+    /// Returns the execution state of the work at the fallbacks alone: `No` where none was asked. The
+    /// dependency may have said that it has done nothing, as with a throttle, while one of them has.
+    #[must_use]
+    pub fn executed_by_fallbacks(&self) -> Executed {
+        match self {
+            Self::FallbackFailed {
+                executed_by_fallbacks,
+                ..
+            } => *executed_by_fallbacks,
+            _ => Executed::No,
         }
     }
 

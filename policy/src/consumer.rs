@@ -241,14 +241,32 @@ pub enum MessageCallKind {
 pub struct MessageCallEnd {
     /// Its kind.
     pub kind: MessageCallKind,
-    /// Execution state of the work.
+    /// Execution state of the work, at the dependency and at its fallbacks together.
     pub executed: Executed,
+    /// Execution state of the work at the fallbacks alone.
+    pub executed_by_fallbacks: Executed,
     /// The wait that the refusal, or the dependency, asked for.
     pub wait: Option<Duration>,
     /// The breaker afterwards.
     pub breaker: BreakerAfter,
     /// True if an answer of any kind has a subject to go to.
     pub has_answer_subject: bool,
+}
+
+impl MessageCallEnd {
+    /// Returns the execution state of the work, as it decides about a repetition.
+    fn work_done(&self) -> Executed {
+        match self.kind {
+            // MSG-7: with a throttle, or a word about the set-up, the dependency tells that it has done
+            // nothing. Its fallbacks may have.
+            MessageCallKind::Ended(Class::Throttled | Class::Misconfigured)
+                if self.executed == Executed::Yes =>
+            {
+                self.executed_by_fallbacks
+            }
+            _ => self.executed.max(self.executed_by_fallbacks),
+        }
+    }
 }
 
 /// The fate of a message after its call.
@@ -318,18 +336,18 @@ impl MessageRules {
                 MessageFate::Answer
             }
             MessageCallKind::Ended(Class::Rejected) => MessageFate::Dead(DeadReason::Rejected),
+            // MSG-7: an outage permits no second execution of work that is not idempotent, nor does a
+            // refusal or a throttle after which a fallback may have done it.
+            _ if !may_repeat && end.work_done() != Executed::No => {
+                MessageFate::Dead(match end.work_done() {
+                    Executed::Maybe => DeadReason::Maybe,
+                    Executed::Yes | Executed::No => DeadReason::Failures,
+                })
+            }
             MessageCallKind::Ended(Class::Throttled) => self.throttled(arrival, end),
             // MSG-5: a wrong set-up is no fault of the message.
             MessageCallKind::Ended(Class::Misconfigured) => {
                 self.give_back(arrival.notes, ReturnReason::Failed, self.max_delay)
-            }
-            // MSG-7: an outage permits no second execution of work that is not idempotent, nor does a
-            // refusal after which a fallback may have done it.
-            _ if !may_repeat && end.executed != Executed::No => {
-                MessageFate::Dead(match end.executed {
-                    Executed::Maybe => DeadReason::Maybe,
-                    Executed::Yes | Executed::No => DeadReason::Failures,
-                })
             }
             MessageCallKind::Ended(Class::Failure | Class::Cancelled) => {
                 self.failed(arrival, end, retry, random)

@@ -230,6 +230,7 @@ impl MessageCarrier {
         let ended = MessageCallEnd {
             kind: end.ending.kind,
             executed: end.ending.executed,
+            executed_by_fallbacks: end.ending.executed_by_fallbacks,
             wait: end.ending.wait,
             breaker: end.ending.breaker,
             // MSG-2: what was rejected without a word has no answer.
@@ -249,7 +250,12 @@ impl MessageCarrier {
             MessageFate::Answer => self.answer(terms, arrival, end.answer).await,
             MessageFate::Dead(reason) => {
                 let detail = "its last call ended without an answer".to_owned();
-                let dead = (reason, end.ending.executed);
+                let executed = match reason {
+                    // MSG-7: the dependency's own word, such as a throttle, is not that of a fallback.
+                    DeadReason::Maybe => Executed::Maybe,
+                    _ => end.ending.executed,
+                };
+                let dead = (reason, executed);
                 self.send_dead_letter(arrival, dead, detail, end.problem)
                     .await;
             }

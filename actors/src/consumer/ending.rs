@@ -16,8 +16,10 @@ use crate::error::{CallError, Limit};
 pub struct MessageEnding {
     /// Its kind.
     pub kind: MessageCallKind,
-    /// Execution state of the work.
+    /// Execution state of the work, at the dependency and at its fallbacks together.
     pub executed: Executed,
+    /// Execution state of the work at the fallbacks alone.
+    pub executed_by_fallbacks: Executed,
     /// The wait that the refusal, or the dependency, asked for.
     pub wait: Option<Duration>,
     /// The breaker afterwards.
@@ -25,7 +27,7 @@ pub struct MessageEnding {
 }
 
 impl MessageEnding {
-    /// An end of this kind.
+    /// An end of this kind, without fallbacks.
     #[must_use]
     pub fn new(
         kind: MessageCallKind,
@@ -36,6 +38,7 @@ impl MessageEnding {
         Self {
             kind,
             executed,
+            executed_by_fallbacks: Executed::No,
             wait,
             breaker,
         }
@@ -65,15 +68,11 @@ pub async fn ask_for_message<D: Dependency>(
     let after = client.readiness(key);
     let breaker = breaker_after(was_trial, &after);
     let ending = match &result {
-        Ok(_) => MessageEnding {
-            kind: MessageCallKind::Answered,
-            executed: Executed::Yes,
-            wait: None,
-            breaker,
-        },
+        Ok(_) => MessageEnding::new(MessageCallKind::Answered, Executed::Yes, None, breaker),
         Err(error) => MessageEnding {
             kind: kind_of(client, error),
             executed: error.executed(),
+            executed_by_fallbacks: error.executed_by_fallbacks(),
             wait: wait_of(error, &after),
             breaker,
         },

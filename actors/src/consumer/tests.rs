@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, Context, Handler, Message, ResponseFuture};
 use breakerbox_policy::{BackoffSettings, BreakerAfter, Executed, MessageCallKind, MessageNotes};
-use breakerbox_policy::{DeadReason, NotedWork};
+use breakerbox_policy::{DeadReason, NotedWork, Time};
 
 use super::*;
 use crate::client::{Client, Readiness};
+use crate::error::CallError;
+use crate::fallback::{Fallback, FallbackFuture, FallbackOutcome, FallbackRule};
 use crate::runtime::{Runtime, RuntimeSettings};
-use crate::testing::{Reaction, Script, Scripted, ScriptedQueue, TestRuntime, run_paused};
+use crate::testing::{
+    Reaction, Script, Scripted, ScriptedError, ScriptedQueue, TestRuntime, run_paused,
+};
 
 /// Work by the words of the payload.
 struct ToldWork(Client<Scripted<(), ()>>);
@@ -133,6 +137,25 @@ impl Handler<EndActor> for Caller {
     }
 }
 
+/// A fallback that fails, before its work or in the middle of it.
+struct BrokenFallback {
+    is_begun: bool,
+}
+
+impl Fallback<Scripted<(), ()>> for BrokenFallback {
+    fn name(&self) -> &str {
+        "broken"
+    }
+
+    fn answer(&self, (): (), _: &CallError<ScriptedError>, _: Time) -> FallbackFuture<()> {
+        let end = match self.is_begun {
+            true => FallbackOutcome::failed("it broke"),
+            false => FallbackOutcome::not_begun("it is closed"),
+        };
+        Box::pin(async { end })
+    }
+}
+
 /// Starts a dependency that answers, and an actor that calls it.
 async fn start_caller(runtime: &Runtime, script: &Script<(), ()>) -> Caller {
     let worker = script.clone();
@@ -203,6 +226,37 @@ fn msg_5_no_message_is_a_dead_letter_for_want_of_the_actor_that_calls() {
         assert_eq!((queue.waiting(), script.calls()), (10, 1));
         runtime.finish().await;
     });
+}
+
+#[test]
+fn msg_7_a_throttled_call_is_not_repeated_where_its_fallback_may_have_done_it() {
+    for (is_begun, dead) in [(true, 1), (false, 0)] {
+        run_paused(async || {
+            let runtime = TestRuntime::start().await;
+            let script = Script::new(|(), _| Reaction::Fail(ScriptedError::throttled()));
+            let worker = script.clone();
+            let rule = FallbackRule::new(BrokenFallback { is_begun }).writes();
+            let new = runtime.dependency("d").workers(move || worker.dependency());
+            let caller = Caller(new.fallback_rule(rule).start().await.expect("it starts"));
+            let client = caller.0.clone();
+            let queue = ScriptedQueue::new();
+            let jobs = runtime.consume("jobs", queue.clone());
+            let jobs = jobs.decode(&client, |_| Ok(PlainJob));
+            let consumer = jobs.to(caller.start().recipient()).await.expect("it runs");
+            queue.push(QueueMessage::new("m1", *b"work"));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let tally = consumer.status().tally;
+            assert_eq!((tally.all_dead(), tally.adds_up()), (dead, true));
+            assert_eq!(queue.waiting(), usize::from(dead == 0));
+            if let Some(letter) = queue.published("dead.jobs").first() {
+                let mut headers = letter.headers.iter();
+                let problem = headers.find(|(name, _)| name == "breakerbox-problem");
+                let problem = &problem.unwrap().1;
+                assert!(problem.contains("\"executed\":\"maybe\""), "{problem}");
+            }
+            runtime.finish().await;
+        });
+    }
 }
 
 #[test]

@@ -98,12 +98,14 @@ impl<E> CallError<E> {
                 fallback,
                 message,
                 executed,
+                executed_by_fallbacks,
                 cause,
             } => CallError::FallbackFailed {
                 dependency,
                 fallback,
                 message,
                 executed,
+                executed_by_fallbacks,
                 cause: Box::new(cause.map_failed(convert)),
             },
         }

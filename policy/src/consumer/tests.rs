@@ -29,6 +29,7 @@ fn ended(kind: MessageCallKind) -> MessageCallEnd {
     MessageCallEnd {
         kind,
         executed: Executed::No,
+        executed_by_fallbacks: Executed::No,
         wait: None,
         breaker: BreakerAfter::Closed,
         has_answer_subject: true,
@@ -223,6 +224,38 @@ fn msg_7_work_that_may_have_been_done_is_not_repeated_unless_that_is_allowed() {
 }
 
 #[test]
+fn msg_7_work_that_a_fallback_may_have_done_is_not_repeated_after_a_throttle() {
+    let once = MessageArrival {
+        is_idempotent: false,
+        ..arrival()
+    };
+    for class in [Class::Throttled, Class::Misconfigured] {
+        // A status, such as 429, is the dependency's own word.
+        let declined = |executed_by_fallbacks| MessageCallEnd {
+            executed: Executed::Yes,
+            executed_by_fallbacks,
+            ..ended(MessageCallKind::Ended(class))
+        };
+        notes_of(fate(&once, &declined(Executed::No)));
+        notes_of(fate(&arrival(), &declined(Executed::Yes)));
+        for (executed, reason) in [
+            (Executed::Maybe, DeadReason::Maybe),
+            (Executed::Yes, DeadReason::Failures),
+        ] {
+            let dead = MessageFate::Dead(reason);
+            assert_eq!(fate(&once, &declined(executed)), dead, "{class:?}");
+        }
+        // A time limit that counts as a throttle says nothing of the work.
+        let silent = MessageCallEnd {
+            executed: Executed::Maybe,
+            ..declined(Executed::No)
+        };
+        let dead = MessageFate::Dead(DeadReason::Maybe);
+        assert_eq!(fate(&once, &silent), dead, "{class:?}");
+    }
+}
+
+#[test]
 fn msg_8_a_message_past_its_deadline_is_not_executed() {
     let late = MessageArrival {
         age: SECOND,
@@ -259,11 +292,13 @@ mod properties {
     }
 
     fn ends() -> impl Strategy<Value = (MessageCallEnd, bool)> {
-        let executed = prop_oneof![
-            Just(Executed::No),
-            Just(Executed::Maybe),
-            Just(Executed::Yes)
-        ];
+        let states = || {
+            prop_oneof![
+                Just(Executed::No),
+                Just(Executed::Maybe),
+                Just(Executed::Yes)
+            ]
+        };
         let breaker = prop_oneof![
             Just(BreakerAfter::Closed),
             Just(BreakerAfter::ByProbe),
@@ -273,17 +308,18 @@ mod properties {
         let wait = proptest::option::of((0_u64..200_000).prop_map(Duration::from_millis));
         (
             kinds(),
-            executed,
+            (states(), states()),
             breaker,
             wait,
             any::<bool>(),
             any::<bool>(),
         )
             .prop_map(
-                |(kind, executed, breaker, wait, has_answer_subject, crashes)| {
+                |(kind, (own, by_fallbacks), breaker, wait, has_answer_subject, crashes)| {
                     let end = MessageCallEnd {
                         kind,
-                        executed,
+                        executed: own.max(by_fallbacks),
+                        executed_by_fallbacks: by_fallbacks,
                         wait,
                         breaker,
                         has_answer_subject,
@@ -317,11 +353,13 @@ mod properties {
                     MessageStart::Work { mark } => mark,
                 };
                 prop_assert_eq!(mark, !is_idempotent);
-                // What the dependency declines by 429, 401 or 403 it has not done.
+                // What the dependency declines by 429, 401 or 403 it has not done, nor have its
+                // fallbacks.
                 let declined = matches!(
                     end.kind,
                     MessageCallKind::Ended(Class::Throttled | Class::Misconfigured)
-                );
+                ) && end.executed == Executed::Yes
+                    && end.executed_by_fallbacks == Executed::No;
                 let done = crashes || (end.executed != Executed::No && !declined);
                 executed += u32::from(done);
                 prop_assert!(is_idempotent || executed <= 1);

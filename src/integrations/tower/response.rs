@@ -65,6 +65,7 @@ mod tests {
             fallback: "f".into(),
             message: "it failed".to_owned(),
             executed,
+            executed_by_fallbacks: executed,
             cause: Box::new(cause()),
         };
         let text = |error| call_error_response(&error).into_body();

@@ -60,6 +60,7 @@ fn call_2_a_report_says_each_thing_once() {
             fallback: Arc::from("f"),
             message: "no".to_owned(),
             executed: Executed::No,
+            executed_by_fallbacks: Executed::No,
             cause: Box::new(error),
         };
         let told = "fallback f failed: no; it was asked because d failed: the socket: was closed";
@@ -84,6 +85,7 @@ fn call_2_an_error_that_is_converted_keeps_what_it_tells() {
             fallback: Arc::from("f"),
             message: "no".to_owned(),
             executed: Executed::No,
+            executed_by_fallbacks: Executed::No,
             cause: Box::new(open),
         };
         let mapped: CallError<u32> = inner.map_failed(|_| 1);

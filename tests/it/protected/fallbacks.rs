@@ -92,6 +92,7 @@ fn the_attributes_fallback_that_fails_is_told_with_the_cause() {
             fallback: "local".into(),
             message: "nothing to look for".to_owned(),
             executed: Executed::Maybe,
+            executed_by_fallbacks: Executed::Maybe,
             cause: Box::new(CallError::Failed {
                 dependency: "dep".into(),
                 error: "the index is down".to_owned(),

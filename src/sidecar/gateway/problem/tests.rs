@@ -145,6 +145,7 @@ fn call_2_each_way_to_end_has_its_code() {
                 fallback: name(),
                 message: "no".to_owned(),
                 executed: Executed::Maybe,
+                executed_by_fallbacks: Executed::Maybe,
                 cause: Box::new(failed(HttpFailure::Reset)),
             },
             ("upstream-failed", 502, "maybe", None),
