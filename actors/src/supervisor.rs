@@ -54,6 +54,7 @@ pub(crate) use driver::{DriverCommand, DriverNews, DriverQueue, PollHook, Stable
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
 pub(crate) use incarnation::{Incarnation, Readiness, caught, panic_report, remember_panics};
+pub(crate) use refusal::{MailboxIdentity, RefusalWatch};
 pub(crate) use threads::{HomeThread, ThreadHandle, Threads, on_runtime_thread};
 pub use tree::TreeNode;
 pub(crate) use watch::Watchers;

@@ -40,6 +40,8 @@ pub struct Readiness {
 pub enum ReadinessObstacle {
     /// No worker takes calls: parked, drained, or replaced by the fallbacks.
     NoWorker,
+    /// The actor that makes the calls has ended.
+    NoActor,
     /// The breaker is open, or half-open without a free probe.
     Breaker,
     /// The dependency asked for a pause.
@@ -54,6 +56,7 @@ impl fmt::Display for ReadinessObstacle {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::NoWorker => "no worker takes calls",
+            Self::NoActor => "the actor that makes its calls has ended",
             Self::Breaker => "its breaker is open, or waits for its probes",
             Self::Pause => "it asked for a pause",
             Self::RateLimit => "calls wait at its rate limit (rate_limit)",
@@ -76,6 +79,11 @@ impl Readiness {
     #[must_use]
     pub fn of_none() -> Self {
         Self::not_before(ReadinessObstacle::NoWorker, None)
+    }
+
+    /// The readiness for messages of an actor that has ended.
+    pub(crate) fn without_actor() -> Self {
+        Self::not_before(ReadinessObstacle::NoActor, None)
     }
 
     fn of(shared: &Shared, key: Option<&str>) -> Self {

@@ -1,7 +1,7 @@
 //! Messages as jobs of an actix actor: the actor makes the call, the consumer does the rest.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Message, Recipient};
@@ -15,6 +15,8 @@ use super::work::{BrokenMessage, MessageTerms, MessageWork, WorkAnswer, WorkEnd,
 use crate::call_options::CallOptions;
 use crate::client::{Client, Readiness};
 use crate::dependency::Dependency;
+use crate::supervisor::{MailboxIdentity, RefusalWatch};
+use crate::sync::LockExt as _;
 
 /// A decoded message on its way to an actor.
 #[derive(Debug)]
@@ -26,6 +28,27 @@ pub struct Job<M> {
     /// Time that it still has, if that is limited.
     left: Option<Duration>,
     is_idempotent: bool,
+    /// Only kept until the job is dropped.
+    _trace: JobTrace,
+}
+
+/// The refusal of a mailbox that has dropped a job, or has refused the last one.
+type FoundRefusal = Arc<Mutex<Option<RefusalWatch>>>;
+
+/// The part of a job that notes its refusal by the mailbox of an actor that does not run.
+#[derive(Debug)]
+struct JobTrace {
+    mailbox: MailboxIdentity,
+    refused: FoundRefusal,
+}
+
+impl Drop for JobTrace {
+    fn drop(&mut self) {
+        // CALL-2: an actor that has taken a job drops it elsewhere.
+        if let Some(watch) = RefusalWatch::present(self.mailbox) {
+            *self.refused.acquire() = Some(watch);
+        }
+    }
 }
 
 impl<M: Message> Message for Job<M>
@@ -96,6 +119,8 @@ where
     pub(crate) answers: Option<(String, JobEncoder<R>)>,
     pub(crate) is_idempotent: bool,
     pub(crate) to: Option<Recipient<Job<M>>>,
+    /// The last refusal by the actor's mailbox.
+    refused: FoundRefusal,
 }
 
 impl<M: Message<Result = Done<R>> + Send + 'static, R: Send + 'static> JobWork<M, R> {
@@ -110,12 +135,19 @@ impl<M: Message<Result = Done<R>> + Send + 'static, R: Send + 'static> JobWork<M
             answers: None,
             is_idempotent: false,
             to: None,
+            refused: FoundRefusal::default(),
         }
     }
 
-    /// Returns the actor, unless it has ended.
+    /// Returns the actor, unless it has ended or its supervisor has given it up: its address is the same
+    /// then, for it may be restarted.
     fn actor(&self) -> Option<&Recipient<Job<M>>> {
-        self.to.as_ref().filter(|actor| actor.connected())
+        let is_refused = || {
+            let refused = self.refused.acquire();
+            refused.as_ref().is_some_and(RefusalWatch::stands)
+        };
+        let actor = self.to.as_ref().filter(|actor| actor.connected());
+        actor.filter(|_| !is_refused())
     }
 }
 
@@ -132,7 +164,7 @@ where
         match self.actor() {
             Some(_) => (self.readiness)(),
             // MSG-1: no call can begin without the actor that makes it.
-            None => Readiness::of_none(),
+            None => Readiness::without_actor(),
         }
     }
 
@@ -160,13 +192,18 @@ where
                 return lost(Executed::No);
             };
             let Some(actor) = self.actor() else {
-                return refused();
+                return refused_by_actor();
             };
+            let refused = FoundRefusal::default();
             let job = Job {
                 message: decoded,
                 raw: message.clone(),
                 left,
                 is_idempotent: terms.is_idempotent,
+                _trace: JobTrace {
+                    mailbox: MailboxIdentity::of(actor),
+                    refused: Arc::clone(&refused),
+                },
             };
             match actor.send(job).await {
                 Ok(done) => {
@@ -181,8 +218,15 @@ where
                         problem: (!done.problem.is_empty()).then_some(done.problem),
                     }
                 }
-                // The actor ended while it had the job.
-                Err(_) => lost(Executed::Maybe),
+                Err(_) => match refused.acquire().take() {
+                    Some(watch) => {
+                        // MSG-1: nothing more is fetched until it runs again.
+                        *self.refused.acquire() = Some(watch);
+                        refused_by_actor()
+                    }
+                    // The actor ended while it had the job.
+                    None => lost(Executed::Maybe),
+                },
             }
         })
     }
@@ -206,8 +250,8 @@ pub fn ttl_of(message: &QueueMessage) -> Result<Option<Duration>, BrokenMessage>
         .map_err(|_| BrokenMessage("breakerbox-ttl-ms is not a number of milliseconds".to_owned()))
 }
 
-/// The end of a job for which there was no actor.
-fn refused() -> WorkEnd {
+/// The end of a job for which there was no actor, or none that runs.
+fn refused_by_actor() -> WorkEnd {
     // MSG-5: it is not held against the message.
     let (kind, breaker) = (MessageCallKind::Refused, BreakerAfter::NotClosed(None));
     WorkEnd {

@@ -90,8 +90,8 @@ pub(crate) struct ConsumerState {
 #[derive(Default)]
 struct ShownState {
     paused: Option<ConsumerPause>,
-    /// True once the present pause was told.
-    is_told: bool,
+    /// The reason of the present pause that was told.
+    told: Option<ConsumerPause>,
     problem: Option<String>,
     /// Number of its messages that the queue keeps waiting.
     waiting: u32,
@@ -211,22 +211,22 @@ impl ConsumerState {
     pub(super) fn show(&self, paused: Option<ConsumerPause>, is_trial: bool) {
         let mut shown = self.shown.acquire();
         shown.paused = paused;
-        let is_long = matches!(paused, Some(ConsumerPause::Breaker | ConsumerPause::Pause));
-        let event = match (is_long, shown.is_told) {
-            (true, false) => paused.map(|reason| EventKind::ConsumerPaused {
-                consumer: Arc::clone(&self.name),
-                reason,
-            }),
-            (false, true) if paused.is_none() && !is_trial => Some(EventKind::ConsumerResumed {
-                consumer: Arc::clone(&self.name),
-            }),
+        let long = paused.filter(|reason| reason.is_long());
+        let consumer = Arc::clone(&self.name);
+        // OPS-1: an actor that has ended is told, also in a pause that was told for another reason.
+        let is_actor = |reason: Option<ConsumerPause>| reason == Some(ConsumerPause::Actor);
+        let event = match (long, shown.told) {
+            (Some(reason), told) if told.is_none() || is_actor(long) != is_actor(told) => {
+                EventKind::ConsumerPaused { consumer, reason }
+            }
+            (None, Some(_)) if paused.is_none() && !is_trial => {
+                EventKind::ConsumerResumed { consumer }
+            }
             _ => return,
         };
-        shown.is_told = is_long;
+        shown.told = long;
         drop(shown);
-        if let Some(event) = event {
-            self.emit(event);
-        }
+        self.emit(event);
     }
 
     /// Notes a failure of the queue, or that it works again.
@@ -320,6 +320,7 @@ fn pause_of(ready: &Readiness) -> Option<ConsumerPause> {
     Some(match ready.kept_back_by {
         Some(ReadinessObstacle::Pause) => ConsumerPause::Pause,
         Some(ReadinessObstacle::Breaker | ReadinessObstacle::NoWorker) => ConsumerPause::Breaker,
+        Some(ReadinessObstacle::NoActor) => ConsumerPause::Actor,
         Some(ReadinessObstacle::RateLimit | ReadinessObstacle::Bulkhead) | None => {
             ConsumerPause::Bulkhead
         }

@@ -295,3 +295,5 @@ fn sup_7_a_consumer_is_removed_from_any_thread() {
         runtime.shutdown().await;
     });
 }
+
+mod given_up;

@@ -13,6 +13,7 @@ use super::history::EventHistory;
 use super::listeners::{EventListener, HeardFunction, Listener};
 use super::{EVENT_HISTORY, Event, EventKind};
 use crate::clock::Clock;
+use crate::consumer_pause::ConsumerPause;
 use crate::deadline::{RuntimeNumber, bounded};
 use crate::sync::LockExt;
 
@@ -304,7 +305,11 @@ fn log(event: &Event) {
         | EventKind::Fenced { .. }
         | EventKind::ErrorShare { .. }
         | EventKind::NoAnswers { .. }
-        | EventKind::Quarantined { .. } => {
+        | EventKind::Quarantined { .. }
+        | EventKind::ConsumerPaused {
+            reason: ConsumerPause::Actor,
+            ..
+        } => {
             tracing::warn!(id, subject, "{}", event.kind);
         }
         // No operator's event: each actor starts once.

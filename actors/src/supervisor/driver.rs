@@ -26,7 +26,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::health::{Condition, ConditionWord, QueueFence};
 use super::incarnation::{Incarnation, Readiness, caught};
-use super::refusal::{MailboxQueue, MessageRefusal, RefusalSwitch};
+use super::refusal::{MailboxIdentity, MailboxQueue, MessageRefusal, RefusalSwitch};
 use crate::clock::Clock;
 use crate::deadline::Timer;
 use crate::sync::LockExt;
@@ -102,7 +102,8 @@ impl<A: Actor<Context = Context<A>>> StableMailbox<A> {
     /// Refuses the messages from now on, and those that wait, until the next start. On a thread that
     /// runs local tasks.
     pub(crate) fn refuse(&self) {
-        if let Some(refusal) = MessageRefusal::begin(&self.refusal, &self.queue) {
+        let mailbox = MailboxIdentity::of(&self.addr);
+        if let Some(refusal) = MessageRefusal::begin(mailbox, &self.refusal, &self.queue) {
             tokio::task::spawn_local(refusal);
         }
     }

@@ -4,7 +4,9 @@
 //! The mailbox itself stays: an order of an operator, or a round of its group, may start the actor
 //! again, under the same address.
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -53,6 +55,44 @@ impl RefusalSwitch {
     }
 }
 
+/// The identity of a mailbox: that of its addresses and of its recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MailboxIdentity(u64);
+
+impl MailboxIdentity {
+    /// Returns the identity of the mailbox behind an `Addr` or a `Recipient`.
+    pub(crate) fn of(address: &impl Hash) -> Self {
+        // actix hashes the place of the mailbox in memory, for both of them.
+        Self(BuildHasherDefault::<DefaultHasher>::default().hash_one(address))
+    }
+}
+
+/// A refusal, as a message that it has dropped sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusalWatch {
+    mailbox: MailboxIdentity,
+    switch: Weak<RefusalSwitch>,
+}
+
+impl RefusalWatch {
+    /// Returns the refusal that drops the present message, if it is that of this mailbox. For the
+    /// `Drop` of a message: dropped so, it was not handled.
+    pub(crate) fn present(mailbox: MailboxIdentity) -> Option<Self> {
+        DROPPING.with_borrow(|watch| watch.clone().filter(|watch| watch.mailbox == mailbox))
+    }
+
+    /// Returns true while messages to the mailbox are refused.
+    pub(crate) fn stands(&self) -> bool {
+        let switch = self.switch.upgrade();
+        switch.is_some_and(|switch| switch.0.acquire().present != 0)
+    }
+}
+
+thread_local! {
+    /// The refusal that drops a message on this thread at present.
+    static DROPPING: RefCell<Option<RefusalWatch>> = const { RefCell::new(None) };
+}
+
 /// Ends the refusal of a mailbox that is gone.
 impl Drop for RefusalSwitch {
     fn drop(&mut self) {
@@ -66,6 +106,7 @@ pub(super) type MailboxQueue<A> = Mutex<Option<AddressReceiver<A>>>;
 /// Drops the messages of one mailbox until the refusal ends.
 pub(super) struct MessageRefusal<A: Actor> {
     number: u64,
+    mailbox: MailboxIdentity,
     /// Weak, both: the mailbox closes with its last owner.
     switch: Weak<RefusalSwitch>,
     queue: Weak<MailboxQueue<A>>,
@@ -73,9 +114,14 @@ pub(super) struct MessageRefusal<A: Actor> {
 
 impl<A: Actor<Context = Context<A>>> MessageRefusal<A> {
     /// Begins to refuse; `None` if that has begun already.
-    pub(super) fn begin(switch: &Arc<RefusalSwitch>, queue: &Arc<MailboxQueue<A>>) -> Option<Self> {
+    pub(super) fn begin(
+        mailbox: MailboxIdentity,
+        switch: &Arc<RefusalSwitch>,
+        queue: &Arc<MailboxQueue<A>>,
+    ) -> Option<Self> {
         Some(Self {
             number: switch.begin()?,
+            mailbox,
             switch: Arc::downgrade(switch),
             queue: Arc::downgrade(queue),
         })
@@ -106,9 +152,15 @@ impl<A: Actor<Context = Context<A>>> Future for MessageRefusal<A> {
             match refused {
                 // SUP-4: dropped, it tells its sender that the mailbox is closed.
                 Poll::Ready(Some(message)) => {
+                    let watch = RefusalWatch {
+                        mailbox: self.mailbox,
+                        switch: Weak::clone(&self.switch),
+                    };
+                    DROPPING.set(Some(watch));
                     if let Err(panic) = caught(|| drop(message)) {
                         tracing::error!(%panic, "a refused message panicked while it was dropped");
                     }
+                    DROPPING.set(None);
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,

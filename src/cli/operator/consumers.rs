@@ -39,6 +39,7 @@ fn line(one: &Value) -> String {
         (Some(problem), _) => format!("its queue has a problem: {}", plain(problem)),
         (None, Some("breaker")) => "waits for the breaker".to_owned(),
         (None, Some("pause")) => "waits for the end of a pause".to_owned(),
+        (None, Some("actor")) => "waits for its actor, which has ended".to_owned(),
         (None, Some("bulkhead")) => "waits for a place".to_owned(),
         (None, Some(other)) => plain(other),
         (None, None) => "fetches".to_owned(),

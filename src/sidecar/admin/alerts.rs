@@ -18,7 +18,7 @@ use breakerbox_policy::{BreakerEvent, Outage, PauseReason, State as Breaker, Tim
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
-use super::consumers::{PausedConsumer, paused_consumers};
+use super::consumers::{BY_ALERT, PausedConsumer, paused_consumers};
 use super::events::{bad_query, without_gap};
 use super::operate::{ChangeBody, read};
 use super::outage_book::OutageBook;
@@ -214,7 +214,7 @@ impl AlertLog {
             EventKind::NoAnswersOver => self.resolve(event, AlertKind::NoAnswers),
             // One that waits for a breaker, or for a parked worker, belongs to their alert.
             EventKind::ConsumerPaused {
-                reason: ConsumerPause::Pause,
+                reason: ConsumerPause::Pause | ConsumerPause::Actor,
                 ..
             } => self.raise(event, AlertKind::ConsumerPaused, event.kind.to_string()),
             EventKind::ConsumerResumed { .. } => self.resolve(event, AlertKind::ConsumerPaused),
@@ -452,7 +452,7 @@ impl AlertRecord {
                 None => self.message.clone(),
             },
             paused_consumers: match self.lasts() {
-                true => paused_consumers(inner, dependency_of(&self.subject)),
+                true => paused_consumers(inner, dependency_of(&self.subject), BY_ALERT),
                 false => Vec::new(),
             },
             raised_at: inner.stamps.of(self.raised),

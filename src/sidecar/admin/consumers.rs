@@ -30,7 +30,17 @@ pub(super) struct ConsumerView {
     problem: Option<String>,
 }
 
-/// A consumer that fetches nothing, beside the outage that is the reason.
+/// Reasons that belong to the state of the dependency.
+pub(super) const BY_DEPENDENCY: &[ConsumerPause] = &[ConsumerPause::Breaker, ConsumerPause::Pause];
+
+/// Reasons that an alert tells.
+pub(super) const BY_ALERT: &[ConsumerPause] = &[
+    ConsumerPause::Breaker,
+    ConsumerPause::Pause,
+    ConsumerPause::Actor,
+];
+
+/// A consumer that fetches nothing, beside the outage or the alert that tells it.
 #[derive(Debug, Serialize)]
 pub(super) struct PausedConsumer {
     name: String,
@@ -40,17 +50,21 @@ pub(super) struct PausedConsumer {
     pending: u64,
 }
 
-/// Returns the consumers of a dependency that fetch nothing because of its state.
-pub(super) fn paused_consumers(inner: &AdminState, dependency: &str) -> Vec<PausedConsumer> {
+/// Returns the consumers of a dependency that fetch nothing for one of these reasons.
+pub(super) fn paused_consumers(
+    inner: &AdminState,
+    dependency: &str,
+    reasons: &[ConsumerPause],
+) -> Vec<PausedConsumer> {
     let consumers = inner.runtime.consumers().into_iter();
     let own = consumers.filter(|one| one.dependency == dependency);
-    own.filter_map(|one| match one.paused? {
-        reason @ (ConsumerPause::Breaker | ConsumerPause::Pause) => Some(PausedConsumer {
+    own.filter_map(|one| {
+        let reason = one.paused.filter(|reason| reasons.contains(reason))?;
+        Some(PausedConsumer {
             reason: reason.as_str(),
             pending: one.pending,
             name: one.name,
-        }),
-        _ => None,
+        })
     })
     .collect()
 }

@@ -15,7 +15,7 @@ use breakerbox_policy::{
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
-use super::consumers::{PausedConsumer, paused_consumers};
+use super::consumers::{BY_DEPENDENCY, PausedConsumer, paused_consumers};
 use super::dependencies::millis;
 use super::events::bad_query;
 use super::operate::{ChangeBody, read};
@@ -153,7 +153,7 @@ fn shown_record(
         waits_for_call: status.is_some_and(waits_for_call),
         line: status.and_then(|status| line(inner, status)),
         paused_consumers: match status {
-            Some(_) => paused_consumers(inner, &record.dependency),
+            Some(_) => paused_consumers(inner, &record.dependency, BY_DEPENDENCY),
             None => Vec::new(),
         },
         record,

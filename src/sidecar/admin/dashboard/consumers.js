@@ -7,8 +7,10 @@ const PAUSES = {
   breaker: "the breaker lets no call begin",
   pause: "the dependency asked for a pause",
   bulkhead: "no place is free",
+  actor: "the actor that makes its calls has ended",
   draining: "it is being stopped",
 };
+const LONG_PAUSES = ["breaker", "pause", "actor"];
 /** Letters of a state from which it gets a width of its own, so that it does not stand in one word a line. */
 const LONG = 24;
 const HEADS = ["consumer", "dependency", "state", "waiting", "in flight", "answered", "given back", "dead letters"];
@@ -25,7 +27,7 @@ async function load() {
 
 function render(consumers) {
   show(find("consumers"), consumers.length > 0);
-  const paused = consumers.filter(({ paused }) => paused === "breaker" || paused === "pause").length;
+  const paused = consumers.filter(({ paused }) => LONG_PAUSES.includes(paused)).length;
   say(find("consumers-note"), paused === 0 ? "" : `${paused} of ${consumers.length} fetch nothing`);
   rebuild(find("consumers-list"), consumers, () => [
     make("thead", {}, make("tr", {}, ...HEADS.map((text) => make("th", { scope: "col", class: HEADS.indexOf(text) > 2 ? "number" : null, text })))),
