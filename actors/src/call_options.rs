@@ -23,9 +23,9 @@ pub struct CallOptions {
     /// dependency. The limits of the whole call can only shorten it.
     pub attempt: Option<Duration>,
     /// Maximum number of attempts that are made, in place of `retry.max_attempts`; `None` leaves it to
-    /// the dependency. A refusal by the breaker before the first attempt uses none up: with
-    /// `retry.on_open` the call asks again, as long as refusals and attempts together are fewer than
-    /// `retry.max_attempts` of the dependency.
+    /// the dependency. A refusal by the breaker is no attempt, before the first one and between two of
+    /// them: with `retry.on_open` the call asks again, until the breaker has refused it
+    /// `retry.max_attempts` times.
     pub max_attempts: Option<NonZeroU32>,
     /// Permission to execute the call twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,

@@ -21,8 +21,10 @@ pub enum AttemptEnd {
 /// One attempt that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its number, 1 for the first.
+    /// Number of attempts of the call that were made, with this one unless it was refused.
     pub number: u32,
+    /// Number of refusals of the call by the breaker, with this one if it was refused.
+    pub refusals: u32,
     /// Its end.
     pub end: AttemptEnd,
     /// Execution status at the dependency.
@@ -68,6 +70,8 @@ pub enum StopReason {
     NotIdempotent,
     /// The breaker is open.
     BreakerOpen,
+    /// The breaker has refused it as often as it may be asked.
+    RefusedTooOften,
     /// A local layer is full: a retry would add to its load.
     Overloaded,
     /// The wait would exceed the deadline.
@@ -104,7 +108,8 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Sets the maximum number of attempts of this call, in place of the settings'.
+    /// Sets the maximum number of attempts of this call, in place of the settings'. Refusals by the
+    /// breaker are no attempts: the settings' number bounds them, by themselves.
     #[must_use]
     pub const fn at_most(mut self, max_attempts: NonZeroU32) -> Self {
         self.max_attempts = max_attempts;
@@ -163,7 +168,11 @@ impl<'a> Retry<'a> {
             }
             AttemptEnd::RefusedByBreaker if !self.settings.on_open => Some(StopReason::BreakerOpen),
             AttemptEnd::RefusedLocally => Some(StopReason::Overloaded),
-            AttemptEnd::RefusedByBreaker => used_up,
+            // LIM-4: a refusal uses up no attempt; a bound of its own ends the waits.
+            AttemptEnd::RefusedByBreaker => used_up.or_else(|| {
+                let is_last = attempt.refusals >= self.settings.max_attempts.get();
+                is_last.then_some(StopReason::RefusedTooOften)
+            }),
             AttemptEnd::Ended(Class::Failure | Class::Throttled) => {
                 // CALL-7: an attempt that may have been executed is repeated only if it is
                 // idempotent. CALL-2: one that was not executed is repeated in any case.
@@ -196,7 +205,11 @@ impl<'a> Retry<'a> {
         asked: Option<Duration>,
         random: &mut dyn RandomSource,
     ) -> Duration {
-        let n = attempt.number.saturating_sub(1);
+        let refusals = match attempt.end {
+            AttemptEnd::RefusedByBreaker => attempt.refusals,
+            _ => 0,
+        };
+        let n = attempt.number.saturating_add(refusals).saturating_sub(1);
         let backoff = &self.settings.backoff;
         // Callers that wait for the same pause must not all return at its end.
         match asked {

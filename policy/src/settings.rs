@@ -330,7 +330,8 @@ impl Default for TimeoutSettings {
 /// Number of attempts of a failed call, and the waits between them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetrySettings {
-    /// Maximum number of attempts; 1 means no retry.
+    /// Maximum number of attempts that are made; 1 means no retry. It is the maximum number of refusals
+    /// by an open breaker too, where `on_open` lets calls ask again.
     pub max_attempts: NonZeroU32,
     /// Waits between the attempts.
     pub backoff: BackoffSettings,

@@ -48,10 +48,10 @@ fn merge_executed<T, E>(
 
 /// The state of a call between its attempts.
 pub(super) struct RetryState<T, E> {
-    /// The number of the present attempt, with those that were refused.
-    number: u32,
-    /// The number of attempts that were made.
+    /// Number of attempts that were made.
     made: u32,
+    /// Number of refusals by the breaker.
+    refusals: u32,
     asked_at: Time,
     waited: Option<Duration>,
     before: Option<Box<FailedAttempt<T, E>>>,
@@ -60,8 +60,8 @@ pub(super) struct RetryState<T, E> {
 impl<T, E> RetryState<T, E> {
     pub(super) fn new(now: Time) -> Self {
         Self {
-            number: 1,
             made: 0,
+            refusals: 0,
             asked_at: now,
             waited: None,
             before: None,
@@ -83,22 +83,19 @@ impl<T, E> RetryState<T, E> {
         failed: Option<Box<FailedAttempt<T, E>>>,
     ) -> Result<(), Box<FailedAttempt<T, E>>> {
         let before = self.before.take();
-        let end = failed.as_ref().map(|failed| failed.end);
-        // LIM-4: attempts that the breaker has kept back use up none of those that may be made.
-        let number = match end {
-            Some(AttemptEnd::Ended(_)) => {
-                self.made += 1;
-                self.made
-            }
-            _ => self.number,
-        };
+        // LIM-4: what the breaker has kept back is no attempt, and uses up none.
+        match failed.as_ref().map(|failed| failed.end) {
+            Some(AttemptEnd::Ended(_)) => self.made = self.made.saturating_add(1),
+            Some(AttemptEnd::RefusedByBreaker) => self.refusals = self.refusals.saturating_add(1),
+            Some(AttemptEnd::RefusedLocally) | None => {}
+        }
         let mut failed = match failed {
             Some(failed) => merge_executed(before, failed),
             None => {
                 before.unwrap_or_else(|| FailedAttempt::refused(absent(shared, shared.absence())))
             }
         };
-        match wait_before_next(shared, plan, (number, self.waited), &failed) {
+        match self.wait_before_next(shared, plan, &failed) {
             RetryStep::After(wait) => {
                 // EDGE-4: an exchange that goes on would keep its slot while the next one asks for
                 // another.
@@ -116,9 +113,63 @@ impl<T, E> RetryState<T, E> {
         }
         self.before = Some(failed);
         shared.counts.count_retry();
-        self.number += 1;
         self.asked_at = shared.clock.now();
         Ok(())
+    }
+
+    /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
+    fn wait_before_next(
+        &self,
+        shared: &Shared,
+        plan: &CallPlan<'_>,
+        failed: &FailedAttempt<T, E>,
+    ) -> RetryStep {
+        if !plan.may_repeat() {
+            return RetryStep::Stop;
+        }
+        // The breaker has kept the call back: its work has not begun, and `retry.on_open` lets it ask again,
+        // also if it may be begun once only.
+        let is_kept_back = failed.end == AttemptEnd::RefusedByBreaker && !failed.was_made();
+        let is_asked_again = is_kept_back && plan.waits_on_open;
+        if plan.max_attempts == NonZeroU32::MIN && !is_asked_again {
+            return RetryStep::Stop;
+        }
+        let all = shared.settings();
+        let settings = &all.retry;
+        let now = shared.clock.now();
+        let pause = shared.pauses_of(plan.key.as_deref()).current(now);
+        if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
+            return RetryStep::Stop;
+        }
+        let attempt = Attempt {
+            number: self.made,
+            refusals: self.refusals,
+            end: failed.end,
+            executed: failed.error.executed(),
+            idempotent: plan.idempotent,
+            retry_after: shared.believed(failed.retry_after),
+            symptom: failed.symptom,
+            waited: self.waited,
+            paused: pause.map(|pause| pause.until.since(now)),
+        };
+        let retry = Retry::new(settings, plan.deadline).patient(all.throttle.max_wait);
+        let retry = retry.at_most(plan.max_attempts);
+        let refusing = refusing_gate(shared, plan.key.as_ref()).filter(|_| !settings.on_open);
+        let Some(refusing) = refusing else {
+            // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
+            let decision = with_budget(shared, now, |budget| {
+                retry.decide(now, &attempt, budget, &mut random())
+            });
+            return match decision {
+                RetryDecision::Stop(_) => RetryStep::Stop,
+                RetryDecision::Again { after } => RetryStep::After(after),
+            };
+        };
+        // It would be refused, so it is not made and costs no token.
+        match retry.decide(now, &attempt, None, &mut random()) {
+            RetryDecision::Stop(_) => RetryStep::Stop,
+            RetryDecision::Again { .. } => RetryStep::Opened(refusing.refusal()),
+        }
     }
 }
 
@@ -130,62 +181,6 @@ enum RetryStep {
     Stop,
     /// The call ends: the breaker has opened, and another attempt would be refused.
     Opened(Refused),
-}
-
-/// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
-fn wait_before_next<T, E>(
-    shared: &Shared,
-    plan: &CallPlan<'_>,
-    (number, waited): (u32, Option<Duration>),
-    failed: &FailedAttempt<T, E>,
-) -> RetryStep {
-    if !plan.may_repeat() {
-        return RetryStep::Stop;
-    }
-    // The breaker has kept the call back: its work has not begun, and `retry.on_open` lets it ask again,
-    // also if it may be begun once only.
-    let is_kept_back = failed.end == AttemptEnd::RefusedByBreaker && !failed.was_made();
-    let is_asked_again = is_kept_back && plan.waits_on_open;
-    if plan.max_attempts == NonZeroU32::MIN && !is_asked_again {
-        return RetryStep::Stop;
-    }
-    let all = shared.settings();
-    let settings = &all.retry;
-    let now = shared.clock.now();
-    let pause = shared.pauses_of(plan.key.as_deref()).current(now);
-    if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
-        return RetryStep::Stop;
-    }
-    let attempt = Attempt {
-        number,
-        end: failed.end,
-        executed: failed.error.executed(),
-        idempotent: plan.idempotent,
-        retry_after: shared.believed(failed.retry_after),
-        symptom: failed.symptom,
-        waited,
-        paused: pause.map(|pause| pause.until.since(now)),
-    };
-    let mut retry = Retry::new(settings, plan.deadline).patient(all.throttle.max_wait);
-    if !is_asked_again {
-        retry = retry.at_most(plan.max_attempts);
-    }
-    let refusing = refusing_gate(shared, plan.key.as_ref()).filter(|_| !settings.on_open);
-    let Some(refusing) = refusing else {
-        // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
-        let decision = with_budget(shared, now, |budget| {
-            retry.decide(now, &attempt, budget, &mut random())
-        });
-        return match decision {
-            RetryDecision::Stop(_) => RetryStep::Stop,
-            RetryDecision::Again { after } => RetryStep::After(after),
-        };
-    };
-    // It would be refused, so it is not made and costs no token.
-    match retry.decide(now, &attempt, None, &mut random()) {
-        RetryDecision::Stop(_) => RetryStep::Stop,
-        RetryDecision::Again { .. } => RetryStep::Opened(refusing.refusal()),
-    }
 }
 
 /// Withdraws a token for a hedge from the budget; returns false if there is none.

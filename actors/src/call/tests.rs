@@ -172,6 +172,39 @@ fn lim_4_a_refusal_by_the_breaker_uses_up_no_attempt() {
 }
 
 #[test]
+fn lim_4_a_refusal_between_two_attempts_uses_up_none_and_refusals_have_a_bound() {
+    run_paused(async || {
+        for (of_settings, of_call, open_ms, made) in [
+            (5, Some(2), 250, 2),
+            (2, None, 150, 2),
+            (3, None, 60_000, 1),
+        ] {
+            let runtime = TestRuntime::start().await;
+            let (client, script) = echo(&runtime, |settings| {
+                attempts(settings, of_settings);
+                settings.retry.backoff.base = Duration::from_millis(100);
+                settings.retry.on_open = true;
+                settings.breaker.failure_threshold = None;
+            })
+            .await;
+            // It fails at once, and is refused from 100 ms on.
+            let outage = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                client.operate(trip(open_ms)).await.unwrap();
+            };
+            let began = tokio::time::Instant::now();
+            let asked = client.ask_with(0, idempotent(of_call));
+            let (failed, ()) = tokio::join!(asked, outage);
+            let (failed, took) = (failed.unwrap_err(), began.elapsed());
+            assert_eq!(script.calls(), made, "{failed}");
+            assert_eq!(matches!(failed, CallError::Open(_)), made == 1, "{failed}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+            runtime.finish().await;
+        }
+    });
+}
+
+#[test]
 fn lim_4_neither_a_hedge_without_a_slot_nor_a_retry_that_is_refused_counts_as_a_retry() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;

@@ -19,6 +19,7 @@ fn settings() -> RetrySettings {
 fn attempt(number: u32, end: AttemptEnd) -> Attempt {
     Attempt {
         number,
+        refusals: 0,
         end,
         executed: Executed::Maybe,
         idempotent: true,
@@ -93,16 +94,37 @@ fn a_refusal_by_the_breaker_is_repeated_only_when_asked_for() {
         on_open: true,
         ..settings()
     };
-    let refused = Attempt {
+    let refused = |made, refusals| Attempt {
+        refusals,
         retry_after: Some(30_000 * MS),
-        ..attempt(1, AttemptEnd::RefusedByBreaker)
+        ..attempt(made, AttemptEnd::RefusedByBreaker)
     };
-    let again = RetryDecision::Again { after: 100 * MS };
-    assert_eq!(decide(&on_open, &refused), again);
-    assert_eq!(
-        decide(&on_open, &attempt(3, AttemptEnd::RefusedByBreaker)),
-        RetryDecision::Stop(StopReason::AttemptsUsedUp)
-    );
+    let again = |after| RetryDecision::Again { after };
+    assert_eq!(decide(&on_open, &refused(0, 1)), again(100 * MS));
+    assert_eq!(decide(&on_open, &refused(0, 2)), again(200 * MS));
+    let too_often = RetryDecision::Stop(StopReason::RefusedTooOften);
+    assert_eq!(decide(&on_open, &refused(0, 3)), too_often);
+}
+
+#[test]
+fn lim_4_a_refusal_by_the_breaker_is_no_attempt() {
+    let on_open = RetrySettings {
+        on_open: true,
+        ..settings()
+    };
+    let two = Retry::new(&on_open, None).at_most(NonZeroU32::new(2).unwrap());
+    let decide = |made, refusals, end| {
+        let attempt = Attempt {
+            refusals,
+            ..attempt(made, end)
+        };
+        let decision = two.decide(Time::ZERO, &attempt, None, &mut || 0.5);
+        matches!(decision, RetryDecision::Again { .. })
+    };
+    let refused = AttemptEnd::RefusedByBreaker;
+    assert!(decide(1, 0, FAILED) && decide(1, 2, refused) && decide(1, 2, FAILED));
+    // Both bounds hold.
+    assert!(!decide(2, 2, FAILED) && !decide(1, 3, refused) && !decide(2, 1, refused));
 }
 
 #[test]

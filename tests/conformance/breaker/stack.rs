@@ -439,6 +439,7 @@ impl Stack {
                 return Ok(end);
             }
             let attempt = Attempt {
+                refusals: 0,
                 number,
                 end: match &end {
                     End::Ran(word) if word == "success" => AttemptEnd::Ended(Class::Success),
