@@ -16,7 +16,7 @@ use std::time::Duration;
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
     AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, DeadReason,
-    HangFigures, PauseReason, RoundedDuration, Symptom, Time,
+    HangFigures, PauseReason, RoundedDuration, State, Symptom, Time,
 };
 
 pub(crate) use bus::EventBus;
@@ -139,6 +139,12 @@ pub enum EventKind {
     SetRight,
     /// The dependency answers again after its quota was used up.
     QuotaBack,
+    /// The breaker of a key is no longer watched, though it was not closed, or a quota of the key was
+    /// used up: no call has come for the key, or others needed its room.
+    KeyForgotten {
+        /// State of the breaker.
+        state: State,
+    },
     /// Too large a share of the calls get errors, although no breaker is open.
     ErrorShare {
         /// Calls with an error in the last seconds.
@@ -546,6 +552,12 @@ impl fmt::Display for EventKind {
             }
             Self::SetRight => out.write_str("accepts our configuration again"),
             Self::QuotaBack => out.write_str("answers again; its quota had been used up"),
+            Self::KeyForgotten { state } => {
+                write!(
+                    out,
+                    "no longer watched: no call came for this key; it was {state}"
+                )
+            }
             Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
             Self::ErrorsOver => out.write_str("the calls get few errors again"),
             Self::NoAnswers { figures } => write!(out, "it hangs: {figures}"),

@@ -15,6 +15,8 @@ pub(crate) mod counts;
 
 pub(crate) mod fallback_counts;
 
+mod key_breakers;
+
 pub(crate) mod misconfiguration;
 mod time_limits;
 
@@ -312,17 +314,6 @@ impl Shared {
     pub(crate) fn rate_share(&self) -> Option<Arc<RateShare>> {
         let rate = self.rate.load();
         (**rate).as_ref().and_then(|rate| rate.share().cloned())
-    }
-
-    /// Returns the breaker for a call with this key: the key's own if there is room for it, else
-    /// `None` for the dependency's.
-    pub(crate) fn breaker_of_key(&self, key: &str, now: Time) -> Option<Arc<SharedBreaker>> {
-        let room = self.settings().keys;
-        self.keys.get(key, &room, now, |key| {
-            // Loaded here, because older settings, from before a reload, would stay with the key.
-            let breaker = self.settings().breaker_of_key();
-            SharedBreaker::new(Arc::clone(&self.name), Some(key), &breaker, now)
-        })
     }
 
     #[inline]

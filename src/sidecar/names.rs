@@ -36,6 +36,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::Misconfigured { .. } => "misconfigured",
         EventKind::SetRight => "set_right",
         EventKind::QuotaBack => "quota_back",
+        EventKind::KeyForgotten { .. } => "key_forgotten",
         EventKind::ErrorShare { .. } => "error_share",
         EventKind::ErrorsOver => "errors_over",
         EventKind::NoAnswers { .. } => "no_answers",

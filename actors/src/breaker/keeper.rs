@@ -159,7 +159,7 @@ impl BreakerKeeper {
             });
         }
         if self.idle.is_due(now) {
-            shared.keys.forget_idle(&shared.settings().keys, now);
+            shared.forget_idle_keys(now);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Breakers of a dependency's keys, and the choice of the next one to evict.
 //!
-//! It never evicts a breaker that refuses, has an override of its own, or is still referenced.
+//! It never evicts a breaker that refuses, has an override of its own, or is still referenced, and one
+//! that is not closed only if its key was idle for too long or no other one can make room.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwapOption;
-use breakerbox_policy::{KeySettings, Override, Time};
+use breakerbox_policy::{KeySettings, Override, State, Time};
 
 use super::shared::{SharedBreaker, word_of};
 use crate::sync::RwLockExt;
@@ -44,12 +45,14 @@ struct LruTable {
 
 impl KeyedBreakers {
     /// Returns the breaker of this key, made if needed; `None` if there is no room for another one.
+    /// `forgotten`: hears of each breaker that makes room, under the lock of the table.
     pub(crate) fn get(
         &self,
         key: &str,
         settings: &KeySettings,
         now: Time,
         make: impl FnOnce(Arc<str>) -> SharedBreaker,
+        forgotten: impl FnMut(&SharedBreaker),
     ) -> Option<Arc<SharedBreaker>> {
         if let Some(breaker) = self.find(key) {
             breaker.mark_used(now);
@@ -61,7 +64,7 @@ impl KeyedBreakers {
             return Some(Arc::clone(breaker));
         }
         let most = usize::try_from(settings.max_entries.get()).unwrap_or(usize::MAX);
-        if !table.make_room(most, now) {
+        if !table.make_room(most, now, forgotten) {
             return None;
         }
         let key: Arc<str> = Arc::from(key);
@@ -125,10 +128,15 @@ impl KeyedBreakers {
         true
     }
 
-    /// Evicts the keys that were idle for too long.
-    pub(crate) fn forget_idle(&self, settings: &KeySettings, now: Time) {
+    /// Evicts the keys that were idle for too long. `forgotten`: as in [`KeyedBreakers::get`].
+    pub(crate) fn forget_idle(
+        &self,
+        settings: &KeySettings,
+        now: Time,
+        forgotten: impl FnMut(&SharedBreaker),
+    ) {
         if !self.read().breakers.is_empty() {
-            self.write().forget_idle(settings, now);
+            self.write().forget_idle(settings, now, forgotten);
         }
     }
 
@@ -143,50 +151,80 @@ impl KeyedBreakers {
 
 /// Result of an eviction check.
 enum EvictionCheck {
-    Forgotten,
+    /// It may go, or is gone.
+    Free,
+    /// It may go, and is not closed.
+    NotClosed,
     /// It was used since the last check.
     Used(Time),
     Kept,
 }
 
 impl LruTable {
-    /// Evicts a key if it was not used since `seen` and nothing protects it.
-    fn check_eviction(&mut self, key: &Arc<str>, seen: Time, now: Time) -> EvictionCheck {
+    /// Checks whether a key was not used since `seen` and nothing protects it.
+    fn check_eviction(&self, key: &Arc<str>, seen: Time, now: Time) -> EvictionCheck {
         let Some(breaker) = self.breakers.get(key) else {
-            return EvictionCheck::Forgotten;
+            return EvictionCheck::Free;
         };
         let used = breaker.used();
         if used > seen {
             return EvictionCheck::Used(used);
         }
         // Under the write lock, no thread can clone an `Arc` that only the table holds.
-        if Arc::strong_count(breaker) == 1 && breaker.is_forgettable(now) {
-            self.breakers.remove(key);
-            return EvictionCheck::Forgotten;
+        if Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now) {
+            return EvictionCheck::Kept;
         }
-        EvictionCheck::Kept
+        match breaker.state() {
+            State::Closed => EvictionCheck::Free,
+            _ => EvictionCheck::NotClosed,
+        }
     }
 
-    /// Evicts the longest idle keys until there is room for one more. Returns false if there is
-    /// none.
-    fn make_room(&mut self, most: usize, now: Time) -> bool {
+    fn evict(&mut self, key: &Arc<str>, mut forgotten: impl FnMut(&SharedBreaker)) {
+        if let Some(breaker) = self.breakers.remove(key) {
+            forgotten(&breaker);
+        }
+    }
+
+    /// Evicts the longest idle keys until there is room for one more, those with a closed breaker
+    /// first. Returns false if there is none.
+    fn make_room(
+        &mut self,
+        most: usize,
+        now: Time,
+        mut forgotten: impl FnMut(&SharedBreaker),
+    ) -> bool {
         let mut kept = Vec::new();
-        while self.breakers.len() >= most && kept.len() < MAX_CHECKS {
+        let mut not_closed = Vec::new();
+        while self.breakers.len() >= most && kept.len() + not_closed.len() < MAX_CHECKS {
             let Some(Reverse((seen, key))) = self.order.pop() else {
                 break;
             };
             match self.check_eviction(&key, seen, now) {
-                EvictionCheck::Forgotten => {}
+                EvictionCheck::Free => self.evict(&key, &mut forgotten),
+                EvictionCheck::NotClosed => not_closed.push(Reverse((seen, key))),
                 EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
                 // It is checked again only after the others.
                 EvictionCheck::Kept => kept.push(Reverse((now, key))),
             }
         }
         self.order.extend(kept);
+        // BRK-12: a sick key is watched for as long as a well one can make room.
+        for Reverse((seen, key)) in not_closed {
+            match self.breakers.len() >= most {
+                true => self.evict(&key, &mut forgotten),
+                false => self.order.push(Reverse((seen, key))),
+            }
+        }
         self.breakers.len() < most
     }
 
-    fn forget_idle(&mut self, settings: &KeySettings, now: Time) {
+    fn forget_idle(
+        &mut self,
+        settings: &KeySettings,
+        now: Time,
+        mut forgotten: impl FnMut(&SharedBreaker),
+    ) {
         let mut kept = Vec::new();
         while let Some(Reverse((seen, _))) = self.order.peek()
             && now.since(*seen) >= settings.idle
@@ -195,7 +233,9 @@ impl LruTable {
                 break;
             };
             match self.check_eviction(&key, seen, now) {
-                EvictionCheck::Forgotten => {}
+                EvictionCheck::Free | EvictionCheck::NotClosed => {
+                    self.evict(&key, &mut forgotten);
+                }
                 EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
                 EvictionCheck::Kept => kept.push(Reverse((now, key))),
             }
@@ -210,7 +250,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
-    use breakerbox_policy::{BreakerSettings, Class, Outcome, State};
+    use breakerbox_policy::{BreakerSettings, Class, Outcome};
 
     use super::*;
 
@@ -224,7 +264,7 @@ mod tests {
     fn get(keys: &KeyedBreakers, key: &str, most: u32, now: Time) -> Option<Arc<SharedBreaker>> {
         let make =
             |key| SharedBreaker::new(Arc::from("d"), Some(key), &BreakerSettings::default(), now);
-        keys.get(key, &room(most), now, make)
+        keys.get(key, &room(most), now, make, |_| {})
     }
 
     fn order(keys: &KeyedBreakers) -> usize {
@@ -256,7 +296,7 @@ mod tests {
                 while !over.load(Ordering::Relaxed) {
                     turn += 1;
                     get(keys, &format!("other-{turn}"), 3, Time::from_millis(turn));
-                    keys.forget_idle(&room(3), Time::from_millis(turn * 1_000_000));
+                    keys.forget_idle(&room(3), Time::from_millis(turn * 1_000_000), |_| {});
                 }
             });
         });
@@ -310,28 +350,62 @@ mod tests {
         assert!(keys.find("key-29").is_some());
     }
 
+    /// Fails a key until its breaker opens, and returns the end of its open time.
+    fn trip(keys: &KeyedBreakers, key: &str, now: Time) -> Time {
+        let sick = get(keys, key, 10, now).unwrap();
+        let mut machine = sick.lock();
+        while machine.state() == State::Closed {
+            let permit = machine.admit(now).unwrap();
+            let failure = Outcome::new(Class::Failure, Duration::ZERO);
+            machine.record(now, permit, &failure, &mut || 0.5);
+        }
+        machine.next_deadline().unwrap()
+    }
+
+    #[test]
+    fn brk_12_a_sick_key_makes_room_after_the_well_ones_and_is_told() {
+        let keys = KeyedBreakers::default();
+        let over = trip(&keys, "sick", Time::ZERO);
+        let mut now = over.after(Duration::from_secs(1));
+        for well in ["b", "c"] {
+            get(&keys, well, 3, now);
+        }
+        let gone = std::cell::RefCell::new(Vec::new());
+        let mut get_new = |key: &str, most| {
+            now = now.after(Duration::from_secs(1));
+            let make = |key| {
+                SharedBreaker::new(Arc::from("d"), Some(key), &BreakerSettings::default(), now)
+            };
+            let forgotten = |one: &SharedBreaker| {
+                let name = one.key.as_deref().unwrap_or_default().to_owned();
+                gone.borrow_mut().push((name, one.forgotten().is_some()));
+            };
+            let made = keys.get(key, &room(most), now, make, forgotten);
+            assert!(made.is_some(), "{key}");
+        };
+        let told = |key: &str, is_event| (key.to_owned(), is_event);
+        get_new("e", 3);
+        get_new("f", 3);
+        assert_eq!(gone.take(), [told("b", false), told("c", false)]);
+        // All of the others have to go.
+        get_new("g", 1);
+        let expected = [told("e", false), told("f", false), told("sick", true)];
+        assert_eq!(gone.take(), expected);
+        assert_eq!(order(&keys), 1);
+    }
+
     #[test]
     fn brk_12_an_open_breaker_is_kept_until_its_open_time_is_over() {
         let keys = KeyedBreakers::default();
-        let sick = get(&keys, "sick", 10, Time::ZERO).unwrap();
-        let over = {
-            let mut machine = sick.lock();
-            while machine.state() == State::Closed {
-                let permit = machine.admit(Time::ZERO).unwrap();
-                let failure = Outcome::new(Class::Failure, Duration::ZERO);
-                machine.record(Time::ZERO, permit, &failure, &mut || 0.5);
-            }
-            machine.next_deadline().unwrap()
-        };
-        drop(sick);
+        let over = trip(&keys, "sick", Time::ZERO);
         let settings = KeySettings {
             idle: Duration::from_secs(1),
             ..room(10)
         };
         let before = Time::from_nanos(over.as_nanos() - 1);
-        keys.forget_idle(&settings, before);
+        keys.forget_idle(&settings, before, |_| {});
         assert!(keys.find("sick").is_some());
-        keys.forget_idle(&settings, over.after(settings.idle));
+        keys.forget_idle(&settings, over.after(settings.idle), |_| {});
         assert!(keys.find("sick").is_none());
     }
 }

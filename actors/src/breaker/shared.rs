@@ -17,6 +17,7 @@ use crate::breaker::in_flight::AgeTracker;
 use crate::breaker::thread_counters::ThreadCounters;
 use crate::clock::random;
 use crate::deadline::BreakerNumber;
+use crate::event::EventKind;
 use crate::limits::pause::PauseState;
 use crate::refusal_reason::RefusalReason;
 use crate::state::thread_cached::ThreadCached;
@@ -212,6 +213,19 @@ impl SharedBreaker {
             None => Arc::clone(dependency),
             Some(key) => Arc::from(format!("{dependency}[{key}]")),
         }
+    }
+
+    /// Returns the automatic state.
+    pub(super) fn state(&self) -> State {
+        self.lock().state()
+    }
+
+    /// Returns the event of its eviction. `None` where nothing that was told before has an end
+    /// outstanding: it is closed, and no quota of its key is used up.
+    pub(crate) fn forgotten(&self) -> Option<EventKind> {
+        let state = self.state();
+        let is_over = state == State::Closed && !self.pauses.awaits_quota();
+        (!is_over).then_some(EventKind::KeyForgotten { state })
     }
 
     /// Returns true if eviction loses nothing: it has no override of its own, and is not refusing.

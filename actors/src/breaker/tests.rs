@@ -11,7 +11,7 @@ use crate::call_options::CallOptions;
 use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::event::EventKind;
+use crate::event::{Event, EventKind};
 use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
 use crate::verdict::Verdict;
 
@@ -107,6 +107,34 @@ fn state_of(client: &Doubler, key: &str) -> (State, u64) {
     let one = keys.into_iter().find(|one| one.key == key);
     one.map(|one| (one.state, one.window.failures))
         .expect("a known key")
+}
+
+#[test]
+fn ops_1_a_key_that_is_forgotten_while_it_is_sick_is_told() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for _ in 0..5 {
+            let _ = client.ask_with(0, of("sick")).await;
+        }
+        client.ask_with(1, of("well")).await.unwrap();
+        assert_eq!(state_of(&client, "sick").0, State::Open);
+        let forgotten = || {
+            let events = runtime.events_since(0).into_iter();
+            let of = |event: Event| match event.kind {
+                EventKind::KeyForgotten { state } => Some((event.subject.to_string(), state)),
+                _ => None,
+            };
+            events.filter_map(of).collect::<Vec<_>>()
+        };
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(forgotten(), []);
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert!(client.status().keys.is_empty());
+        let subject = format!("{}[sick]", client.name());
+        assert_eq!(forgotten(), [(subject, State::HalfOpen)]);
+        runtime.finish().await;
+    });
 }
 
 #[test]

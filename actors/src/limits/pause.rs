@@ -74,6 +74,11 @@ impl PauseState {
         false
     }
 
+    /// Returns true if a quota was used up, and no success has shown since that it is back.
+    pub(crate) fn awaits_quota(&self) -> bool {
+        self.quota.load(Ordering::Relaxed)
+    }
+
     /// Takes over the pause that another replica was asked for. Returns it if it became longer.
     pub(crate) fn adopt(
         &self,

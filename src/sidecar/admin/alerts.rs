@@ -220,6 +220,7 @@ impl AlertLog {
             EventKind::ConsumerResumed { .. } => self.resolve(event, AlertKind::ConsumerPaused),
             EventKind::DeadLettered { consumer, .. } => self.count_dead_letter(event, consumer),
             EventKind::PoisonSuspected { .. } => self.suspect(event),
+            EventKind::KeyForgotten { .. } => self.forget(event),
             EventKind::Removed { .. } => {
                 let gone = |alert: &&mut AlertRecord| {
                     alert.lasts() && dependency_of(&alert.subject) == &*event.subject
@@ -371,6 +372,19 @@ impl AlertLog {
         let condition = (kind, Arc::clone(&event.subject));
         for alert in &mut self.all {
             alert.remove(&condition, event.at);
+        }
+    }
+
+    /// Ends the conditions of a key that is no longer watched.
+    fn forget(&mut self, event: &Event) {
+        for alert in self.all.iter_mut().filter(|alert| alert.lasts()) {
+            alert
+                .lasting
+                .retain(|(_, subject)| *subject != event.subject);
+            if !alert.lasts() {
+                alert.message = format!("{}; {}", alert.message, event.kind);
+                alert.end(event.at);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::dependencies::millis;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
-use crate::sidecar::names::{dependency_of, event_kind, pause_name};
+use crate::sidecar::names::{dependency_of, event_kind, pause_name, state_name};
 use crate::{AppliedReload, Event, EventKind};
 use breakerbox_actors::{EVENT_HISTORY, OPERATOR_EVENT_HISTORY, redact};
 
@@ -306,6 +306,7 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "until": until.map(|until| inner.stamps.of(until)),
         }),
         EventKind::Removed { by } => json!({ "by": by }),
+        EventKind::KeyForgotten { state } => json!({ "state": state_name(*state) }),
         other => of_fleet(other),
     };
     object(details)

@@ -74,3 +74,49 @@ fn hlt_2_an_outage_right_after_another_one_is_not_that_of_the_first_alert() {
     };
     assert!(short.is_of("gpt", &second));
 }
+
+#[test]
+fn hlt_2_the_alert_of_a_key_ends_when_the_key_is_no_longer_watched() {
+    let mut log = AlertLog::default();
+    let mut id = 0;
+    let mut see = |subject: &str, kind| {
+        id += 1;
+        log.see(&Event {
+            id,
+            at: at(id),
+            subject: subject.into(),
+            kind,
+        });
+        let told = |alert: &AlertRecord| (alert.subject.to_string(), alert.stage.word());
+        let text = |alert: &AlertRecord| alert.message.clone();
+        let all: Vec<_> = log.all.iter().map(told).collect();
+        (all, log.all.iter().map(text).collect::<Vec<_>>())
+    };
+    let opened = || {
+        EventKind::Breaker(BreakerEvent::Transition {
+            from: Breaker::Closed,
+            to: Breaker::Open,
+            at: Time::ZERO,
+            generation: 1,
+            cause: breakerbox_policy::BreakerCause::Commanded("for the test".to_owned()),
+            retry_after: None,
+            counts: breakerbox_policy::WindowCounts::default(),
+        })
+    };
+    let used_up = EventKind::Paused {
+        reason: PauseReason::QuotaUsedUp,
+        for_: std::time::Duration::from_secs(1),
+        hint: None,
+        by: None,
+    };
+    see("web[a]", opened());
+    see("web[a]", used_up);
+    see("web[b]", opened());
+    let state = Breaker::Open;
+    let (told, texts) = see("web[a]", EventKind::KeyForgotten { state });
+    let alert = |key: &str, stage| (format!("web[{key}]"), stage);
+    assert_eq!(told, [alert("a", "resolved"), alert("b", "active")]);
+    assert!(texts[0].contains("no longer watched"), "{}", texts[0]);
+    let (told, _) = see("web[a]", opened());
+    assert_eq!(told.len(), 3, "the key is sick again");
+}
