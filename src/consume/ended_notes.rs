@@ -3,6 +3,10 @@
 //! MSG-7: a server that was killed may deliver an ended message again, so its notes are kept for a
 //! while. One task of a queue drops them, several at once. Those of processes that have ended meanwhile
 //! are found by the next one that begins.
+//!
+//! A stream that keeps what has ended, such as one of the retention `limits`, tells of the end of a message
+//! only once all messages before it have ended too. Until then its notes are the only word of its end, and
+//! stay.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -119,13 +123,25 @@ impl WaitingNotes {
         }
     }
 
-    /// Drops notes. Those that the server has not dropped are kept in the list.
+    /// Drops notes. Those that the server has not dropped are kept in the list, and so are those that
+    /// alone tell of the end of their message.
     async fn drop_due(
         &self,
         server: &QueueServer,
         due: Vec<(Instant, String)>,
     ) -> Result<(), SourceError> {
         let parts = server.parts().await;
+        let floor = match &parts {
+            Ok(parts) if parts.1.keeps_ended() => Some(server.ack_floor(&parts.1).await),
+            Ok(_) | Err(_) => None,
+        };
+        let due = match floor.transpose() {
+            Ok(floor) => self.hold_back(due, floor, Instant::now()),
+            Err(error) => {
+                self.put_back(due);
+                return Err(error);
+            }
+        };
         let purges = due.into_iter().map(|note| async {
             let dropped = match &parts {
                 Ok(parts) => server.purge_notes(&parts.1, &note.1).await,
@@ -135,10 +151,48 @@ impl WaitingNotes {
         });
         let mut failed = None;
         for (note, error) in join_all(purges).await.into_iter().filter_map(Result::err) {
-            self.subjects.acquire().push_front(note);
+            self.put_back(vec![note]);
             failed = Some(error);
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    fn put_back(&self, notes: Vec<(Instant, String)>) {
+        let mut subjects = self.subjects.acquire();
+        notes
+            .into_iter()
+            .rev()
+            .for_each(|note| subjects.push_front(note));
+    }
+
+    /// Returns the notes that may be dropped, and puts the others off. `floor`: the place up to which all
+    /// messages have ended, for a stream that keeps them.
+    fn hold_back(
+        &self,
+        due: Vec<(Instant, String)>,
+        floor: Option<u64>,
+        now: Instant,
+    ) -> Vec<(Instant, String)> {
+        let Some(floor) = floor else {
+            return due;
+        };
+        let has_ended = |subject: &str| {
+            let place = subject
+                .rsplit('.')
+                .next()
+                .and_then(|place| place.parse().ok());
+            place.is_none_or(|place: u64| place <= floor)
+        };
+        let (ended, held): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(_, subject)| has_ended(subject));
+        let mut subjects = self.subjects.acquire();
+        for (_, subject) in held {
+            // MSG-7: a late delivery finds the note. Beyond the longest list the next process finds it.
+            if subjects.len() < MOST {
+                subjects.push_back((now + DUPLICATES, subject));
+            }
+        }
+        ended
     }
 
     /// Adds the notes of messages that have ended before: a process that was killed left them behind.
@@ -202,5 +256,43 @@ mod tests {
         notes.add(due, "one too many".to_owned());
         assert_eq!(notes.take_due(Instant::now()), [(due, "0".to_owned())]);
         assert_eq!(notes.take_due(due).len(), AT_ONCE);
+    }
+
+    #[test]
+    fn msg_7_a_note_that_alone_tells_of_an_end_is_kept() {
+        let notes = WaitingNotes::default();
+        let now = Instant::now();
+        let due = |places: &[u64]| {
+            let note = |place: &u64| (now, format!("$KV.notes.jobs.1700000000.{place}"));
+            places.iter().map(note).collect::<Vec<_>>()
+        };
+        // A work queue drops the messages that have ended.
+        assert_eq!(notes.hold_back(due(&[9]), None, now), due(&[9]));
+        // The message at 6 is outstanding, so 7 and 9 can be told by their notes alone.
+        let dropped = notes.hold_back(due(&[4, 7, 5, 9]), Some(5), now);
+        assert_eq!(dropped, due(&[4, 5]));
+        assert_eq!(notes.take_due(now), []);
+        let later = now + DUPLICATES;
+        let held = notes.take_due(later);
+        let places = held.iter().map(|(_, subject)| subject.rsplit('.').next());
+        assert_eq!(places.collect::<Vec<_>>(), [Some("7"), Some("9")]);
+        assert_eq!(notes.hold_back(held, Some(9), later).len(), 2);
+        assert_eq!(notes.next_due(), None);
+    }
+
+    #[test]
+    fn msg_7_a_list_that_is_too_long_is_not_asked_about_again_and_again() {
+        let notes = WaitingNotes::default();
+        let due = Instant::now();
+        for number in 0..=MOST {
+            notes.add(due + DUPLICATES, format!("notes.{number}"));
+        }
+        let taken = notes.take_due(due);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(notes.hold_back(taken, Some(0), due).len(), 1, "place 0");
+        notes.add(due + DUPLICATES, format!("notes.{}", MOST + 1));
+        let taken = notes.take_due(due);
+        assert_eq!(notes.hold_back(taken, Some(0), due), []);
+        assert_eq!(notes.take_due(due), [], "it is left to the next process");
     }
 }

@@ -261,7 +261,8 @@ impl NatsQueue {
         if stored.is_none() || parts.1.order.is_some() {
             return Ok(stored.is_some());
         }
-        // Streams that others have made may keep messages that have ended.
+        // MSG-7: streams that others have made may keep messages that have ended. One that has ended behind
+        // an outstanding one counts as outstanding, and its notes stay meanwhile: nothing begins its work.
         Ok(place > self.server.ack_floor(&parts.1).await?)
     }
 

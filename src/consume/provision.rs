@@ -38,6 +38,14 @@ pub(super) struct QueueParts {
     pub(super) order: Option<OrderParts>,
 }
 
+impl QueueParts {
+    /// Returns true if messages that have ended may stand in their stream still: others have made it, and
+    /// it is no work queue.
+    pub(super) fn keeps_ended(&self) -> bool {
+        self.messages.cached_info().config.retention != RetentionPolicy::WorkQueue
+    }
+}
+
 /// The partitions of a queue at the servers.
 #[derive(Debug, Clone)]
 pub(super) struct OrderParts {

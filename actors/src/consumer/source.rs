@@ -82,14 +82,16 @@ pub trait MessageSource: Send + Sync + 'static {
 
     /// Returns false if a message has ended already: another consumer that had a delivery of it has
     /// acknowledged it. It is asked for work that may not be done twice and begins later than `ack_wait`
-    /// after its delivery. A source that cannot tell returns true, which is the default.
+    /// after its delivery. A source that cannot tell returns true, which is the default, and keeps the
+    /// notes of a message of which it cannot tell ([`MessageSource::drop_notes`]).
     fn is_outstanding<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, bool> {
         let _ = message;
         Box::pin(async { Ok(true) })
     }
 
     /// Drops the notes of a message that has ended, now or when the server can no longer deliver it
-    /// again: a server that was killed may have forgotten acknowledgements that it had confirmed.
+    /// again: a server that was killed may have forgotten acknowledgements that it had confirmed. Never
+    /// before [`MessageSource::is_outstanding`] returns false for the message.
     fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
 
     /// Publishes a message. Returns once the server has confirmed it.

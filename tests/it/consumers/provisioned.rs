@@ -68,6 +68,22 @@ async fn msg_7_a_message_is_outstanding_until_it_is_acknowledged() {
         assert_eq!(queue.is_outstanding(&fetched[0]).await, Ok(true));
         queue.acknowledge(&fetched[0]).await.unwrap();
         assert_eq!(queue.is_outstanding(&fetched[0]).await, Ok(false));
+        // The second one ends first.
+        publish(&context, subject, &[], "a question").await;
+        publish(&context, subject, &[], "a question").await;
+        let mut fetched = Vec::new();
+        while fetched.len() < 2 {
+            fetched.extend(queue.fetch(2, Duration::from_secs(5)).await.unwrap());
+        }
+        queue.acknowledge(&fetched[1]).await.unwrap();
+        // A stream that keeps what has ended cannot tell.
+        let is_known = name == "CALLS";
+        assert_eq!(queue.is_outstanding(&fetched[1]).await, Ok(!is_known));
+        assert_eq!(queue.is_outstanding(&fetched[0]).await, Ok(true));
+        queue.acknowledge(&fetched[0]).await.unwrap();
+        for message in &fetched {
+            assert_eq!(queue.is_outstanding(message).await, Ok(false));
+        }
     }
 }
 
