@@ -157,6 +157,20 @@ impl Runtime {
         rules: Vec<FallbackRule<D>>,
         fallback_only: bool,
     ) -> Result<(), StartError> {
+        self.set_fallbacks_after(client, (rules, fallback_only), || ())
+    }
+
+    /// Replaces the fallbacks as [`Runtime::set_fallbacks`] does. `first` is called after all that can
+    /// fail, right before the change: it changes what has to be there before the new fallbacks, such as the
+    /// server that they stand in for. It must not call the runtime, which waits for it.
+    ///
+    /// # Errors  As [`Runtime::set_fallbacks`]; `first` is not called then.
+    pub fn set_fallbacks_after<D: Dependency>(
+        &self,
+        client: &Client<D>,
+        (rules, fallback_only): (Vec<FallbackRule<D>>, bool),
+        first: impl FnOnce(),
+    ) -> Result<(), StartError> {
         let (name, core) = (client.name(), &client.core);
         let bad = |reason: String| StartError::BadSpec {
             name: name.to_owned(),
@@ -173,9 +187,10 @@ impl Runtime {
         if let Some(reason) = rules.iter().find_map(FallbackRule::problem) {
             return Err(bad(reason));
         }
-        let first = rules.iter().filter_map(FallbackRule::asks).collect();
+        let asked = rules.iter().filter_map(FallbackRule::asks).collect();
         let registry = self.registry();
-        check_cycle(&registry, name, first)?;
+        check_cycle(&registry, name, asked)?;
+        first();
         // In this order there is always an answer: the workers', or the new fallbacks'.
         if !fallback_only {
             core.shared.set_fallback_only(false);

@@ -412,21 +412,26 @@ impl HttpRoute {
             target: new,
             of_workers: Arc::clone(&self.of_workers),
         };
-        changed.follow_fallbacks(runtime, self)?;
-        // MCP-6: after all that can fail, and before there are credentials of ours that callers may not
-        // use.
-        checks();
+        changed.follow_fallbacks(runtime, self, checks)?;
         changed.target.follow(config);
         Ok(Some(changed))
     }
 
     /// Replaces the fallbacks of the dependency, and the server of its workers, by this route's, if
-    /// they differ from those of the `former` route.
-    fn follow_fallbacks(&mut self, runtime: &Runtime, former: &Self) -> Result<(), AddError> {
+    /// they differ from those of the `former` route. Calls `checks` before that.
+    ///
+    /// # Errors  The fallbacks cannot be used; nothing is changed then.
+    fn follow_fallbacks(
+        &mut self,
+        runtime: &Runtime,
+        former: &Self,
+        checks: &dyn Fn(),
+    ) -> Result<(), AddError> {
         let same_server = Arc::ptr_eq(&self.target, &former.target);
         let (old, new) = (&former.spec, &self.spec);
         let same = (&old.fallbacks, old.fallback_only) == (&new.fallbacks, new.fallback_only);
         if same && same_server && old.model == new.model {
+            checks();
             return Ok(());
         }
         // EDGE-2: the answers of one server, or to one credential of ours, are not served as those
@@ -436,17 +441,22 @@ impl HttpRoute {
         let made_by = (runtime, &self.target.budget);
         let fallbacks = HttpFallbacks::new(made_by, (&new.fallbacks, new.model.is_some()), kept);
         let caches: Arc<[_]> = fallbacks.caches.into();
-        // First the server, so that no answer of the former one reaches the new caches.
-        let before = self.of_workers.swap(Arc::new(WorkerRoute {
+        let workers = WorkerRoute {
             target: Arc::clone(&self.target),
             caches: Arc::clone(&caches),
             model: self.spec.worker_model(),
-        }));
-        let set = runtime.set_fallbacks(&self.client, fallbacks.rules, new.fallback_only);
-        if let Err(error) = set {
-            self.of_workers.store(before);
-            return Err(error.into());
-        }
+        };
+        // The workers see the new server before callers have the new route. A call that was admitted before
+        // its check has changed may still be made by them.
+        let first = || {
+            // MCP-6: after all that can fail, and before there are credentials of ours that callers may not
+            // use.
+            checks();
+            // EDGE-2: before the new caches, so that no answer of the former server reaches them.
+            self.of_workers.store(Arc::new(workers));
+        };
+        let rules = (fallbacks.rules, new.fallback_only);
+        runtime.set_fallbacks_after(&self.client, rules, first)?;
         self.caches = caches;
         self.kept = Arc::new(fallbacks.kept);
         self.memory = self.client.memory();
@@ -584,3 +594,6 @@ fn rule_of(
         None => FallbackRule::new(fallback),
     }
 }
+
+#[cfg(test)]
+mod tests;
