@@ -167,6 +167,23 @@ impl McpClient {
         self.known_within(limit).await
     }
 
+    /// Notes that a caller has waited in vain for the first answer of a server that wants the credentials
+    /// of its callers: it tells of the server only if that has failed for another reason.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn note_first_wait_without_credentials(&self) {
+        let has_failed = {
+            let failure = self.server_state.open_failure.acquire();
+            failure
+                .as_ref()
+                .is_some_and(|error| !error.may_want_credentials())
+        };
+        // EDGE-1: a server that refuses a caller without credentials is well. HLT-1: one that cannot be
+        // reached is not.
+        if has_failed {
+            self.note_first_wait(false);
+        }
+    }
+
     /// Notes whether a caller that has waited for the server's first answer has got it.
     #[cfg(feature = "gateway")]
     pub(crate) fn note_first_wait(&self, is_answered: bool) {
@@ -411,6 +428,43 @@ mod tests {
         assert!(told.contains("cannot be reached"), "{told}");
         server.note_first_wait(true);
         assert_eq!(health(), Health::Ok);
+        runtime.shutdown().await;
+    }
+
+    /// A server that gives each request this head, and closes.
+    async fn refusing(head: &'static str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await;
+                let answer =
+                    format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        format!("http://{address}/mcp")
+    }
+
+    #[tokio::test]
+    async fn hlt_1_a_server_for_its_callers_credentials_is_not_ok_if_it_is_dead() {
+        let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+        let dead = "http://127.0.0.1:1/mcp".to_owned();
+        let broken = refusing("503 Service Unavailable").await;
+        let strict = refusing("401 Unauthorized").await;
+        for (name, url, is_ok) in [
+            ("dead", dead, false),
+            ("broken", broken, false),
+            ("strict", strict, true),
+        ] {
+            let settings = McpSettings::http(url);
+            let server = crate::mcp::start(&runtime, name, &settings).await.unwrap();
+            server.note_first_wait_without_credentials();
+            let health = server.client().status().health;
+            assert_eq!(health == Health::Ok, is_ok, "{name}: {health}");
+        }
         runtime.shutdown().await;
     }
 

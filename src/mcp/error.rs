@@ -276,6 +276,18 @@ impl McpError {
         self
     }
 
+    /// Returns true if a server may have answered so because credentials are missing: by 401, 403, or
+    /// another 4xx.
+    #[cfg(feature = "gateway")]
+    pub(super) fn may_want_credentials(&self) -> bool {
+        match self {
+            Self::Auth { .. } => true,
+            Self::Http { status, .. } => (400..500).contains(status),
+            Self::Server { status, .. } => status.is_none_or(|status| (400..500).contains(&status)),
+            _ => false,
+        }
+    }
+
     /// Adds the HTTP status of the answer.
     pub(super) fn with_status(mut self, answered: u16) -> Self {
         if let Self::Server { status, .. } = &mut self {

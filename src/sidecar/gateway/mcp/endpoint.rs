@@ -166,10 +166,11 @@ impl McpEndpoint {
         let known = tokio::time::timeout(limit, known).await;
         // EDGE-1: a caller that waits less long says nothing of the server.
         let is_answered = matches!(known, Ok(Some(_)));
-        // EDGE-1: nor does one without credentials of a server that wants those of its callers.
-        let may_tell = is_answered || !self.front.are_callers_credentials(None);
-        if may_tell && (known.is_ok() || limit == START_WAIT) {
-            self.client.note_first_wait(is_answered);
+        if known.is_ok() || limit == START_WAIT {
+            match is_answered || !self.front.are_callers_credentials(None) {
+                true => self.client.note_first_wait(is_answered),
+                false => self.client.note_first_wait_without_credentials(),
+            }
         }
         known.ok().flatten()
     }
