@@ -170,6 +170,46 @@ async fn edge_1_e1d_a_kept_connection_that_closes_at_its_reuse_is_no_failure() {
 }
 
 #[tokio::test]
+async fn edge_1_e1d_a_body_of_any_framing_goes_out_once_more_with_its_request() {
+    let upstream = Upstream::raw(async |mut stream: TcpStream, _| {
+        read_until(&mut stream, "0\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        // It closes as the next request arrives.
+        let _ = stream.read(&mut [0; 1024]).await;
+    })
+    .await;
+    let more = "idempotent = [\"GET\", \"PUT\"]";
+    let bed = Bed::new(&upstream.url(), more).await;
+    for method in ["GET", "PUT", "GET", "GET"] {
+        let mut caller = bed.connect().await;
+        let request = format!(
+            "{method} /web/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+             transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        );
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut caller, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
+    }
+    assert_eq!(bed.status().window.failures, 0);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_3_e1d_a_body_that_only_might_go_out_once_more_is_not_held_for_long() {
+    let upstream = Upstream::raw(async |mut stream: TcpStream, _| {
+        read_until(&mut stream, "abc").await;
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "idempotent = [\"PUT\"]").await;
+    let mut caller = bed.connect().await;
+    let head = "PUT /web/a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    caller.write_all(head.as_bytes()).await.unwrap();
+    bed.until("it is passed on", |_| upstream.hits() > 0).await;
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn edge_1_a_server_that_ends_while_it_works_has_failed() {
     let upstream = Upstream::raw(|mut stream, _| async move {
         read_until(&mut stream, "\r\n\r\n").await;

@@ -31,6 +31,18 @@ const AHEAD: Duration = Duration::from_millis(10);
 /// would enlarge the buffers of many connections when many calls are refused.
 const REST: (Duration, u64) = (Duration::from_millis(5), 16_000);
 
+/// The reason for which a body is kept while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyKeeping {
+    /// None: it is passed on as it comes, unless it is short.
+    Short,
+    /// It may go out once more if a kept connection closes under it. A caller that is slow to send it, and
+    /// a lack of memory, let it be passed on.
+    IfQuick,
+    /// A retry or a fallback may need it.
+    Needed,
+}
+
 /// A request's body, read when it is needed first.
 pub(crate) struct DeferredBody {
     /// The whole body, once it was read.
@@ -60,8 +72,7 @@ enum ReadingStage {
 struct BodyReader {
     body: StreamedBody,
     limits: BodyLimits,
-    /// True if it may be needed more than once.
-    must_keep: bool,
+    keeping: BodyKeeping,
     kept: Vec<u8>,
     trailers: Option<HeaderMap>,
     share: BufferShare,
@@ -71,29 +82,33 @@ struct BodyReader {
 
 impl DeferredBody {
     /// Wraps a body of which nothing is read yet. Returns true if it is kept, unless it turns out to
-    /// be too long. `keep`: it may be sent more than once. `until`: the end of the call.
+    /// be too long. `until`: the end of the call.
     ///
     /// # Errors  It says that it is longer than allowed.
     pub(crate) fn begin(
         body: CallerBody,
         limits: BodyLimits,
-        (keep, until): (bool, Option<Instant>),
+        (keeping, until): (BodyKeeping, Option<Instant>),
         budget: &BufferBudget,
     ) -> Result<(Arc<Self>, bool), HttpFailure> {
         let hint = body.size_hint();
         if hint.lower() > limits.max_body {
             return Err(HttpFailure::BodyTooLarge(MAX_BODY));
         }
-        let must_keep = keep && hint.lower() <= limits.max_replay;
+        let keeping = match hint.lower() <= limits.max_replay {
+            true => keeping,
+            false => BodyKeeping::Short,
+        };
         let is_short = hint.upper().is_some_and(|most| most <= limits.max_short());
         // EDGE-4: nothing of it is read before the call is admitted.
-        let deferred = Self::new(body, (limits, must_keep), until, budget);
-        Ok((Arc::new(deferred), must_keep || is_short))
+        let deferred = Self::new(body, (limits, keeping), until, budget);
+        let is_kept = keeping != BodyKeeping::Short || is_short;
+        Ok((Arc::new(deferred), is_kept))
     }
 
     fn new(
         body: CallerBody,
-        (limits, must_keep): (BodyLimits, bool),
+        (limits, keeping): (BodyLimits, BodyKeeping),
         until: Option<Instant>,
         budget: &BufferBudget,
     ) -> Self {
@@ -104,7 +119,7 @@ impl DeferredBody {
             stage: Mutex::new(ReadingStage::Reading(Box::new(BodyReader {
                 body,
                 limits,
-                must_keep,
+                keeping,
                 kept: Vec::new(),
                 trailers: None,
                 share: budget.share(),
@@ -249,6 +264,7 @@ impl DeferredBody {
 
 impl BodyReader {
     /// Reads the body if it is to be kept, or is short. Returns false if it is to be passed on.
+    /// [`BodyKeeping::IfQuick`] waits [`PATIENCE`] for each [`LEAST_PIECE`].
     async fn read(&mut self, place: &BodyPlace) -> Result<bool, HttpFailure> {
         let BodyLimits {
             max_replay, pause, ..
@@ -259,7 +275,9 @@ impl BodyReader {
             .size_hint()
             .upper()
             .is_some_and(|upper| upper <= most);
-        if !is_short && !self.must_keep {
+        // EDGE-1: what goes out once more on a new connection has to be there, whatever its framing.
+        let holds = is_short || self.keeping == BodyKeeping::Needed;
+        if !holds && self.keeping == BodyKeeping::Short {
             return Ok(false);
         }
         let mut patience = pin!(sleep(PATIENCE));
@@ -280,6 +298,9 @@ impl BodyReader {
                     continue;
                 }
                 () = patience.as_mut() => {
+                    if !holds {
+                        return Ok(false);
+                    }
                     if place.is_wanted() {
                         return Err(HttpFailure::Unsent(UnsentBody::TooSlow(SlowBody::Place)));
                     }
@@ -331,7 +352,7 @@ impl BodyReader {
     /// Decides on a body after a piece for which there is no memory.
     fn without_memory(&mut self, piece: Bytes) -> Result<bool, HttpFailure> {
         // EDGE-4: above the budget, what need not be kept is passed on.
-        if self.must_keep {
+        if self.keeping == BodyKeeping::Needed {
             return Err(HttpFailure::NoMemory);
         }
         self.body.put_back(piece);

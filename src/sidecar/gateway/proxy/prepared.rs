@@ -17,7 +17,7 @@ use crate::CallOptions;
 use crate::sidecar::gateway::caller_limits::caller_number;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::http::caller_body::CallerBody;
-use crate::sidecar::gateway::http::deferred_body::DeferredBody;
+use crate::sidecar::gateway::http::deferred_body::{BodyKeeping, DeferredBody};
 use crate::sidecar::gateway::http::grpc;
 use crate::sidecar::gateway::http::request_body::BodyLimits;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest, RequestBody};
@@ -161,7 +161,13 @@ impl ProxiedCall<'_> {
         ((is_idempotent, is_grpc), (must_keep, most)): BodyUse,
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
-        let keep = must_keep || most.is_some() || self.may_send_again(is_idempotent);
+        let is_needed = must_keep || most.is_some() || self.may_send_again(is_idempotent);
+        let keeping = match is_needed {
+            true => BodyKeeping::Needed,
+            // A stream of gRPC may go on only once it is answered.
+            false if is_idempotent && !is_grpc => BodyKeeping::IfQuick,
+            false => BodyKeeping::Short,
+        };
         let places = self.route.client.settings().bulkhead;
         if places.adaptive.is_some() {
             // EDGE-4: slow bodies have their share of what there is at present.
@@ -178,7 +184,7 @@ impl ProxiedCall<'_> {
         if let Some(most) = most {
             limits.max_replay = most;
         }
-        DeferredBody::begin(body, limits, (keep, until), &self.lane.budget)
+        DeferredBody::begin(body, limits, (keeping, until), &self.lane.budget)
     }
 
     /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
