@@ -22,6 +22,9 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use notify_debouncer_full::notify::event::{AccessKind, AccessMode};
@@ -33,6 +36,10 @@ use tokio::sync::mpsc;
 
 use crate::Runtime;
 use crate::config::{ConfigError, Loader, Settings};
+use crate::lock::LockExt as _;
+
+/// Time between two looks at the files themselves.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The reason for a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +87,10 @@ pub struct Watcher {
     changes: mpsc::Receiver<PathBuf>,
     hangups: HangupSignal,
     /// Held only for its drop, which stops the watching.
-    _files: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
+    _files: Option<(
+        Debouncer<RecommendedWatcher, RecommendedCache>,
+        Sender<std::convert::Infallible>,
+    )>,
 }
 
 impl Watcher {
@@ -88,7 +98,9 @@ impl Watcher {
     ///
     /// It watches folders, since editors and deployments replace files instead of changing them.
     /// It compares the contents of the files, so that other files in a folder do not count. A
-    /// change between an earlier load and this call is noticed with the next change.
+    /// change between an earlier load and this call is noticed with the next change. A change that
+    /// the system does not tell (its folder was replaced, or it is a link to a file elsewhere) is
+    /// found by a look at the files, within two seconds.
     ///
     /// # Units   `debounce`: minimum delay between a change and the reload; the maximum is twice
     /// as long.
@@ -99,17 +111,18 @@ impl Watcher {
         // One slot is enough: a reload after a change sees the earlier changes, too.
         let (sender, changes) = mpsc::channel(1);
         let folders = folders_of(&loader);
-        let mut seen = ContentHashes::of(&loader);
-        let own = loader.clone();
+        let comparison = FileComparison {
+            loader: loader.clone(),
+            seen: Arc::new(Mutex::new(FileHashes::of_contents(&loader))),
+            changed: sender,
+        };
+        let own = comparison.clone();
         let on_events = move |events: DebounceEventResult| {
             // Otherwise, reading the files here would be the next event.
             if events.is_ok_and(|events| events.iter().all(is_reading)) {
                 return;
             }
-            if let Some(path) = seen.replaced_by(ContentHashes::of(&own)) {
-                // Full: a reload is already pending.
-                let _ = sender.try_send(path);
-            }
+            own.compare();
         };
         let files = new_debouncer(debounce, Some(debounce), on_events);
         let mut files = files.map_err(WatchError::Unsupported)?;
@@ -117,11 +130,16 @@ impl Watcher {
             let watched = files.watch(&folder, RecursiveMode::NonRecursive);
             watched.map_err(|cause| WatchError::Folder { folder, cause })?;
         }
+        let (held, stopped) = channel();
+        thread::Builder::new()
+            .name("breakerbox-files".to_owned())
+            .spawn(move || comparison.look(&stopped))
+            .map_err(|error| WatchError::Unsupported(error.into()))?;
         Ok(Self {
             loader,
             changes,
             hangups,
-            _files: Some(files),
+            _files: Some((files, held)),
         })
     }
 
@@ -195,15 +213,75 @@ fn is_reading(event: &DebouncedEvent) -> bool {
     }
 }
 
-/// Hashes of the contents of the files, which may hold secrets.
-#[derive(Debug)]
-struct ContentHashes(BTreeMap<PathBuf, u64>);
+/// Comparison of the files with what they were.
+#[derive(Debug, Clone)]
+struct FileComparison {
+    loader: Loader,
+    seen: Arc<Mutex<FileHashes>>,
+    changed: mpsc::Sender<PathBuf>,
+}
 
-impl ContentHashes {
-    fn of(loader: &Loader) -> Self {
+impl FileComparison {
+    /// Reads the files, and sends one that has changed.
+    fn compare(&self) {
+        // One at a time, so that the latest contents are those that stay.
+        let mut seen = self.seen.acquire();
+        if let Some(path) = seen.replaced_by(FileHashes::of_contents(&self.loader)) {
+            // Full: a reload is already pending.
+            let _ = self.changed.try_send(path);
+        }
+    }
+
+    /// Looks at the files again and again, until the other end of `stopped` is dropped.
+    ///
+    /// Only the system's events come at once; but a watched folder is a folder on the disk, not its
+    /// path, and some file systems tell nothing.
+    fn look(&self, stopped: &Receiver<std::convert::Infallible>) {
+        let mut last = FileHashes::of_marks(&self.loader);
+        let mut is_changing = false;
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
+            let now = FileHashes::of_marks(&self.loader);
+            // CFG-2: a file that is still being written is read once it is the same twice.
+            let was_changing = std::mem::replace(&mut is_changing, now != last);
+            if was_changing && !is_changing {
+                self.compare();
+            }
+            last = now;
+        }
+    }
+}
+
+/// A hash for each of the files: of its contents, which may hold secrets, or of what tells that they
+/// have changed.
+#[derive(Debug, PartialEq, Eq)]
+struct FileHashes(BTreeMap<PathBuf, u64>);
+
+impl FileHashes {
+    fn of_contents(loader: &Loader) -> Self {
+        Self::by(loader, |path, hasher| {
+            std::fs::read(path).ok()?.hash(hasher);
+            Some(())
+        })
+    }
+
+    /// Hashes the times, lengths and numbers of the files.
+    fn of_marks(loader: &Loader) -> Self {
+        Self::by(loader, |path, hasher| {
+            let about = std::fs::metadata(path).ok()?;
+            (about.len(), about.modified().ok()).hash(hasher);
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::MetadataExt as _;
+                (about.dev(), about.ino()).hash(hasher);
+            }
+            Some(())
+        })
+    }
+
+    fn by(loader: &Loader, add: impl Fn(&Path, &mut DefaultHasher) -> Option<()>) -> Self {
         let hash = |path: &Path| {
             let mut hasher = DefaultHasher::new();
-            std::fs::read(path).ok()?.hash(&mut hasher);
+            add(path, &mut hasher)?;
             Some((path.to_owned(), hasher.finish()))
         };
         Self(loader.sources().found().filter_map(hash).collect())

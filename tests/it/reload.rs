@@ -523,3 +523,51 @@ fn item_96_a_changed_file_holds_within_two_seconds_and_a_broken_one_changes_noth
         runtime.shutdown().await;
     });
 }
+
+/// Real folders and the real clock, as above. A deployment that replaces the folder, and a link to a file
+/// elsewhere, cause no event in the folder that is watched.
+#[test]
+fn cfg_2_files_are_followed_to_another_folder() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("config");
+    let put = |folder: &std::path::Path, number: u32| {
+        fs::create_dir_all(folder).unwrap();
+        let text = format!("[dependencies.dep.breaker]\nfailure_threshold = {number}\n");
+        fs::write(folder.join("default.toml"), text).unwrap();
+    };
+    put(&folder, 2);
+    let elsewhere = base.path().join("elsewhere");
+    let replace = |number| {
+        fs::rename(&folder, base.path().join(format!("old{number}"))).unwrap();
+        put(&base.path().join("new"), number);
+        fs::rename(base.path().join("new"), &folder).unwrap();
+    };
+    let link = |number| {
+        put(&elsewhere, number);
+        fs::remove_file(folder.join("default.toml")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("default.toml"), folder.join("default.toml"))
+            .unwrap();
+    };
+    let steps: [&dyn Fn(u32); 4] = [&replace, &replace, &link, &|number| put(&elsewhere, number)];
+    let loader = Settings::loader().bare().dir(&folder);
+    actix::System::new().block_on(async {
+        let mut watcher = Watcher::start(loader, ms(50)).unwrap();
+        for (number, step) in (3..).zip(steps) {
+            step(number);
+            let changed = async {
+                loop {
+                    let (_, settings) = watcher.next().await;
+                    // In the midst of a step there is no file.
+                    let Ok(settings) = settings else { continue };
+                    let breaker = &settings.dependencies["dep"].settings.breaker;
+                    if breaker.failure_threshold == Some(nonzero(number)) {
+                        return;
+                    }
+                }
+            };
+            let limit = Duration::from_secs(10);
+            let found = tokio::time::timeout(limit, changed).await;
+            assert!(found.is_ok(), "step {number} is found");
+        }
+    });
+}
