@@ -144,6 +144,9 @@ mod retry_after;
 mod grpc_details;
 
 #[cfg(feature = "mcp")]
+mod tcp_connector;
+
+#[cfg(feature = "mcp")]
 mod unpooled_http;
 
 #[cfg(feature = "mcp")]

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::tcp_connector::TcpConnector;
+
 /// A client over HTTP and HTTPS that keeps no idle connection. Cheap to clone.
-pub(crate) type UnpooledClient<B> = Client<HttpsConnector<HttpConnector>, B>;
+pub(crate) type UnpooledClient<B> = Client<HttpsConnector<TcpConnector>, B>;
 
 /// Creates a client. `connect`: limit for connecting.
 ///
@@ -24,10 +25,7 @@ pub(crate) fn unpooled_client<B>(connect: Duration) -> Result<UnpooledClient<B>,
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(connect));
+    let tcp = TcpConnector::new(Some(connect));
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(crate::tls::client()?)
         .https_or_http()

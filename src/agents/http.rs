@@ -12,12 +12,12 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
 use super::ServiceError;
 use crate::policy::Symptom;
+use crate::tcp_connector::TcpConnector;
 use crate::{CallContext, TimeLimitExceeded, Verdict, tls};
 
 pub use request::{ServiceRequest, percent_encoded};
@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(20);
 /// HTTP connections of one worker to its service. Cheap to clone; clones share the connections.
 #[derive(Debug, Clone)]
 pub struct ServicePort {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<TcpConnector>, Full<Bytes>>,
 }
 
 impl ServicePort {
@@ -45,10 +45,7 @@ impl ServicePort {
     }
 
     pub(super) fn with_tls(tls: ClientConfig, connect: Option<Duration>) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(connect);
+        let tcp = TcpConnector::new(connect);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

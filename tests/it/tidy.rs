@@ -161,6 +161,18 @@ fn the_kernel_knows_no_clock_and_no_runtime() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+/// The connector of hyper-util waits for each address of a server in its turn, however long it is silent.
+#[test]
+fn edge_3_e12a_each_client_asks_the_addresses_of_a_server_side_by_side() {
+    let waits = |path: &PathBuf| read(&root().join(path)).contains("HttpConnector");
+    let found: Vec<PathBuf> = files("src", ".rs").into_iter().filter(waits).collect();
+    assert_eq!(
+        found,
+        Vec::<PathBuf>::new(),
+        "TcpConnector is the one to use"
+    );
+}
+
 #[test]
 fn no_file_knows_a_place_on_somebodys_machine() {
     // Put together here, so that this file does not hold what it looks for.

@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_http::{HttpClient, HttpError};
 use rustls::{ClientConfig, RootCertStore};
@@ -26,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::ExporterError;
 use crate::config::OtelConfig;
+use crate::tcp_connector::TcpConnector;
 
 /// Maximum size of a collector's response, in bytes.
 const MAX_ANSWER: usize = 64_000;
@@ -36,7 +36,7 @@ const KEPT: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
 /// Sends requests to the collector. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct OtlpSender {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<TcpConnector>, Full<Bytes>>,
     runtime: Handle,
     endpoint: Arc<str>,
     headers: Arc<HeaderMap>,
@@ -78,8 +78,7 @@ impl OtlpSender {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
+        let tcp = TcpConnector::new(None);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls(endpoint).map_err(ExporterError::Unusable)?)
             .https_or_http()
