@@ -8,8 +8,8 @@ const MAX_DECODINGS: usize = 3;
 /// Returns true if a server could read a part of the path as `.` or `..`.
 ///
 /// Servers differ: some decode a path twice, accept `\` as a separator, cut parameters behind `;`,
-/// accept dots in overlong or full-width form, or drop spaces and control characters. A path is
-/// refused if any of these readings has such a part.
+/// accept dots in overlong or full-width form, drop spaces and control characters, or decode a path
+/// before they split the query off. A path is refused if any of these readings has such a part.
 ///
 /// # Source  RFC 3986, sections 5.2.4 and 6.2.2; RFC 3629, section 10.
 pub(super) fn has_dot_segment(path: &str) -> bool {
@@ -56,9 +56,12 @@ fn is_leading_out(path: &[u8]) -> bool {
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(is_dots)
 }
 
-/// Returns true for `.` and `..`, with parameters, spaces or control characters or without.
+/// Returns true for `.` and `..`, with parameters, spaces or control characters or without, and before
+/// what some servers take for the end of a path.
 fn is_dots(part: &[u8]) -> bool {
-    let part = part.split(|byte| *byte == b';').next().unwrap_or_default();
+    // EDGE-5: a path that is decoded before it is split ends at `?` and `#`, and a text of C at its NUL.
+    let is_end = |byte: &u8| matches!(byte, b';' | b'?' | b'#' | 0);
+    let part = part.split(is_end).next().unwrap_or_default();
     let mut dots = 0;
     for byte in part {
         match byte {
@@ -152,6 +155,10 @@ mod tests {
             "/..%5cadmin",
             "/..%5Cadmin",
             "/%2e%2e%5cadmin",
+            "/a/..%3fx",
+            "/a/%2e%2e%23",
+            "/..%00x",
+            "/a/.%253Fx=1",
             "/..;/admin",
             "/..;a=b/admin",
             "/.;/admin",
