@@ -45,8 +45,9 @@ pub(crate) fn used_up_resets(headers: &HeaderMap, now: Timestamp) -> Option<Dura
     header::used_up_resets(headers, now).filter(|wait| !wait.is_zero())
 }
 
-/// Returns true if the body is JSON by its media type, or by its first letter if it has none or is
-/// called plain text, as frameworks call what a program wrote as a text.
+/// Returns true if the body is JSON by its media type, or by its first letter if it has none that says
+/// more: programs that write a text or bytes leave it to their framework. A list of lines counts by its
+/// first line.
 pub(crate) fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let looks_so = || {
         let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -58,13 +59,15 @@ pub(crate) fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let media = line.to_str().unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     let media = media.to_ascii_lowercase();
-    if media == "text/plain" {
-        return looks_so();
+    // LIM-1: a hint counts whatever its service calls it.
+    match media.split_once('/') {
+        None => media.is_empty() && looks_so(),
+        Some(("text", "plain") | ("application", "octet-stream")) => looks_so(),
+        Some((_, kind)) => match kind.strip_prefix("x-").unwrap_or(kind) {
+            "ndjson" | "jsonl" | "jsonlines" => looks_so(),
+            kind => kind == "json" || kind.ends_with("+json"),
+        },
     }
-    media.split_once('/').is_some_and(|(_, kind)| {
-        let kind = kind.strip_prefix("x-").unwrap_or(kind);
-        kind == "json" || kind.ends_with("+json")
-    })
 }
 
 #[cfg(test)]
@@ -107,8 +110,12 @@ mod tests {
             "text/json",
             "application/x-json",
             "text/plain; charset=utf-8",
+            "",
+            "application/octet-stream",
+            "application/x-ndjson",
+            "application/jsonl",
         ] {
-            assert!(is_json(media), "{media}");
+            assert!(is_json(media), "{media:?}");
         }
         for media in ["text/html", "application/jsonp", "json", "text/csv"] {
             assert!(!is_json(media), "{media}");

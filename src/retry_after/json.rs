@@ -23,7 +23,9 @@ const WORDS: [&str; 4] = ["again in ", "retry in ", "retry after ", "again after
 pub(super) fn largest(status: u16, body: &[u8], now: Timestamp) -> Option<Duration> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}');
-    let whole = serde_json::from_str(text).ok();
+    // Of a list of lines, the first one is the error.
+    let first = || serde_json::Deserializer::from_str(text).into_iter().next();
+    let whole = first().and_then(Result::ok);
     let body: Value = whole.or_else(|| serde_json::from_str(&completed(text)).ok())?;
     HintReader { status, now }.of_value(&body, MAX_DEPTH)
 }
@@ -186,6 +188,7 @@ mod tests {
     fn lim_1_e10b_a_hint_is_read_from_each_member_that_names_one() {
         for body in [
             r#"{"retry_after":7}"#,
+            "{\"retry_after\":7}\n{\"done\":true}\n",
             r#"{"retry_after":7.0,"global":false}"#,
             r#"{"retry_after":"7"}"#,
             r#"{"retryAfter":"7s"}"#,
