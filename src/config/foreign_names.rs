@@ -198,6 +198,9 @@ const OF_DEPENDENCY: &[(&str, &[&str])] = &[
             "max_connections",
             "pool_size",
             "max_parallel",
+            "max_conns",
+            "max_conn",
+            "maxconn",
         ],
     ),
     (
@@ -363,6 +366,29 @@ const OF_PROCESS: &[(&str, &[&str])] = &[
         &["graceful_shutdown", "shutdown_timeout", "drain_timeout"],
     ),
     ("gateway.threads", &["worker_threads", "threads", "workers"]),
+    (
+        "header_timeout for the head of a request, body_timeout for its body",
+        &["read_timeout", "client_timeout"],
+    ),
+    (
+        "gateway.header_timeout",
+        &["read_header_timeout", "client_header_timeout"],
+    ),
+    ("gateway.body_timeout", &["client_body_timeout"]),
+    ("gateway.send_timeout", &["write_timeout"]),
+    (
+        "gateway.idle_timeout",
+        &["keepalive_timeout", "keep_alive_timeout", "keep_alive"],
+    ),
+    (
+        "gateway.max_body",
+        &[
+            "client_max_body_size",
+            "max_body_size",
+            "body_limit",
+            "max_request_size",
+        ],
+    ),
     ("gateway.tls", &["ssl", "https", "certificate", "cert"]),
     (
         "the variable RUST_LOG, such as RUST_LOG=debug",

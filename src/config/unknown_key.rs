@@ -51,6 +51,9 @@ pub(super) fn advice(
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));
     }
+    if let Some(whole) = split_key(key, value, known) {
+        return Some(whole);
+    }
     let is_foreign = path.starts_with("dependencies.") && foreign_names::meant(key, true).is_some();
     let in_number = |own: &&&str| !is_foreign && (is_plural(own, key) || is_plural(key, own));
     if let Some(own) = known.iter().find(in_number) {
@@ -103,14 +106,30 @@ pub(super) fn advice(
             None => place.renamed(meant),
         });
     }
+    // CFG-1: a name as it is in another section is nearer than a similar one here.
+    if let Some(found) = place.named(&all, key, !is_in_dependency) {
+        return Some(found);
+    }
     if let Some(own) = nearest_word(key, known.iter().copied()) {
         return Some(KeyAdvice::here(own, ""));
     }
     if let Some(meant) = foreign_names::nearly(key, is_in_dependency) {
         return Some(place.renamed(meant));
     }
-    let found = place.named(&all, key, !is_in_dependency);
-    found.or_else(|| place.similar(&all, key))
+    place.similar(&all, key)
+}
+
+/// Returns the key of which a variable has taken the words apart, as `BREAKER__FAILURE__THRESHOLD` does.
+fn split_key(key: &str, value: &Value, known: &[&'static str]) -> Option<KeyAdvice> {
+    let ValueKind::Table(table) = &value.kind else {
+        return None;
+    };
+    let is_whole = |own: &&&str| {
+        let mut parts = table.keys();
+        parts.any(|part| own.split_once('_') == Some((key, part)))
+    };
+    let own = known.iter().find(is_whole)?;
+    Some(KeyAdvice::here(own, ""))
 }
 
 /// Returns what stands for a switch where the section itself takes no "off".
@@ -351,6 +370,7 @@ mod tests {
             "dependencies.web" => &["breaker", "kind", "retry", "timeout", "url"],
             "dependencies.web.timeout" => &["attempt", "total"],
             "dependencies.web.breaker" => &["failure_threshold", "recovery_timeout"],
+            "gateway" => &["bind", "send_timeout"],
             _ => &["admin", "dependencies", "gateway"],
         };
         let value = Value::new(None, 3);
@@ -418,6 +438,17 @@ mod tests {
                 "bind",
                 "it belongs to admin or gateway, did you mean admin.bind or gateway.bind?",
             ),
+            (
+                "dependencies.web",
+                "bind",
+                "did you mean admin.bind or gateway.bind?",
+            ),
+            (
+                "dependencies.web",
+                "max_conns",
+                "did you mean bulkhead.max_concurrent?",
+            ),
+            ("gateway", "read_timeout", "use header_timeout for the head"),
             ("dependencies.web", "upstream", "did you mean url?"),
             ("", "services", "did you mean dependencies?"),
         ];
@@ -426,6 +457,15 @@ mod tests {
             assert!(text.contains(expected), "{path} {key}: {text}");
         }
         assert_eq!(text("dependencies.web", "qqq"), "");
+    }
+
+    #[test]
+    fn cfg_1_a_key_that_a_variable_has_taken_apart_is_put_together() {
+        let table = [("threshold".to_owned(), Value::new(None, 3))];
+        let table = Value::new(None, config::Map::from_iter(table));
+        let known = ["failure_rate", "failure_threshold"];
+        let advice = advice("dependencies.web.breaker", ("failure", &table), &known);
+        assert_eq!(advice.unwrap().name, "failure_threshold");
     }
 
     #[test]

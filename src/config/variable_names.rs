@@ -100,7 +100,7 @@ fn advice(name: &str, dependencies: &[&str]) -> String {
         }
         given if LOG.contains(&given) => format!(", {LOG_ADVICE}"),
         "token" => of_key("admin.token"),
-        "bind" | "listen" | "address" => of_key("gateway.bind"),
+        "bind" | "listen" | "address" | "port" => of_key("gateway.bind"),
         "env" | "environment" => format!(", did you mean {ENVIRONMENT}?"),
         _ => match meant_key(&words, dependencies) {
             Some(key) => of_key(&key),
