@@ -49,6 +49,8 @@ pub(crate) enum ConnectFailure {
     NoSocket,
     /// This process may not connect there.
     Denied,
+    /// The answer is not HTTP.
+    NotHttp,
     /// The proxy cannot be reached; the text says why.
     Proxy(&'static str),
     /// The proxy makes no connection to the dependency; the text says its status.
@@ -83,7 +85,8 @@ impl ConnectFailure {
         while let Some(error) = next {
             is_lookup |= error.is::<LookupError>();
             if let Some(proxy) = error.downcast_ref::<ProxyError>() {
-                return Self::of(&proxy.0).at_proxy();
+                let answer = Self::of_answer(&proxy.0);
+                return answer.unwrap_or_else(|| Self::of(&proxy.0)).at_proxy();
             }
             if let Some(refusal) = error.downcast_ref::<ProxyRefusal>() {
                 return Self::of_refusal(refusal.0);
@@ -129,6 +132,16 @@ impl ConnectFailure {
             | io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => return None,
         })
+    }
+
+    /// Returns what is wrong with the answer of a proxy, if that has failed.
+    fn of_answer(error: &io::Error) -> Option<Self> {
+        let answer = error.get_ref()?.downcast_ref::<hyper::Error>()?;
+        if answer.is_parse() {
+            return Some(Self::NotHttp);
+        }
+        let has_ended = answer.is_incomplete_message() || answer.is_closed();
+        has_ended.then_some(Self::Closed)
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
@@ -199,6 +212,7 @@ impl ConnectFailure {
             Self::NotYetValid => "the proxy: certificate not valid yet",
             Self::BadCertificate => "the proxy: certificate not accepted",
             Self::NotTls => "the proxy: not TLS",
+            Self::NotHttp => "the proxy: not HTTP",
             Self::Handshake => "the proxy: TLS handshake failed",
             Self::CertificateDemanded => "the proxy: it demands a certificate",
             Self::CertificateRefused => "the proxy: it does not accept our certificate",
@@ -241,6 +255,7 @@ impl ConnectFailure {
             Self::NotYetValid => "certificate not valid yet",
             Self::BadCertificate => "certificate not accepted",
             Self::NotTls => "not TLS",
+            Self::NotHttp => "not HTTP",
             Self::Handshake => "TLS handshake failed",
             Self::CertificateDemanded => "the server demands a certificate, see tls.cert",
             Self::CertificateRefused => "the server does not accept our certificate, see tls.cert",

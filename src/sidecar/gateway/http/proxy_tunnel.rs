@@ -45,3 +45,35 @@ pub(super) async fn open_tunnel(
     let tunnel = hyper::upgrade::on(response).await.map_err(failed)?;
     Ok(SocketStream::Tunnel(Box::new(TokioIo::new(tunnel))))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::connect_failure::ConnectFailure;
+    use super::*;
+
+    #[tokio::test]
+    async fn edge_8_e9a_a_proxy_that_gives_no_answer_is_told_by_what_it_gave() {
+        for (given, words) in [
+            ("", "the proxy: connection closed at once"),
+            ("HTTP/1.1 200", "the proxy: connection closed at once"),
+            ("SSH-2.0\r\n\r\n", "the proxy: not HTTP"),
+            ("HTTP/1.1 502 No\r\n\r\n", "the proxy refused: 502"),
+        ] {
+            let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = proxy.local_addr().unwrap();
+            let answering = tokio::spawn(async move {
+                let (mut stream, _) = proxy.accept().await.unwrap();
+                stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(given.as_bytes()).await.unwrap();
+            });
+            let stream = SocketStream::Tcp(TcpStream::connect(address).await.unwrap());
+            let server = Uri::from_static("https://server.test");
+            let error = open_tunnel(stream, &server, None).await.err().unwrap();
+            assert_eq!(ConnectFailure::of(&error).words(), words, "{given:?}");
+            answering.await.unwrap();
+        }
+    }
+}
