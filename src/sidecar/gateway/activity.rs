@@ -38,9 +38,19 @@ pub(super) struct CallerActivity {
     pub(super) unread: Cell<bool>,
     /// When the response was finished while the request body was still arriving.
     pub(super) said: Cell<Option<Instant>>,
-    /// Response bodies that the connection does not poll, each with the time it was last polled.
-    untaken: RefCell<Vec<(u64, Instant)>>,
+    untaken: RefCell<Vec<UntakenBody>>,
     next: Cell<u64>,
+}
+
+/// A response body that the connection does not poll.
+#[derive(Debug)]
+struct UntakenBody {
+    /// The number of its request.
+    number: u64,
+    /// The time when it was last polled.
+    since: Instant,
+    /// The end of its call.
+    until: Option<Instant>,
 }
 
 /// Progress of the first line of a head.
@@ -107,9 +117,13 @@ impl CallerActivity {
         }
         let CallerLimits { head, send, idle } = self.patience;
         let untaken = self.untaken.borrow();
-        let oldest = untaken.iter().map(|(_, since)| *since).min();
+        let oldest = untaken.iter().map(|body| body.since).min();
         if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
-            return (since + send, TimerAction::Cut);
+            // EDGE-4: a connection by HTTP/2 has other streams, which are not to end with one.
+            let ends = untaken.iter().filter_map(|body| body.until);
+            let end = ends.filter(|_| !self.is_http2.get()).min();
+            let due = end.map_or(since + send, |end| end.min(since + send));
+            return (due, TimerAction::Cut);
         }
         if self.in_flight.get() > 0 {
             return (Instant::now() + send, TimerAction::Look);
@@ -125,6 +139,8 @@ pub(super) struct RequestActivity {
     activity: Rc<CallerActivity>,
     number: u64,
     given: bool,
+    /// The end of the call, if it has one.
+    pub(super) until: Option<Instant>,
 }
 
 impl RequestActivity {
@@ -137,6 +153,7 @@ impl RequestActivity {
             activity: Rc::clone(activity),
             number,
             given: false,
+            until: None,
         }
     }
 
@@ -144,16 +161,19 @@ impl RequestActivity {
     pub(super) fn asked(&mut self) {
         if std::mem::take(&mut self.given) {
             let mut untaken = self.activity.untaken.borrow_mut();
-            untaken.retain(|(number, _)| *number != self.number);
+            untaken.retain(|body| body.number != self.number);
         }
     }
 
     /// Records that a piece was handed to the connection.
     pub(super) fn given(&mut self) {
         self.given = true;
-        let now = Instant::now();
-        let mut untaken = self.activity.untaken.borrow_mut();
-        untaken.push((self.number, now));
+        let body = UntakenBody {
+            number: self.number,
+            since: Instant::now(),
+            until: self.until,
+        };
+        self.activity.untaken.borrow_mut().push(body);
     }
 }
 
@@ -171,6 +191,33 @@ impl Drop for RequestActivity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn edge_4_e6f_a_body_that_is_not_taken_ends_with_its_call() {
+        let limits = CallerLimits {
+            head: GRACE,
+            send: 30 * GRACE,
+            idle: GRACE,
+        };
+        let now = Instant::now();
+        for (is_http2, until, expected) in [
+            (false, None, 30),
+            (false, Some(2), 2),
+            (false, Some(60), 30),
+            (true, Some(2), 30),
+        ] {
+            let activity = Rc::new(CallerActivity::new(limits));
+            activity.is_http2.set(is_http2);
+            let mut request = RequestActivity::new(&activity);
+            request.until = until.map(|seconds| now + seconds * GRACE);
+            let looks = || activity.due().1 == TimerAction::Look;
+            assert!(looks(), "it waits for the dependency");
+            request.given();
+            assert_eq!(activity.due(), (now + expected * GRACE, TimerAction::Cut));
+            request.asked();
+            assert!(looks(), "the caller has taken it");
+        }
+    }
 
     #[tokio::test]
     async fn edge_3_f18_a_fragment_is_seen_in_the_first_line_alone() {

@@ -191,6 +191,31 @@ async fn sec_1_a_caller_that_takes_no_answer_gives_its_place_back() {
 }
 
 #[tokio::test]
+async fn edge_4_e6f_a_call_ends_with_its_total_although_its_caller_takes_nothing() {
+    let upstream = Upstream::of(async |request: Request| {
+        let pieces = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0; 65_536]));
+        let status = match request.method() == axum::http::Method::GET {
+            true => axum::http::StatusCode::OK,
+            false => axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Body::from_stream(pieces))
+    })
+    .await;
+    let limits = "timeout = { total = \"500ms\" }\nbreaker = { failure_threshold = \"off\" }";
+    let bed = Bed::new(&upstream.url(), limits).await;
+    // The caller's patience is the default of `send_timeout`, 30 s.
+    for (method, failures) in [("GET", 0), ("DELETE", 1)] {
+        let mut caller = bed.connect().await;
+        let request = format!("{method} /web/a HTTP/1.1\r\nhost: a\r\n\r\n");
+        caller.write_all(request.as_bytes()).await.unwrap();
+        bed.until("it is served", |one| one.in_flight == 1).await;
+        bed.until("it is cut", |one| one.in_flight == 0).await;
+        assert_eq!(bed.status().tally.failures, failures, "{method}");
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn sec_1_callers_above_the_limit_wait_for_a_place() {
     let upstream = echo().await;
     let bed = impatient(&upstream, "max_connections = 2").await;

@@ -118,6 +118,12 @@ impl StreamHold {
         }
     }
 
+    /// Returns the time left until the deadline, if there is one.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let now = || self.shared.clock.now();
+        self.deadline.map(|deadline| deadline.since(now()))
+    }
+
     /// Returns true if the deadline passed before the caller polled again.
     pub(super) fn is_too_late(&self) -> bool {
         let too_late = |deadline| self.shared.clock.now() > deadline;

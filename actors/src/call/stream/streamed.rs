@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use breakerbox_policy::Class;
 use futures_util::{Stream, TryStream};
@@ -133,6 +134,13 @@ impl<S: TryStream> Streamed<S> {
         if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
             hold.report_probe(|| (self.classify)(Ok(&**stream)));
         }
+    }
+
+    /// Returns the time until `timeout.total` or the caller's deadline ends it; `None` without these, and
+    /// once it has ended. For a reader that may stop polling it.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.hold.as_ref()?.time_left()
     }
 
     /// The opened stream, such as a response with its head; `None` once it has ended.

@@ -36,6 +36,8 @@ use crate::sidecar::gateway::trace::RequestSpan;
 /// The body of a response to a caller.
 pub(crate) struct ReplyBody {
     kind: BodyKind,
+    /// The end of its call, if the call has one.
+    until: Option<Instant>,
     /// Reports the caller's progress to the connection's timer.
     waiting: Option<RequestActivity>,
     /// The request's span, which ends with the body.
@@ -111,7 +113,8 @@ impl ReplyBody {
         content: Option<Box<ContentEnding>>,
     ) -> Self {
         let hint = stream.get_ref().map(ResponseStream::size_hint);
-        Self::of(BodyKind::Relayed(Box::new(RelayedBody {
+        let until = stream.time_left().map(|left| Instant::now() + left);
+        let kind = BodyKind::Relayed(Box::new(RelayedBody {
             stream,
             keeping,
             hint: hint.unwrap_or_default(),
@@ -119,15 +122,19 @@ impl ReplyBody {
             ended: false,
             content,
             cut: None,
-        })))
+        }));
+        let body = Self::of(kind);
+        Self { until, ..body }
     }
 
     pub(crate) fn failed(body: ErrorBody, limits: RestLimits) -> Self {
-        Self::of(BodyKind::Failed(Box::new(FailedBody {
+        let until = limits.until;
+        let body = Self::of(BodyKind::Failed(Box::new(FailedBody {
             body,
             limits,
             alarm: None,
-        })))
+        })));
+        Self { until, ..body }
     }
 
     pub(crate) fn ours(
@@ -155,6 +162,7 @@ impl ReplyBody {
     fn of(kind: BodyKind) -> Self {
         Self {
             kind,
+            until: None,
             waiting: None,
             span: None,
             place: None,
@@ -189,7 +197,9 @@ impl ReplyBody {
     }
 
     /// Attaches the connection's timer.
-    pub(crate) fn watched(mut self, waiting: RequestActivity) -> Self {
+    pub(crate) fn watched(mut self, mut waiting: RequestActivity) -> Self {
+        // EDGE-4: the call's own end holds while its caller reads nothing, too.
+        waiting.until = self.until;
         self.waiting = Some(waiting);
         self
     }
