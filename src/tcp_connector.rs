@@ -138,6 +138,8 @@ async fn first_of<T, F: Future<Output = io::Result<T>>>(
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn addresses(ports: &[u16]) -> Vec<SocketAddr> {

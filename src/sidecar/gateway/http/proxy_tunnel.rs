@@ -66,7 +66,7 @@ mod tests {
             let address = proxy.local_addr().unwrap();
             let answering = tokio::spawn(async move {
                 let (mut stream, _) = proxy.accept().await.unwrap();
-                stream.read(&mut [0; 1024]).await.unwrap();
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
                 stream.write_all(given.as_bytes()).await.unwrap();
             });
             let stream = SocketStream::Tcp(TcpStream::connect(address).await.unwrap());

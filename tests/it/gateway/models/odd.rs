@@ -235,9 +235,9 @@ async fn edge_5_e7e_a_provider_gets_only_our_own_entry_in_via_which_tells_a_loop
         request.header("via", via).body(asked("m", false)).send()
     };
     assert_eq!(ask("1.0 outer, 1.1 other").await.unwrap().status(), 200);
-    let lines = first.seen(0).headers.get_all("via").iter().cloned();
-    let lines: Vec<_> = lines.collect();
-    let [own] = &lines[..] else {
+    let seen = first.seen(0);
+    let lines: Vec<_> = seen.headers.get_all("via").iter().collect();
+    let [own] = lines[..] else {
         panic!("one entry: {lines:?}");
     };
     let own = own.to_str().unwrap();
