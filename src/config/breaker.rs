@@ -373,7 +373,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
             section.conflict(
                 key,
                 "a consecutive window has no rate",
-                "a window of kind count, time or tumbling",
+                "a window of kind count, time or tumbling, such as window = { kind = \"count\", size = 100 }",
             );
         }
     }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breakerbox_policy::{BackoffSettings, Class, HedgeDelay, RetryJitter, Symptom};
+use breakerbox_policy::{
+    BackoffSettings, Class, HalfOpenRule, HedgeDelay, RetryJitter, Symptom, WindowKind,
+};
 
 use crate::config::dependency::DependencyConfig;
 use crate::config::fallback::{FallbackConfig, FallbackKind};
@@ -18,6 +20,7 @@ use crate::config::value_type::is_in_home;
 /// Warns about one dependency, after its table was read.
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     check_breaker(section, config);
+    check_failure_rate(section, config);
     check_retry(section, config);
     check_waits(section, config);
     check_hedge(section, config);
@@ -58,6 +61,35 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
                     does not see them";
         section.warn("classify.rejected", text.to_owned());
     }
+}
+
+/// Warns of a share of failures that is never reached first: by the time that it is judged, the number
+/// of failures has opened the breaker (BRK-1).
+fn check_failure_rate(section: &Section<'_>, config: &DependencyConfig) {
+    let breaker = &config.settings.breaker;
+    let (Some(rate), Some(threshold)) = (breaker.failure_rate, breaker.failure_threshold) else {
+        return;
+    };
+    // A consecutive window is a problem of its own, and half-open results are judged by the rate.
+    let is_used_half_open = matches!(breaker.half_open.rule, HalfOpenRule::Rate { .. });
+    if breaker.window == WindowKind::Consecutive || is_used_half_open {
+        return;
+    }
+    let needed = (rate.as_f64() * f64::from(breaker.minimum_calls)).ceil();
+    if f64::from(threshold.get()) > needed {
+        return;
+    }
+    let default = match section.is_given("breaker.failure_threshold") {
+        true => "",
+        false => " by default",
+    };
+    let text = format!(
+        "it has no effect: failure_threshold opens the breaker at {threshold} failures in the \
+         window{default}, and of minimum_calls ({}) this share is {needed}: set failure_threshold = \
+         \"off\", or above {needed}",
+        breaker.minimum_calls
+    );
+    section.warn("breaker.failure_rate", text);
 }
 
 fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
@@ -316,5 +348,50 @@ fn check_command(section: &Section<'_>, config: &DependencyConfig) {
         let full = std::path::absolute(cwd).unwrap_or_else(|_| cwd.clone());
         let text = format!("there is no such folder: {}", full.display());
         section.warn("cwd", text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+
+    fn warnings(breaker: &str) -> Vec<String> {
+        let text = format!("[dependencies.web]\nkind = \"http\"\nurl = \"http://a\"\n{breaker}");
+        let settings = Settings::loader().bare().toml(text).load().unwrap();
+        settings
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn brk_1_a_share_of_failures_behind_a_smaller_number_is_warned_of() {
+        let of_20 = "breaker.window = { kind = \"count\", size = 100 }\n";
+        let rate = "breaker.failure_rate = 0.5\n";
+        let found = warnings(&format!("{of_20}{rate}"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        let text = &found[0];
+        assert!(
+            text.contains("dependencies.web.breaker.failure_rate"),
+            "{text}"
+        );
+        assert!(
+            text.contains("at 5 failures in the window by default"),
+            "{text}"
+        );
+        assert!(text.contains("(20) this share is 10"), "{text}");
+        for (threshold, count) in [("5", 1), ("10", 1), ("11", 0), ("\"off\"", 0)] {
+            let given = format!("breaker.failure_threshold = {threshold}\n");
+            let found = warnings(&format!("{of_20}{rate}{given}"));
+            assert_eq!(found.len(), count, "{threshold}: {found:?}");
+            assert!(
+                found.iter().all(|text| !text.contains("by default")),
+                "{found:?}"
+            );
+        }
+        let half_open = "breaker.half_open_rule = \"rate\"\n";
+        let found = warnings(&format!("{of_20}{rate}{half_open}"));
+        assert!(found.is_empty(), "{found:?}");
     }
 }
