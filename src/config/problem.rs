@@ -10,7 +10,7 @@ use breakerbox_policy::CountedNoun;
 /// It contains all problems, so that they can be fixed in one pass.
 ///
 /// # Source  Rule CFG-1 in docs/rules.md.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
 }
@@ -95,6 +95,13 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Shows the text for people: a `main` that returns this error prints it so, and so does `unwrap`.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for Problem {
@@ -116,5 +123,22 @@ impl fmt::Display for Problem {
         lines
             .into_iter()
             .try_for_each(|line| write!(out, "\n    {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+
+    #[test]
+    fn cfg_1_a_main_that_returns_the_error_prints_the_text_for_people() {
+        let text = "[dependencies.web]\nretries = 3\n";
+        let error = Settings::loader().bare().toml(text).load().unwrap_err();
+        let printed = format!("{error:?}");
+        assert_eq!(printed, error.to_string());
+        assert!(
+            printed.contains("did you mean retry.max_attempts?"),
+            "{printed}"
+        );
     }
 }

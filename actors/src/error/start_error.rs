@@ -6,7 +6,7 @@ use breakerbox_policy::SettingProblem;
 use breakerbox_policy::supervision::StopCause;
 
 /// The reason why a dependency or a child could not be started.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The name is taken: one dependency has one breaker.
@@ -67,6 +67,13 @@ pub enum StartError {
     },
 }
 
+/// Shows the text for people: a `main` that returns this error prints it so, and so does `unwrap`.
+impl fmt::Debug for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
 /// A name that an attribute gives and that is not configured.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnknownName {
@@ -96,5 +103,44 @@ fn list(names: &[UnknownName]) -> String {
     } else {
         "dependencies that attributes name are"
     };
-    format!("{are} neither configured nor started: {}", each.join("; "))
+    let told = format!("{are} neither configured nor started: {}", each.join("; "));
+    // A name that is like a known one is mistyped.
+    match names.iter().find(|unknown| unknown.near.is_none()) {
+        Some(new) => format!(
+            "{told}; a section [dependencies.{}] in config/default.toml is enough, an empty one too",
+            new.name
+        ),
+        None => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_told_in_words_with_its_cure() {
+        let unknown = UnknownName {
+            name: "web_search".to_owned(),
+            place: "src/main.rs:5".to_owned(),
+            near: None,
+        };
+        let near = Some("web_find".to_owned());
+        let mistyped = UnknownName {
+            near,
+            ..unknown.clone()
+        };
+        let names = vec![mistyped.clone()];
+        let told = StartError::UnknownNames { names }.to_string();
+        assert!(told.ends_with("did you mean \"web_find\"?"), "{told}");
+        let names = vec![mistyped, unknown];
+        let error = StartError::UnknownNames { names };
+        let printed = format!("{error:?}");
+        assert_eq!(printed, error.to_string());
+        assert!(
+            printed.contains("\"web_search\" at src/main.rs:5"),
+            "{printed}"
+        );
+        assert!(printed.contains("[dependencies.web_search]"), "{printed}");
+    }
 }
