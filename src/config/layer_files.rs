@@ -231,6 +231,24 @@ pub(super) fn nearly_named(environment: &str, own: &Path) -> Option<Warning> {
     })
 }
 
+/// Returns the warning about a file of a configuration that is in no folder of one. `path`: of the file.
+pub(super) fn unread(path: &Path) -> Option<Warning> {
+    let text = read(path).ok()??;
+    let is_ours = text.lines().any(|line| {
+        ["[dependencies", "[[dependencies"]
+            .iter()
+            .any(|begin| line.starts_with(begin))
+    });
+    is_ours.then(|| Warning {
+        key: String::new(),
+        text:
+            "it is not read: without --config the folder config is, and there is none; --config . \
+               reads it"
+                .to_owned(),
+        origin: path.display().to_string(),
+    })
+}
+
 /// Describes a name that no file can have.
 pub(super) fn bad_environment(environment: &str) -> Problem {
     let reason = format!("{environment:?} is not a name of an environment");
@@ -287,5 +305,17 @@ mod tests {
         assert!(said().contains("UTF-16: save it as UTF-8"), "{}", said());
         std::fs::write(&path, b"# caf\xe9\n").unwrap();
         assert!(said().contains("line 1 is not text in UTF-8"), "{}", said());
+    }
+
+    #[test]
+    fn edge_7_a_configuration_outside_of_a_folder_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("default.toml");
+        assert_eq!(super::unread(&path), None, "there is none");
+        std::fs::write(&path, "[dependencies.web]\nkind = \"http\"\n").unwrap();
+        let warning = super::unread(&path).unwrap();
+        assert!(warning.text.contains("--config ."), "{warning}");
+        std::fs::write(&path, "[package]\nname = \"a\"\n").unwrap();
+        assert_eq!(super::unread(&path), None, "it is of another program");
     }
 }

@@ -210,6 +210,14 @@ impl Loader {
         })
     }
 
+    /// Returns the warning of a configuration that lies beside the place of the usual folder.
+    fn unread_default(&self) -> Option<Warning> {
+        // EDGE-7: a file that is there was meant to be read.
+        let looks = self.has_folder() && self.dir.is_none() && is_missing(self.folder());
+        let beside = self.folder().with_file_name("default.toml");
+        looks.then(|| layer_files::unread(&beside)).flatten()
+    }
+
     /// Returns true if the usual places were looked at, and none of them has anything.
     fn finds_nothing(&self, layers: &[Layer]) -> bool {
         let looks = self.has_folder() && self.dir.is_none();
@@ -277,6 +285,12 @@ impl Loader {
         self.dir.as_deref().unwrap_or(Path::new("config"))
     }
 
+    /// Returns true if the folder was named, and is not the usual one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn names_folder(&self) -> bool {
+        self.dir.is_some()
+    }
+
     fn has_folder(&self) -> bool {
         self.dir.is_some() || !(self.bare || self.simulates)
     }
@@ -322,6 +336,7 @@ impl Loader {
         found: &mut LayerFindings<'_>,
     ) -> Vec<Layer> {
         let LayerFindings { problems, warnings } = found;
+        warnings.extend(self.unread_default());
         let dir = self.folder();
         let is_folder = self.has_folder() && dir.is_dir();
         if self.dir.is_some() && !dir.is_dir() {

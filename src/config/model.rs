@@ -121,8 +121,16 @@ pub(super) fn read(
 
 /// Reports keys that apply to another kind.
 pub(super) fn reject(section: &Section<'_>, keys: &[&str]) {
+    // A variable may be there without the file that has the rest of the dependency.
+    let (reason, allowed) = match section.has("kind") {
+        true => ("it applies to kind = \"model\"", "to leave it out"),
+        false => (
+            "it applies to kind = \"model\", and no kind is set",
+            "to leave it out, or to set kind in a file that is read: --config DIR names its folder",
+        ),
+    };
     for key in keys.iter().filter(|key| section.has(key)) {
-        section.conflict(key, "it applies to kind = \"model\"", "to leave it out");
+        section.conflict(key, reason, allowed);
     }
 }
 

@@ -336,9 +336,13 @@ fn configured(
             let Some(admin) = admin.filter(|admin| admin.bind.port() != 0) else {
                 return Err(ClientError::Wrong(error.to_string()));
             };
+            let folder = match loader.sources().found().next() {
+                Some(_) => "",
+                None => ", and --config DIR the folder of its configuration: no file was read",
+            };
             tell(&format!(
                 "breakerbox: the configuration cannot be used:\n{error}\nbreakerbox: the admin side is \
-                 taken to be at {}; --admin URL names another\n",
+                 taken to be at {}; --admin URL names another{folder}\n",
                 admin.bind
             ));
             admin

@@ -81,12 +81,14 @@ pub fn loader(dir: Option<PathBuf>, environment: Option<String>) -> Loader {
 }
 
 /// Returns the admin side of a configuration that cannot be used as a whole, as far as its files and
-/// variables tell it: operators need it most while a file is broken. `None` if there is no file.
+/// variables tell it: operators need it most while a file is broken. `None` if a folder was named that
+/// has no file. Without any folder the variables alone tell it: those of this shell may belong to a
+/// configuration that another process reads.
 #[must_use]
 pub fn readable_admin(loader: &Loader) -> Option<AdminConfig> {
     let sources = loader.sources();
     let files: Vec<_> = sources.found().collect();
-    if files.is_empty() {
+    if files.is_empty() && loader.names_folder() {
         return None;
     }
     let mut bare = Settings::loader().bare();
@@ -202,6 +204,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(Some(folder.path().to_owned()), None);
         assert!(readable_admin(&loader).is_none(), "there is no file");
+        let unnamed = super::loader(None, None);
+        let found = readable_admin(&unnamed).unwrap();
+        assert_eq!(
+            found.bind.port(),
+            7071,
+            "the variables of a shell, without a folder"
+        );
         let write = |text: &str| std::fs::write(folder.path().join("default.toml"), text).unwrap();
         let admin = "[admin]\nbind = \"127.0.0.1:7999\"\ntoken = \"a-token-of-many-letters\"\n";
         for broken in [
