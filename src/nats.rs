@@ -317,6 +317,11 @@ fn note(tell: &watch::Sender<Standing>, complaints: &Mutex<ServerComplaints>, ev
 fn note_problem(tell: &watch::Sender<Option<String>>, servers: &str, event: &Event) {
     let problem = match event {
         Event::ClientError(ClientError::Other(error)) => {
+            // The client's own words for a refused connection and for a broken one.
+            let error = match error.trim() {
+                "IO error" => "it cannot be reached (IO error); does a NATS server listen there?",
+                other => other,
+            };
             Some(redact(&format!("{servers}: {error}")).into_owned())
         }
         Event::Connected => None,
@@ -342,6 +347,14 @@ mod tests {
         assert_eq!(
             told.as_deref(),
             Some("127.0.0.1:4222: authorization violation")
+        );
+        let (other, unreached) = watch::channel(None);
+        let absent = Event::ClientError(ClientError::Other("IO error".to_owned()));
+        note_problem(&other, "127.0.0.1:4222", &absent);
+        let told = unreached.borrow().clone().unwrap_or_default();
+        assert!(
+            told.starts_with("127.0.0.1:4222: it cannot be reached"),
+            "{told}"
         );
         note_problem(&tell, "127.0.0.1:4222", &refused);
         note_problem(&tell, "127.0.0.1:4222", &Event::Disconnected);

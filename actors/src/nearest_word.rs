@@ -6,7 +6,7 @@ pub fn nearest_word<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Op
     let limit = 1 + given.len() / 4;
     let lower = given.to_ascii_lowercase();
     let near = words.map(|word| {
-        let distance = strsim::levenshtein(&lower, &word.to_ascii_lowercase());
+        let distance = strsim::osa_distance(&lower, &word.to_ascii_lowercase());
         (distance, word)
     });
     let (distance, word) = near.min()?;
@@ -31,5 +31,10 @@ mod tests {
         assert_eq!(said("PAYMENTS"), ", did you mean payments?");
         assert_eq!(said("Serch"), ", did you mean search?");
         assert_eq!(said("weather"), "");
+        // Two letters in the wrong order are one mistake.
+        assert_eq!(
+            did_you_mean("wbe", ["web"].into_iter()),
+            ", did you mean web?"
+        );
     }
 }

@@ -68,14 +68,27 @@ const COMMANDS: &[(&[&str], &str)] = &[
 /// Returns a line of advice, if there is any.
 pub(crate) fn about(error: &clap::Error) -> Option<String> {
     match error.kind() {
-        ErrorKind::InvalidSubcommand => command(&given(error, ContextKind::InvalidSubcommand)?),
+        ErrorKind::InvalidSubcommand => {
+            let given = given(error, ContextKind::InvalidSubcommand)?;
+            match is_of(error, "alerts") {
+                true => Some(format!(
+                    "breakerbox alerts shows those of all dependencies, breakerbox status {} one dependency",
+                    plain_name(&given)
+                )),
+                false => command(&given),
+            }
+        }
         ErrorKind::UnknownArgument => {
             let given = given(error, ContextKind::InvalidArg)?;
             match given.as_str() {
                 // As `tail -f`.
-                "-f" if is_of_events(error) => {
+                "-f" if is_of(error, "events") => {
                     Some("new events are followed by --follow".to_owned())
                 }
+                "--name" if takes_name(error) => {
+                    Some("the name stands by itself, without an option".to_owned())
+                }
+                word if !word.starts_with('-') => bare_word(error, word),
                 // The other commands know it.
                 "--config" | "--env" | "--admin" | "--json" => Some(format!(
                     "{given} stands behind a command that knows it, as in breakerbox check --config DIR"
@@ -94,14 +107,45 @@ fn given(error: &clap::Error, kind: ContextKind) -> Option<String> {
     }
 }
 
-/// Returns true for a mistake in the arguments of `events`.
-fn is_of_events(error: &clap::Error) -> bool {
+/// Returns true for a mistake in the arguments of a command.
+fn is_of(error: &clap::Error, command: &str) -> bool {
+    usage_has(error, |word| word == command)
+}
+
+/// Returns true for a mistake in the arguments of a command that takes the name of a dependency.
+fn takes_name(error: &clap::Error) -> bool {
+    usage_has(error, |word| ["<NAME>", "[NAME]"].contains(&word))
+}
+
+fn usage_has(error: &clap::Error, is_it: impl Fn(&str) -> bool) -> bool {
     match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => {
-            let usage = usage.to_string();
-            usage.split_whitespace().any(|word| word == "events")
-        }
+        Some(ContextValue::StyledStr(usage)) => usage.to_string().split_whitespace().any(is_it),
         _ => false,
+    }
+}
+
+/// Returns the advice about a word where a command takes options only.
+fn bare_word(error: &clap::Error, word: &str) -> Option<String> {
+    if is_of(error, "init") {
+        Some("name and address have options: breakerbox init --name NAME --url URL".to_owned())
+    } else if is_of(error, "serve") {
+        Some("a folder with a file default.toml is given by --config DIR".to_owned())
+    } else if is_of(error, "events") {
+        let name = plain_name(word);
+        Some(format!(
+            "those of one dependency: breakerbox events | grep {name}"
+        ))
+    } else {
+        None
+    }
+}
+
+/// Returns a word that could be the name of a dependency, else a word for one.
+fn plain_name(word: &str) -> &str {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    match word.chars().all(is_plain) {
+        true => word,
+        false => "NAME",
     }
 }
 
@@ -189,6 +233,21 @@ fn folded(name: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Returns the advice about a command line, of commands with the arguments of ours.
+    fn advice_about(line: &str) -> String {
+        let command = |name: &'static str| clap::Command::new(name);
+        let ack = command("ack");
+        let all = command("breakerbox")
+            .subcommand(command("init"))
+            .subcommand(command("serve"))
+            .subcommand(command("events"))
+            .subcommand(command("status").arg(clap::Arg::new("name").value_name("NAME")))
+            .subcommand(command("alerts").subcommand(ack));
+        let words = std::iter::once("breakerbox").chain(line.split(' '));
+        let refused = all.try_get_matches_from(words).unwrap_err();
+        about(&refused).unwrap_or_default()
+    }
+
     #[test]
     fn ops_1_options_that_are_keys_and_commands_of_others_get_advice() {
         let said = |given| option(given).unwrap_or_default();
@@ -223,6 +282,17 @@ mod tests {
             .try_get_matches_from(["breakerbox", "events", "-f"]);
         let advice = about(&refused.unwrap_err()).unwrap_or_default();
         assert!(advice.contains("--follow"), "{advice}");
+        for (line, expected) in [
+            ("init web http://a", "init --name NAME --url URL"),
+            ("serve own", "--config DIR"),
+            ("events web", "breakerbox events | grep web"),
+            ("events a;b", "grep NAME"),
+            ("status --name web", "the name stands by itself"),
+            ("alerts web", "breakerbox status web"),
+        ] {
+            let advice = advice_about(line);
+            assert!(advice.contains(expected), "{line}: {advice}");
+        }
         assert_eq!(option("--qqq"), None);
         assert_eq!(
             command("validate").unwrap(),

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
-use breakerbox::config::schema;
+use breakerbox::config::{Problem, schema};
 use breakerbox_actors::printable;
 
 use crate::cli::{ExitReason, path};
@@ -155,24 +155,43 @@ fn question_of(
 fn told(error: &breakerbox::config::ConfigError, (name, url): (&str, &str)) -> String {
     if !is_name(name) {
         return format!(
-            "the name {:?} cannot be used, allowed: a name of at most 64 lower-case letters, digits, \
+            "the name {:?} cannot be used{}, allowed: a name of at most 64 lower-case letters, digits, \
              _ and -, a letter first",
-            printable(name)
+            printable(name),
+            meant_name(name)
         );
     }
     let all = error.problems().iter();
     let of_url = all.clone().find(|problem| problem.key.ends_with(".url"));
     match of_url {
         Some(problem) => format!(
-            "the address {} cannot be used, allowed: {}",
+            "the address {} cannot be used{}, allowed: {}",
             problem.given.as_deref().map_or_else(
                 || format!("{:?}", printable(url)),
                 |given| printable(given).into_owned()
             ),
+            reason_of(problem),
             problem.allowed
         ),
         None => error.to_string(),
     }
+}
+
+/// Returns the reason of a problem behind a colon, with the value that was probably meant.
+fn reason_of(problem: &Problem) -> String {
+    let reason = problem.reason.as_deref().map(printable);
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+/// Returns the name that was probably meant, as `check` tells it.
+fn meant_name(name: &str) -> String {
+    let table = format!("[dependencies.{}]\n", toml_text(name));
+    let refused = Settings::loader().bare().toml(table).load().err();
+    let problems = refused.iter().flat_map(|error| error.problems());
+    let told = problems.filter_map(|problem| problem.reason.as_deref());
+    let meant = told.filter_map(|reason| reason.split_once("did you mean "));
+    let meant = meant.map(|(_, rest)| format!(": did you mean {}", printable(rest)));
+    meant.take(1).collect()
 }
 
 fn is_name(name: &str) -> bool {
@@ -321,6 +340,23 @@ mod tests {
         assert_eq!(found.unwrap().0, "weather");
         assert!(told.contains("[weather]"), "{told}");
         assert_eq!(answered("http://127.0.0.1:1\n").0, None);
+    }
+
+    #[test]
+    fn ops_1_a_refused_answer_comes_with_what_was_meant() {
+        let refused = |name: &str, url: &str| {
+            let error = Settings::loader().bare().toml(text(name, url)).load();
+            told(&error.unwrap_err(), (name, url))
+        };
+        let said = refused("web", "localhost:9001");
+        assert!(
+            said.contains("did you mean \"http://localhost:9001\"?"),
+            "{said}"
+        );
+        let said = refused("My Service", "http://a");
+        assert!(said.contains("did you mean my-service?"), "{said}");
+        let said = refused("", "http://a");
+        assert!(!said.contains("did you mean"), "{said}");
     }
 
     #[test]

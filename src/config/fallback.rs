@@ -85,6 +85,20 @@ enum FallbackTag {
     Fixed,
 }
 
+/// Returns the kind that a word of others stands for.
+fn foreign_kind(value: &config::Value) -> Option<String> {
+    let config::ValueKind::String(text) = &value.kind else {
+        return None;
+    };
+    let meant = match text.trim().to_ascii_lowercase().as_str() {
+        "cache" | "cached" | "stale" | "last_good" => "stale_cache",
+        "static" | "default" | "constant" | "response" | "value" | "body" | "empty" => "fixed",
+        "service" | "backup" | "other" | "secondary" | "upstream" | "http" => "dependency",
+        _ => return None,
+    };
+    Some(format!("did you mean {meant:?}?"))
+}
+
 /// Reads one fallback. Returns `None`, and reports a problem, if it is invalid.
 pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
     const KINDS: &[(&str, FallbackTag)] = &[
@@ -98,7 +112,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
         ("too_long", FallbackOn::TooLong),
         ("filtered", FallbackOn::Filtered),
     ];
-    let given = section.get("kind", &one_of(KINDS));
+    let given = section.get("kind", &one_of(KINDS).mistaken_by(foreign_kind));
     if !section.has("kind") {
         section.conflict("kind", "it is missing", "stale_cache, dependency or fixed");
     }

@@ -407,6 +407,10 @@ const OF_PROCESS: &[(&str, &[&str])] = &[
         "the variable BREAKERBOX_ENV, or --env",
         &["env", "environment", "profile"],
     ),
+    (
+        "a section [dependencies.NAME] for each: dependencies share no settings",
+        &["defaults", "default", "global", "globals", "common"],
+    ),
 ];
 
 /// Returns the key that another system's name stands for, or advice in words.

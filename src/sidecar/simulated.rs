@@ -172,10 +172,13 @@ impl FaultQuery {
 
 fn switch(site: &SiteState, uri: &Uri) -> Response {
     let asked = Query::<FaultQuery>::try_from_uri(uri).map_err(|error| format!("{error}\n"));
-    match asked.and_then(|Query(switch)| switch.broken()) {
-        Ok(broken) => {
+    match asked.and_then(|Query(switch)| Ok((switch.broken()?, switch))) {
+        Ok((broken, switch)) => {
             site.set(broken);
-            format!("it {}\n", broken.fault).into_response()
+            // The caller's own words of the span: they have been read.
+            let span = broken.until.and(switch.for_.as_deref());
+            let span = span.map_or_else(String::new, |span| format!(", for {span}"));
+            format!("it {}{span}\n", broken.fault).into_response()
         }
         Err(text) => (StatusCode::BAD_REQUEST, text).into_response(),
     }

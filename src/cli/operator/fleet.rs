@@ -48,7 +48,7 @@ pub(crate) fn fleet(
         match told {
             Ok(Value::Null) => {
                 let why =
-                    "this process is in no fleet, allowed: the section fleet in its configuration";
+                    "this Breakerbox belongs to no fleet: its configuration has no section [fleet]";
                 writeln!(err, "breakerbox: {why}")?;
                 Ok(ExitReason::Failed)
             }

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use super::Admin;
 
+/// Maximum number of names that a problem lists.
+const SHOWN_NAMES: usize = 8;
+
 /// An `application/problem+json` document. It never contains a token or a header value.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct AdminProblem {
@@ -59,9 +62,13 @@ impl AdminProblem {
         }
         let composed = composed.iter().map(|(other, ..)| other);
         let all = known.iter().chain(composed).map(String::as_str);
+        let names = match known.len() {
+            1..=SHOWN_NAMES => known.join(", "),
+            _ => "the names that /api/dependencies lists".to_owned(),
+        };
         let allowed = match nearest_word(name, all) {
-            Some(near) => format!("the names that /api/dependencies lists; did you mean {near}?"),
-            None => "the names that /api/dependencies lists".to_owned(),
+            Some(near) => format!("{names}; did you mean {near}?"),
+            None => names,
         };
         of("no dependency has this name", allowed)
     }
@@ -158,5 +165,14 @@ mod tests {
         ] {
             assert!(said(name).contains(expected), "{}", said(name));
         }
+        assert!(
+            said("qqq").ends_with(", payments, memory"),
+            "{}",
+            said("qqq")
+        );
+        let many: Vec<String> = (0..9).map(|number| format!("one_{number}")).collect();
+        let problem = AdminProblem::unknown("qqq", &many, &[]);
+        let allowed = problem.allowed.unwrap_or_default();
+        assert!(allowed.contains("/api/dependencies"), "{allowed}");
     }
 }

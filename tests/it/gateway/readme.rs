@@ -97,7 +97,7 @@ fn the_first_five_minutes_go_as_the_readme_says() {
     );
     assert!(primary.contains("rust #1"), "{primary}");
 
-    assert_eq!(run(breaks), "it responds with 500 from now on\n");
+    assert_eq!(run(breaks), "it responds with 500 from now on, for 1m\n");
 
     let stale = run(again);
     for text in [
