@@ -59,7 +59,7 @@ pub(crate) fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let media = line.to_str().unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     let media = media.to_ascii_lowercase();
-    // LIM-1: a hint counts whatever its service calls it.
+    // LIM-1: a hint counts by any name that its service gives its body.
     match media.split_once('/') {
         None => media.is_empty() && looks_so(),
         Some(("text", "plain") | ("application", "octet-stream")) => looks_so(),

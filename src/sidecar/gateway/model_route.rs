@@ -118,14 +118,10 @@ impl ModelRoute {
     /// Returns the request as the provider gets it.
     pub(super) fn outbound(&self, request: &HttpRequest) -> HttpRequest {
         let mut headers = request.headers().clone();
-        // EDGE-5: a provider may be this gateway again. The last entry is ours, and tells nothing of the
-        // caller.
-        let own = headers.get_all(VIA).iter().next_back().cloned();
         // LLM-15: a provider learns nothing of the caller, and answers without a coding.
         for name in [COOKIE, FORWARDED, VIA] {
             headers.remove(name);
         }
-        headers.extend(own.map(|own| (VIA, own)));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut target = request.target().to_owned();
         if let Some((header, key)) = &self.key {

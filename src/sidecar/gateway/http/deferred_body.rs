@@ -275,7 +275,7 @@ impl BodyReader {
             .size_hint()
             .upper()
             .is_some_and(|upper| upper <= most);
-        // EDGE-1: what goes out once more on a new connection has to be there, whatever its framing.
+        // EDGE-1: a body that goes out once more on a new connection has to be there, in any framing.
         let holds = is_short || self.keeping == BodyKeeping::Needed;
         if !holds && self.keeping == BodyKeeping::Short {
             return Ok(false);

@@ -224,28 +224,6 @@ async fn llm_15_a_body_without_a_media_type_is_read() {
     gateway.end().await;
 }
 
-/// A model that is reached through the gateway itself would go round until no place is left.
-#[tokio::test]
-async fn edge_5_e7e_a_provider_gets_only_our_own_entry_in_via_which_tells_a_loop() {
-    let first = Provider::good("well").await;
-    let gateway = bed(&first, None, "").await;
-    let ask = |via: &str| {
-        let request = gateway.http.post(gateway.url("/gpt/v1/chat/completions"));
-        let request = request.header("content-type", "application/json");
-        request.header("via", via).body(asked("m", false)).send()
-    };
-    assert_eq!(ask("1.0 outer, 1.1 other").await.unwrap().status(), 200);
-    let seen = first.seen(0);
-    let lines: Vec<_> = seen.headers.get_all("via").iter().collect();
-    let [own] = lines[..] else {
-        panic!("one entry: {lines:?}");
-    };
-    let own = own.to_str().unwrap();
-    assert!(own.starts_with("1.1 breakerbox-"), "{own}");
-    assert_eq!(ask(own).await.unwrap().status(), 508);
-    gateway.end().await;
-}
-
 #[tokio::test]
 async fn llm_5_the_head_of_a_stream_has_the_hint_of_its_error() {
     let limited = event(
