@@ -38,6 +38,7 @@ mod bulkhead;
 mod limit;
 
 mod meter;
+mod room_log;
 
 mod chaos;
 

@@ -9,18 +9,15 @@
 //! as tokens. It counts as much as the bucket would now hold if only the used amount had been
 //! taken, and never more.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::Time;
+use crate::room_log::RoomLog;
 use crate::time::nanos;
 
 /// Longest wait that a debt causes.
-const MAX_DEBT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Maximum number of spans with a room of their own.
-const MAX_SPANS: usize = 64;
+pub(crate) const MAX_DEBT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Settings of a meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,55 +77,6 @@ pub struct Meter {
     reserved: u64,
     next_sequence: u64,
     room: RoomLog,
-}
-
-/// The least room that the bucket had at any time since a reservation. It bounds the refund of that
-/// reservation: what would have run over is lost.
-#[derive(Debug, Clone, Default)]
-struct RoomLog {
-    /// From the oldest to the newest; later ones had more room.
-    spans: VecDeque<RoomSpan>,
-}
-
-/// The reservations from a number on, until the next span begins.
-#[derive(Debug, Clone, Copy)]
-struct RoomSpan {
-    first: u64,
-    least: i128,
-}
-
-impl RoomLog {
-    /// Records the room at a moment at which the bucket is fullest: before it changes.
-    fn observe(&mut self, room: i128) {
-        let mut first = None;
-        while let Some(span) = self.spans.back().filter(|span| span.least >= room) {
-            first = Some(span.first);
-            self.spans.pop_back();
-        }
-        let merged = first.map(|first| RoomSpan { first, least: room });
-        self.spans.extend(merged);
-    }
-
-    /// Begins a span with a reservation.
-    fn begin(&mut self, first: u64, room: i128) {
-        self.spans.push_back(RoomSpan { first, least: room });
-        if self.spans.len() > MAX_SPANS {
-            // The span before it had less room, and takes over its reservations.
-            self.spans.remove(1);
-        }
-    }
-
-    /// Takes a refund of at most so many parts; returns the parts that it is worth.
-    fn take(&mut self, sequence: u64, parts: i128) -> i128 {
-        let after = self.spans.partition_point(|span| span.first <= sequence);
-        let least = after.checked_sub(1).map_or(0, |at| self.spans[at].least);
-        let worth = parts.min(least).max(0);
-        for span in &mut self.spans {
-            // With the refund, the bucket would have been that much fuller since then.
-            span.least -= worth;
-        }
-        worth
-    }
 }
 
 impl Meter {

@@ -148,19 +148,12 @@ fn many_reservations_at_once_keep_the_bound() {
 }
 
 #[test]
-fn llm_19_sixty_four_spans_have_a_room_of_their_own() {
-    let mut log = RoomLog::default();
-    let most = u64::try_from(MAX_SPANS).unwrap();
-    for sequence in 0..most {
-        log.begin(sequence, i128::from(sequence));
+fn llm_19_what_three_hundred_running_calls_give_back_is_whole() {
+    let mut meter = Meter::new(settings(1, 1, 100_000), at(0));
+    let reserve = |_| meter.try_reserve(at(0), 100).unwrap();
+    let taken: Vec<Reservation> = (0..300).map(reserve).collect();
+    for reservation in taken {
+        meter.settle(at(0), reservation, 30);
     }
-    assert_eq!(log.spans.len(), MAX_SPANS);
-    log.begin(most, i128::from(most));
-    assert_eq!(log.spans.len(), MAX_SPANS);
-    assert_eq!(
-        log.take(1, 10),
-        0,
-        "the second one has the first one's room"
-    );
-    assert_eq!(log.take(2, 10), 2);
+    assert_eq!(meter.available(at(0)), 91_000);
 }
