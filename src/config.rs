@@ -366,9 +366,8 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         settings.fleet.is_some(),
     );
     dead_settings::check_keys(&settings, &section.section("dependencies"));
-    let all = settings.dependencies.iter();
     rate_limit::check_sharing(
-        all.map(|(name, one)| (&**name, one.settings.rate_sharing)),
+        settings.dependencies.iter(),
         settings.fleet.is_some(),
         &section.section("dependencies"),
     );

@@ -204,10 +204,17 @@ impl Fleet {
     pub(crate) fn figures(&self) -> FleetFigures {
         let mut figures = self.state.model.acquire().figures(self.now());
         if let Some(runtime) = WeakRuntime::upgrade(&self.state.runtime) {
-            let names = figures.dependencies.iter().map(|(name, ..)| name);
-            let rates =
-                names.filter_map(|name| Some((name.clone(), runtime.shared_rate(name)?.counts)));
-            figures.rates = rates.collect();
+            for (name, ..) in &figures.dependencies {
+                for (limit, view) in runtime.shared_limits(name) {
+                    match limit.split_once('.') {
+                        Some((of, _)) => {
+                            let one = (name.clone(), of.to_owned(), view.counts);
+                            figures.token_limits.push(one);
+                        }
+                        None => figures.rates.push((name.clone(), view.counts)),
+                    }
+                }
+            }
         }
         figures
     }
@@ -344,8 +351,14 @@ fn fingerprint(settings: &Settings) -> String {
         let rate = limit.map_or_else(String::new, |limit| {
             format!("{:?} {}", limit.unit(), limit.burst)
         });
+        let tokens = one.model.iter().flat_map(|model| &model.token_limits);
+        let tokens = tokens.filter(|limit| limit.shared).map(|limit| {
+            let of = limit.of.word();
+            format!("{of} {} {:?} {}", limit.rate, limit.per, limit.burst)
+        });
+        let tokens: String = tokens.collect();
         let address = name.bytes().chain([0]).chain(url.bytes()).chain([0]);
-        for byte in address.chain(rate.bytes()) {
+        for byte in address.chain(rate.bytes()).chain(tokens.bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

@@ -141,6 +141,8 @@ struct RuntimeState {
     consumers: Mutex<BTreeMap<String, ConsumerHandle>>,
     /// Orders of operators that hold for every start of a dependency, by its name.
     standing_orders: Mutex<BTreeMap<String, StandingOrder>>,
+    /// The limits of amounts that a fleet has together.
+    shared_meters: Mutex<fleet::SharedMeters>,
     thread: Mutex<Option<OwnThread>>,
     /// True once a shutdown has begun.
     is_shut_down: AtomicBool,
@@ -195,6 +197,7 @@ impl Runtime {
                 recorder,
                 consumers: Mutex::default(),
                 standing_orders: Mutex::default(),
+                shared_meters: Mutex::default(),
                 thread: Mutex::new(thread),
                 is_shut_down: AtomicBool::new(false),
             }),

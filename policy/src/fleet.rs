@@ -38,7 +38,7 @@ pub use message::{FleetInput, FleetOutput, FleetWord, OwnBreaker, ReplicaId, Rev
 pub use settings::{FleetSettings, Quorum, TripSharing};
 pub use shared_rate::{
     RateAnswer, RateCounts, RateInput, RateNumber, RateRequest, SharedRate, SharedRateSettings,
-    UnitAnswer, UnitSpan,
+    UnitAnswer, UnitReservation, UnitSpan,
 };
 
 use crate::{BreakerCommand, Suspicion, Time};

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::kind::DependencyKind;
 use super::masking::{self, MASK};
 use super::section::Section;
-use super::value_type::{TICK, ValueType, YEAR, duration, integer, one_of};
+use super::value_type::{TICK, ValueType, YEAR, boolean, duration, integer, one_of};
 
 /// Limit of a model's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct TokenLimitConfig {
     pub output_estimate: u64,
     /// Maximum wait of an attempt.
     pub max_wait: Duration,
+    /// True for one limit of all replicas of a fleet; false for one of each.
+    pub shared: bool,
 }
 
 /// The tokens that a limit counts.
@@ -60,13 +62,24 @@ const OF: &[(&str, TokensOf)] = &[
     ("output", TokensOf::Output),
 ];
 
-const KEYS: [&str; 6] = ["rate", "per", "burst", "of", "output_estimate", "max_wait"];
+const KEYS: [&str; 7] = [
+    "rate",
+    "per",
+    "burst",
+    "of",
+    "output_estimate",
+    "max_wait",
+    "shared",
+];
 
 /// Tokens of an answer that are reserved by default.
 const ESTIMATE: i64 = 1_000;
 
 const ALLOWED: &str = "a table such as { rate = 450000, per = \"1m\", of = \"total\", output_estimate = \
-                       1000, max_wait = \"20s\", burst = 450000 }, a list of such tables, or \"off\"";
+                       1000, max_wait = \"20s\", burst = 450000, shared = true }, a list of such tables, or \"off\"";
+
+/// Shortest time of a token of a shared limit: the board counts whole nanoseconds.
+const SHORTEST_SHARED: Duration = Duration::from_nanos(100);
 
 /// Maximum number of tokens in a setting.
 const MOST: i64 = 1_000_000_000_000;
@@ -105,6 +118,7 @@ fn limits() -> ValueType<'static, Vec<TokenLimitConfig>> {
             "burst": { "type": "integer", "minimum": 1 },
             "of": { "enum": ["total", "input", "output"] },
             "output_estimate": { "type": "integer", "minimum": 0 },
+            "shared": { "type": "boolean" },
         } });
     let schema = json!({ "anyOf": [
         table.clone(), { "type": "array", "items": table }, { "const": "off" },
@@ -146,15 +160,26 @@ fn read_limit(value: &Value) -> Result<TokenLimitConfig, String> {
              maximum of its own could ever begin"
         ));
     }
+    let shared = match table.get("shared") {
+        Some(value) => parsed("shared", value, &boolean())?,
+        None => false,
+    };
+    let per = span(table, "per", Duration::from_secs(60), TICK)?;
+    if shared && per.as_nanos() < SHORTEST_SHARED.as_nanos() * u128::from(rate.unsigned_abs()) {
+        return Err(format!(
+            "rate = {rate} is more than 10,000,000 tokens a second: leave out shared = true"
+        ));
+    }
     let tokens = |count: i64| u64::try_from(count).unwrap_or_default();
     let at_least_one = |count: i64| NonZeroU64::new(tokens(count)).unwrap_or(NonZeroU64::MIN);
     Ok(TokenLimitConfig {
         rate: at_least_one(rate),
-        per: span(table, "per", Duration::from_secs(60), TICK)?,
+        per,
         burst: at_least_one(burst),
         of,
         output_estimate: tokens(output_estimate),
         max_wait: span(table, "max_wait", Duration::ZERO, Duration::ZERO)?,
+        shared,
     })
 }
 
@@ -246,6 +271,11 @@ mod tests {
                 "output_estimate = 9 is not below burst = 9",
             ),
             ("[{ rate = 9 }, { rate = -1 }]", "[1] rate: given -1"),
+            ("{ rate = 9, shared = 7 }", "shared: given 7, allowed: "),
+            (
+                "{ rate = 10000001, per = \"1s\", shared = true }",
+                "rate = 10000001 is more than 10,000,000 tokens a second",
+            ),
         ];
         for (text, told) in cases {
             let value = read_text(text);
@@ -255,6 +285,32 @@ mod tests {
         }
         let masked = read_text("{ rate = 9, key = \"hunter2\" }");
         assert_eq!(show_given(&masked), "{ rate = 9, key = *** }");
+    }
+
+    #[test]
+    fn flt_13_a_token_limit_may_be_one_of_all_replicas() {
+        let read = |text: &str| read_limit(&read_text(text)).unwrap().shared;
+        assert!(!read("{ rate = 9 }"));
+        assert!(!read("{ rate = 100000000, per = \"1s\" }"));
+        assert!(read("{ rate = 10000000, per = \"1s\", shared = true }"));
+    }
+
+    #[test]
+    fn flt_13_a_shared_token_limit_needs_a_fleet() {
+        let load = |fleet: &str| {
+            let text = format!(
+                "{fleet}\n[dependencies.gpt]\nkind = \"model\"\napi = \"openai\"\n\
+                 url = \"http://127.0.0.1:1/v1\"\ntoken_limit = [{{ rate = 9 }}, {{ rate = 99, shared = true }}]"
+            );
+            crate::config::Settings::loader().bare().toml(&text).load()
+        };
+        let problem = load("").unwrap_err().to_string();
+        assert!(
+            problem.contains("dependencies.gpt.token_limit"),
+            "{problem}"
+        );
+        assert!(problem.contains("there is no section fleet"), "{problem}");
+        assert!(load("[fleet]\nservers = [\"nats://127.0.0.1:1\"]").is_ok());
     }
 
     #[test]

@@ -249,6 +249,14 @@ pub(crate) fn id_of(text: &str) -> Option<ReplicaId> {
     u64::from_str_radix(text, 16).ok().map(ReplicaId)
 }
 
+/// The name of a limit that all replicas have together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SharedLimitName {
+    pub(crate) dependency: String,
+    /// Empty for the rate limit; of a token limit, the tokens and the interval.
+    pub(crate) limit: String,
+}
+
 /// A key of the board.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BoardKey {
@@ -262,8 +270,8 @@ pub(crate) enum BoardKey {
     Pause(String),
     /// An operator's override of a dependency.
     Order(String),
-    /// The number of a dependency's shared rate.
-    Rate(String),
+    /// The number of a limit that all replicas have together.
+    Rate(SharedLimitName),
 }
 
 impl BoardKey {
@@ -275,7 +283,10 @@ impl BoardKey {
             Self::Lease(name) => format!("lease.{}", encoded(name)),
             Self::Pause(name) => format!("pause.{}", encoded(name)),
             Self::Order(name) => format!("order.{}", encoded(name)),
-            Self::Rate(name) => format!("rate.{}", encoded(name)),
+            Self::Rate(SharedLimitName { dependency, limit }) => match &**limit {
+                "" => format!("rate.{}", encoded(dependency)),
+                limit => format!("rate.{}.{}", encoded(dependency), encoded(limit)),
+            },
         }
     }
 
@@ -292,7 +303,14 @@ impl BoardKey {
             ("lease", Some(name), None) => Some(Self::Lease(decoded(name)?)),
             ("pause", Some(name), None) => Some(Self::Pause(decoded(name)?)),
             ("order", Some(name), None) => Some(Self::Order(decoded(name)?)),
-            ("rate", Some(name), None) => Some(Self::Rate(decoded(name)?)),
+            ("rate", Some(name), None) => Some(Self::Rate(SharedLimitName {
+                dependency: decoded(name)?,
+                limit: String::new(),
+            })),
+            ("rate", Some(name), Some(limit)) => Some(Self::Rate(SharedLimitName {
+                dependency: decoded(name)?,
+                limit: decoded(limit)?,
+            })),
             _ => None,
         };
         // A word under another spelling could not be taken off by the key that is written.
@@ -400,7 +418,14 @@ mod tests {
                 BoardKey::Lease(name.to_owned()),
                 BoardKey::Evidence(name.to_owned(), ReplicaId(u64::MAX)),
                 BoardKey::Order(name.to_owned()),
-                BoardKey::Rate(name.to_owned()),
+                BoardKey::Rate(SharedLimitName {
+                    dependency: name.to_owned(),
+                    limit: String::new(),
+                }),
+                BoardKey::Rate(SharedLimitName {
+                    dependency: name.to_owned(),
+                    limit: "total.60000".to_owned(),
+                }),
             ] {
                 let text = key.text();
                 let plain =
@@ -414,6 +439,8 @@ mod tests {
             "lease",
             "lease.",
             "lease.a.b",
+            "rate.a.",
+            "rate.a.b.c",
             "gossip.a",
             "lease.=zz",
             "join.a",

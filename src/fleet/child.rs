@@ -17,7 +17,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use super::board::{Board, BoardNews, MAX_NEWS, OpenBoard, SwapAnswer};
-use super::board_word::{self as word, BoardKey, BoardWord, FleetOrder, FleetRate, ReplicaMessage};
+use super::board_word::{
+    self as word, BoardKey, BoardWord, FleetOrder, FleetRate, ReplicaMessage, SharedLimitName,
+};
 use super::model::events::is_heard;
 use super::model::keys::OwnBreaker;
 use super::model::{Effect, FleetModel, LeaseSwap};
@@ -49,8 +51,8 @@ pub(crate) struct FleetState {
 /// Listener to the names of dependencies.
 type TakenBack = dyn Fn(&str) + Send + Sync;
 
-/// A request of a dependency's shared rate.
-type RateQuestion = (String, RateRequest);
+/// A request of a limit that all replicas have together.
+type RateQuestion = (SharedLimitName, RateRequest);
 
 /// A question of an operator, or of the program.
 pub(crate) enum FleetRequest {
@@ -144,8 +146,8 @@ struct Incarnation {
     clock: Clock,
     asked: FuturesUnordered<BoxFuture<'static, Answered>>,
     ask_rate: mpsc::Sender<RateQuestion>,
-    /// The ways from the shared rates to this incarnation, by dependency.
-    links: BTreeMap<String, RateLink>,
+    /// The ways from the shared limits to this incarnation.
+    links: BTreeMap<SharedLimitName, RateLink>,
     _listener: ListenerGuard,
 }
 
@@ -264,24 +266,24 @@ impl Incarnation {
         self.state.model.acquire().breaker_of(member)
     }
 
-    fn feed_rate(&mut self, name: &str, input: RateInput, runtime: &Runtime) {
+    fn feed_rate(&mut self, name: &SharedLimitName, input: RateInput, runtime: &Runtime) {
         if !self.links.contains_key(name) {
-            let (ask, dependency) = (self.ask_rate.clone(), name.to_owned());
+            let (ask, limit) = (self.ask_rate.clone(), name.clone());
             let link = RateLink {
                 timeout: self.state.timeout,
                 ask: Arc::new(move |request| {
                     // Without room the request is given up after its time limit.
-                    let _ = ask.try_send((dependency.clone(), request));
+                    let _ = ask.try_send((limit.clone(), request));
                 }),
             };
-            self.links.insert(name.to_owned(), link);
+            self.links.insert(name.clone(), link);
         }
         if let Some(link) = self.links.get(name) {
-            runtime.feed_rate(name, input, link);
+            runtime.feed_limit((&name.dependency, &name.limit), input, link);
         }
     }
 
-    /// Moves the number of a shared rate on.
+    /// Moves the number of a shared limit on.
     fn ask_for_rate(&mut self, (name, request): RateQuestion) {
         self.count();
         let me = {

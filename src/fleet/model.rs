@@ -19,7 +19,7 @@ use std::time::Duration;
 use breakerbox_actors::{EventKind, FleetView};
 use breakerbox_policy::fleet::{
     BoardClock, FleetDependency, FleetInput, FleetOutput, FleetSettings, FleetWord, OwnBreaker,
-    RateNumber, ReplicaId, TripSharing, Verdict,
+    ReplicaId, TripSharing, Verdict,
 };
 use breakerbox_policy::{BreakerCommand, Time};
 
@@ -271,7 +271,7 @@ impl FleetModel {
                 order: None,
                 order_until: None,
                 is_order_old: false,
-                rate: RateNumber::default(),
+                rates: BTreeMap::new(),
                 pause: None,
                 counts: MemberCounts::default(),
             };

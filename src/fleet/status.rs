@@ -125,6 +125,8 @@ pub(crate) struct FleetFigures {
     pub(crate) dependencies: Vec<(String, u32, MemberCounts)>,
     /// Leases of shared rates, by dependency.
     pub(crate) rates: Vec<(String, RateCounts)>,
+    /// Leases of shared token limits, by dependency and by the tokens that count.
+    pub(crate) token_limits: Vec<(String, String, RateCounts)>,
 }
 
 impl FleetModel {
@@ -238,6 +240,7 @@ impl FleetModel {
             messages_out: self.said_words,
             dependencies: dependencies.collect(),
             rates: Vec::new(),
+            token_limits: Vec::new(),
         }
     }
 }

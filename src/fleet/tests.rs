@@ -4,6 +4,7 @@ mod keys;
 mod lives;
 mod orders;
 mod rates;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;

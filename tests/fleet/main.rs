@@ -16,3 +16,4 @@ mod replicas;
 mod runtimes;
 mod secured;
 mod server;
+mod tokens;

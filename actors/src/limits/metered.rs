@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use breakerbox_policy::fleet::UnitReservation;
 use breakerbox_policy::{Meter, MeterRefusal, MeterSettings, Reservation, Time};
 use tokio::sync::{Notify, Semaphore};
 
@@ -16,6 +17,8 @@ pub use metered_call::MeteredCall;
 pub(crate) use metered_call::UnusedShares;
 
 use crate::clock::Clock;
+use crate::limits::rate::TooFast;
+use crate::limits::rate::share::{RateShare, SharedLimit};
 use crate::sync::LockExt;
 
 /// A limit by reservation and settlement. Cheap to clone: all clones are one limit.
@@ -25,8 +28,14 @@ use crate::sync::LockExt;
 ///
 /// # Source  Rules LLM-19 and LLM-20 in docs/rules.md.
 #[derive(Clone)]
-pub struct MeteredLimit {
-    shared: Arc<SharedMeter>,
+pub struct MeteredLimit(MeterKind);
+
+#[derive(Clone)]
+enum MeterKind {
+    /// Of this replica alone.
+    Own(Arc<SharedMeter>),
+    /// The part of this replica in a limit of its fleet.
+    Fleet(Arc<RateShare>),
 }
 
 struct SharedMeter {
@@ -49,9 +58,13 @@ struct MeterQueue {
 /// An amount that one attempt holds. Dropped without a settlement, it counts as used in full.
 #[must_use = "dropped, it counts as used in full"]
 pub struct MeteredShare {
-    shared: Arc<SharedMeter>,
     /// `None` once it is settled.
-    reservation: Option<Reservation>,
+    held: Option<HeldAmount>,
+}
+
+enum HeldAmount {
+    Own(Arc<SharedMeter>, Reservation),
+    Fleet(Arc<RateShare>, UnitReservation),
 }
 
 impl MeteredLimit {
@@ -65,14 +78,17 @@ impl MeteredLimit {
             waiting: 0,
             max_wait,
         };
-        Self {
-            shared: Arc::new(SharedMeter {
-                queue: Mutex::new(queue),
-                clock,
-                turn: Semaphore::new(1),
-                refunded: Notify::new(),
-            }),
-        }
+        Self(MeterKind::Own(Arc::new(SharedMeter {
+            queue: Mutex::new(queue),
+            clock,
+            turn: Semaphore::new(1),
+            refunded: Notify::new(),
+        })))
+    }
+
+    /// Returns the part of this replica in a limit of its fleet.
+    pub(crate) const fn of_fleet(share: Arc<RateShare>) -> Self {
+        Self(MeterKind::Fleet(share))
     }
 
     /// Reserves an amount, behind the calls that already wait.
@@ -86,32 +102,127 @@ impl MeteredLimit {
         amount: u64,
         deadline: Option<Time>,
     ) -> Result<MeteredShare, MeterRefusal> {
-        let shared = &self.shared;
-        let place = match shared.join(amount, deadline)? {
-            JoinedQueue::Reserved(reservation) => return Ok(self.share(reservation)),
+        match &self.0 {
+            MeterKind::Own(meter) => {
+                let reservation = meter.reserve(amount, deadline).await?;
+                Ok(HeldAmount::Own(Arc::clone(meter), reservation).into())
+            }
+            MeterKind::Fleet(share) => {
+                let entered = share.enter(amount, deadline).await;
+                let held = entered.map_err(|refusal| refused(refusal, amount, share))?;
+                let held = held.map(|held| HeldAmount::Fleet(Arc::clone(share), held));
+                Ok(MeteredShare { held })
+            }
+        }
+    }
+
+    /// Returns the sum of the amounts that attempts hold.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        match &self.0 {
+            MeterKind::Own(meter) => meter.queue.acquire().meter.reserved(),
+            MeterKind::Fleet(share) => share.reserved(),
+        }
+    }
+
+    /// Returns the amount that is available at once, if no call waits.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        match &self.0 {
+            MeterKind::Own(meter) => {
+                let queue = meter.queue.acquire();
+                queue.meter.available(meter.clock.now())
+            }
+            MeterKind::Fleet(share) => share.available(),
+        }
+    }
+
+    /// Returns the amount that is owed. Of a limit of the fleet: by this replica, and not yet told.
+    #[must_use]
+    pub fn owed(&self) -> u64 {
+        match &self.0 {
+            MeterKind::Own(meter) => meter.queue.acquire().meter.owed(meter.clock.now()),
+            MeterKind::Fleet(share) => share.debt(),
+        }
+    }
+
+    /// Owes so much, for calls at a limit that this one replaces.
+    pub fn owe(&self, amount: u64) {
+        match &self.0 {
+            MeterKind::Own(meter) => {
+                if let Ok(nothing) = meter.try_reserve(0) {
+                    meter.settle(nothing, amount);
+                }
+            }
+            MeterKind::Fleet(share) => share.owe(amount),
+        }
+    }
+
+    /// Returns the wait of a call that reserves so much now, behind those that wait already; zero if
+    /// it would not wait. It reserves nothing.
+    ///
+    /// # Errors  [`MeterRefusal`]: it would be refused.
+    pub fn wait_for(&self, amount: u64) -> Result<Duration, MeterRefusal> {
+        match &self.0 {
+            MeterKind::Own(meter) => meter.wait_for(amount),
+            MeterKind::Fleet(share) => {
+                let wait = share.wait_for(amount);
+                wait.map_err(|refusal| refused(refusal, amount, share))
+            }
+        }
+    }
+
+    /// Changes rate and burst, and the maximum wait of later calls. Units that are held, available or
+    /// owed stay so.
+    pub fn change(&self, settings: MeterSettings, max_wait: Duration) {
+        match &self.0 {
+            MeterKind::Own(meter) => meter.change(settings, max_wait),
+            MeterKind::Fleet(share) => share.reconfigure(SharedLimit::Metered(settings, max_wait)),
+        }
+    }
+}
+
+fn refused(refusal: TooFast, asked: u64, share: &RateShare) -> MeterRefusal {
+    match refusal {
+        TooFast::NotBefore(wait) => MeterRefusal::NotBefore(wait),
+        TooFast::TooHeavy => MeterRefusal::TooMuch {
+            asked,
+            burst: share.burst(),
+        },
+    }
+}
+
+impl SharedMeter {
+    async fn reserve(
+        &self,
+        amount: u64,
+        deadline: Option<Time>,
+    ) -> Result<Reservation, MeterRefusal> {
+        let place = match self.join(amount, deadline)? {
+            JoinedQueue::Reserved(reservation) => return Ok(reservation),
             JoinedQueue::Waiting(place) => place,
         };
         // CALL-9: it waits no longer than its own time, however long the one before it does.
         let _turn = tokio::select! {
             biased;
             // The semaphore is never closed.
-            turn = shared.turn.acquire() => turn,
-            () = shared.clock.sleep_until(place.latest) => return Err(self.too_late(amount)),
+            turn = self.turn.acquire() => turn,
+            () = self.clock.sleep_until(place.latest) => return Err(self.too_late(amount)),
         };
         loop {
-            let wait = match shared.try_reserve(amount) {
-                Ok(reservation) => return Ok(self.share(reservation)),
+            let wait = match self.try_reserve(amount) {
+                Ok(reservation) => return Ok(reservation),
                 Err(MeterRefusal::NotBefore(wait)) => wait,
                 Err(never) => return Err(never),
             };
-            let at = shared.clock.now().after(wait);
+            let at = self.clock.now().after(wait);
             // A debt that came after it has joined.
             if at > place.latest {
                 return Err(MeterRefusal::NotBefore(wait));
             }
             tokio::select! {
-                () = shared.clock.sleep_until(at) => {}
-                () = shared.refunded.notified() => {}
+                () = self.clock.sleep_until(at) => {}
+                () = self.refunded.notified() => {}
             }
         }
     }
@@ -122,58 +233,43 @@ impl MeteredLimit {
         wait.map_or_else(|refusal| refusal, MeterRefusal::NotBefore)
     }
 
-    /// Returns the sum of the amounts that attempts hold.
-    #[must_use]
-    pub fn reserved(&self) -> u64 {
-        self.shared.queue.acquire().meter.reserved()
-    }
-
-    /// Returns the amount that is available at once, if no call waits.
-    #[must_use]
-    pub fn available(&self) -> u64 {
-        let queue = self.shared.queue.acquire();
-        queue.meter.available(self.shared.clock.now())
-    }
-
-    /// Returns the wait of a call that reserves so much now, behind those that wait already; zero if
-    /// it would not wait. It reserves nothing.
-    ///
-    /// # Errors  [`MeterRefusal`]: it would be refused.
-    pub fn wait_for(&self, amount: u64) -> Result<Duration, MeterRefusal> {
-        let queue = self.shared.queue.acquire();
-        let wait = queue.wait_for(self.shared.clock.now(), amount)?;
+    fn wait_for(&self, amount: u64) -> Result<Duration, MeterRefusal> {
+        let queue = self.queue.acquire();
+        let wait = queue.wait_for(self.clock.now(), amount)?;
         match wait <= queue.max_wait {
             true => Ok(wait),
             false => Err(MeterRefusal::NotBefore(wait)),
         }
     }
 
-    /// Changes rate and burst, and the maximum wait of later calls. Units that are held, available or
-    /// owed stay so.
-    pub fn change(&self, settings: MeterSettings, max_wait: Duration) {
-        let now = self.shared.clock.now();
-        let mut queue = self.shared.queue.acquire();
+    fn change(&self, settings: MeterSettings, max_wait: Duration) {
+        let now = self.clock.now();
+        let mut queue = self.queue.acquire();
         queue.meter.change(now, settings);
         queue.max_wait = max_wait;
         drop(queue);
-        self.shared.refunded.notify_one();
+        self.refunded.notify_one();
     }
 
-    fn share(&self, reservation: Reservation) -> MeteredShare {
-        MeteredShare {
-            shared: Arc::clone(&self.shared),
-            reservation: Some(reservation),
-        }
+    fn settle(&self, reservation: Reservation, used: u64) {
+        let now = self.clock.now();
+        let mut queue = self.queue.acquire();
+        queue.meter.settle(now, reservation, used);
+        drop(queue);
+        self.refunded.notify_one();
     }
 }
 
 impl fmt::Debug for MeteredLimit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queue = self.shared.queue.acquire();
-        out.debug_struct("MeteredLimit")
-            .field("meter", &queue.meter)
-            .field("max_wait", &queue.max_wait)
-            .finish_non_exhaustive()
+        let mut debug = out.debug_struct("MeteredLimit");
+        if let MeterKind::Own(meter) = &self.0 {
+            let queue = meter.queue.acquire();
+            debug
+                .field("meter", &queue.meter)
+                .field("max_wait", &queue.max_wait);
+        }
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -250,11 +346,21 @@ impl SharedMeter {
     }
 }
 
+impl From<HeldAmount> for MeteredShare {
+    fn from(held: HeldAmount) -> Self {
+        Self { held: Some(held) }
+    }
+}
+
 impl MeteredShare {
     /// Returns the amount that is held.
     #[must_use]
     pub fn amount(&self) -> u64 {
-        self.reservation.as_ref().map_or(0, Reservation::amount)
+        match &self.held {
+            Some(HeldAmount::Own(_, held)) => held.amount(),
+            Some(HeldAmount::Fleet(_, held)) => held.amount(),
+            None => 0,
+        }
     }
 
     /// Settles by the amount that was used. The rest is given back, and an excess is owed.
@@ -268,12 +374,10 @@ impl MeteredShare {
     }
 
     fn end(&mut self, used: u64) {
-        if let Some(reservation) = self.reservation.take() {
-            let now = self.shared.clock.now();
-            let mut queue = self.shared.queue.acquire();
-            queue.meter.settle(now, reservation, used);
-            drop(queue);
-            self.shared.refunded.notify_one();
+        match self.held.take() {
+            Some(HeldAmount::Own(meter, held)) => meter.settle(held, used),
+            Some(HeldAmount::Fleet(share, held)) => share.settle(held, used),
+            None => {}
         }
     }
 }

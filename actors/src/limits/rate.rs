@@ -23,7 +23,7 @@ use tokio::task::unconstrained;
 
 use crate::clock::{CallerClock, Clock, is_too_late, waking};
 use crate::sync::LockExt;
-use share::RateShare;
+use share::{RateShare, SharedLimit};
 
 /// A dependency's rate limit.
 ///
@@ -96,12 +96,13 @@ impl RateLimit {
     ) -> Self {
         let mut limit = Self::new(settings, clock.clone());
         if let Some(sharing) = sharing {
+            let shared = SharedLimit::Calls(*settings, sharing);
             let share = match before.and_then(|before| before.share.clone()) {
                 Some(share) => {
-                    share.reconfigure(settings, sharing);
+                    share.reconfigure(shared);
                     share
                 }
-                None => Arc::new(RateShare::new((settings, sharing), clock, replicas)),
+                None => Arc::new(RateShare::new(shared, clock, replicas)),
             };
             limit.share = Some(share);
             limit.waiting = AtomicUsize::new(1);
@@ -140,7 +141,7 @@ impl RateLimit {
     #[cold]
     fn try_enter_share(&self, weight: NonZeroU32, now: Time) -> bool {
         let share = self.share.as_ref();
-        share.is_some_and(|share| share.try_enter(weight, now))
+        share.is_some_and(|share| share.try_enter(weight.get().into(), now))
     }
 
     /// Waits for `weight` units, behind the calls that already wait.
@@ -155,7 +156,7 @@ impl RateLimit {
         deadline: Option<Time>,
     ) -> Result<(), TooFast> {
         match &self.share {
-            Some(share) => share.enter(weight, deadline).await,
+            Some(share) => share.enter(weight.get().into(), deadline).await.map(drop),
             None => self.enter_alone(weight, deadline).await,
         }
     }

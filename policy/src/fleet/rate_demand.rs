@@ -13,9 +13,17 @@ pub(super) struct RateDemand {
 
 impl RateDemand {
     /// Notes a call of this weight. `span`: over which the demand is told, in nanoseconds.
-    pub(super) fn note(&mut self, now: Time, weight: u32, span: u64) {
+    pub(super) fn note(&mut self, now: Time, weight: u64, span: u64) {
         self.roll(now, span);
-        self.present += u64::from(weight);
+        self.present = self.present.saturating_add(weight);
+    }
+
+    /// Notes that a call has given so many units back.
+    pub(super) fn returned(&mut self, now: Time, units: u64, span: u64) {
+        self.roll(now, span);
+        let rest = units.saturating_sub(self.present);
+        self.present = self.present.saturating_sub(units);
+        self.before = self.before.saturating_sub(rest);
     }
 
     /// Returns the units that were asked for in the last `span`.
@@ -23,7 +31,9 @@ impl RateDemand {
         self.roll(now, span);
         let left = span.saturating_sub(nanos(now.since(self.begin)));
         let before = u128::from(self.before) * u128::from(left);
-        self.present + u64::try_from(before.div_ceil(u128::from(span.max(1)))).unwrap_or(u64::MAX)
+        let before = before.div_ceil(u128::from(span.max(1)));
+        self.present
+            .saturating_add(u64::try_from(before).unwrap_or(u64::MAX))
     }
 
     fn roll(&mut self, now: Time, span: u64) {

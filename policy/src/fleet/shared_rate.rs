@@ -16,9 +16,12 @@
 //! - *Clocks*: the board's, between two bounds ([`BoardClock`]). A unit begins by the lower and ends by
 //!   the upper one.
 //!
+//! - *Settlement*: units of a metered limit come back, or more are owed, after the call (`settlement`).
+//!
 //! # Source  Rule FLT-13 in docs/rules.md; ITU-T I.371 (generic cell rate algorithm).
 
 mod message;
+mod settlement;
 mod stock;
 
 #[cfg(test)]
@@ -36,6 +39,8 @@ use super::board_clock::{BoardClock, BoardTime};
 use super::rate_demand::RateDemand;
 use crate::Time;
 use crate::time::nanos;
+use settlement::Settlement;
+pub use settlement::UnitReservation;
 use stock::UnitStock;
 
 /// Weight of the latest round trip in their average.
@@ -48,11 +53,18 @@ const BEYOND: u64 = 10_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct AskedLease {
     request: RateRequest,
-    /// The units that it is about; `None` if it gives some back.
+    /// The units that it takes; `None` if it takes none.
     units: Option<UnitSpan>,
     /// Time in which the rate makes up the units of the own share, and is told by it.
     owed: u64,
     at: Time,
+}
+
+impl AskedLease {
+    /// Returns true if it takes units, or pays for some.
+    fn takes(&self) -> bool {
+        self.units.is_some() || self.owed > 0
+    }
 }
 
 /// A shared rate as one replica has it.
@@ -86,6 +98,8 @@ pub struct SharedRate {
     own_full_at: Time,
     /// Time at which it begins to do so: at that of the number, all that the board knows of has come back.
     own_from: Time,
+    /// The state of a metered limit.
+    settlement: Settlement,
 }
 
 impl SharedRate {
@@ -110,6 +124,7 @@ impl SharedRate {
             alone_from: Time::ZERO,
             own_full_at: Time::ZERO,
             own_from: Time::ZERO,
+            settlement: Settlement::default(),
         }
     }
 
@@ -117,7 +132,7 @@ impl SharedRate {
     ///
     /// # Units   `weight`: at most the burst.
     #[must_use]
-    pub fn take_at_once(&mut self, now: Time, weight: u32) -> bool {
+    pub fn take_at_once(&mut self, now: Time, weight: u64) -> bool {
         let is_taken = self.take(now, weight);
         if is_taken {
             self.demand.note(now, weight, self.settings.span);
@@ -126,7 +141,7 @@ impl SharedRate {
     }
 
     /// Notes a call that finds no units.
-    pub fn note_demand(&mut self, now: Time, weight: u32) {
+    pub fn note_demand(&mut self, now: Time, weight: u64) {
         self.demand.note(now, weight, self.settings.span);
     }
 
@@ -135,27 +150,44 @@ impl SharedRate {
     /// calls that wait before it; it takes none then.
     ///
     /// # Errors  The time from which they are there; `None` if the share never has so many.
-    pub fn take_alone(&mut self, now: Time, ahead: u64, weight: u32) -> Result<(), Option<Time>> {
-        let SharedRateSettings {
-            unit, early, life, ..
-        } = self.settings;
-        let replicas = u64::from(self.replicas);
-        let each = unit.saturating_mul(replicas);
-        // FLT-13: at least one unit.
-        let burst = (early.saturating_add(life) / unit / replicas).max(1);
-        if u64::from(weight) > burst {
-            return Err(None);
-        }
+    pub fn take_alone(&mut self, now: Time, ahead: u64, weight: u64) -> Result<(), Option<Time>> {
+        self.observe(now);
         self.set_owed(now, self.owed(now));
-        let span = |units: u64| Duration::from_nanos(each.saturating_mul(units));
-        let units = ahead.saturating_add(weight.into());
-        let full_at = self.own_full_at.after(span(units)).as_nanos();
-        let at = Time::from_nanos(full_at.saturating_sub(nanos(span(burst))));
+        let at = self.alone_at(now, ahead, weight).ok_or(None)?;
         if ahead > 0 || at > now {
             return Err(Some(at.max(now)));
         }
-        self.own_full_at = self.own_full_at.after(span(weight.into()));
+        self.own_full_at = self.own_full_at.after(self.own_span(weight));
         Ok(())
+    }
+
+    /// Returns the time from which the own share has so many units; `None` if it never has.
+    fn alone_at(&self, now: Time, ahead: u64, weight: u64) -> Option<Time> {
+        // FLT-13: at least one unit.
+        let burst = self.settings.burst() / self.settings.unit / u64::from(self.replicas);
+        let burst = match self.settings.is_metered {
+            // One call at least, once nothing is owed: it delays the next one.
+            true => burst.max(weight),
+            false => burst.max(1),
+        };
+        if weight > burst {
+            return None;
+        }
+        let span = self.own_span(ahead.saturating_add(weight));
+        let owed = self.owed(now).saturating_mul(self.replicas.into());
+        let full_at = self.clock.when(self.believed(now), now);
+        let full_at = full_at
+            .after(Duration::from_nanos(owed))
+            .after(span)
+            .as_nanos();
+        let at = full_at.saturating_sub(nanos(self.own_span(burst)));
+        Some(Time::from_nanos(at).max(now))
+    }
+
+    /// Returns the time in which the own share makes so many units.
+    fn own_span(&self, units: u64) -> Duration {
+        let each = self.settings.unit.saturating_mul(self.replicas.into());
+        Duration::from_nanos(each.saturating_mul(units))
     }
 
     /// Notes the units of the calls that wait: while there are some, none is given back.
@@ -166,14 +198,19 @@ impl SharedRate {
     /// Takes `weight` units for the first call that waits, or tells when to come again. `ahead`:
     /// units of calls that wait before it; it takes none then.
     #[must_use]
-    pub fn answer(&mut self, now: Time, ahead: u64, weight: u32) -> UnitAnswer {
+    pub fn answer(&mut self, now: Time, ahead: u64, weight: u64) -> UnitAnswer {
         if ahead == 0 && self.take(now, weight) {
             return UnitAnswer::Granted;
         }
         if !self.is_connected || self.is_silent(now) {
             return self.alone(now);
         }
-        let units = ahead.saturating_add(u64::from(weight));
+        self.turn(now, ahead, weight)
+    }
+
+    /// Tells when the turn of a call comes by the number.
+    fn turn(&self, now: Time, ahead: u64, weight: u64) -> UnitAnswer {
+        let units = ahead.saturating_add(self.settings.at_once(weight));
         let unit = self.settings.unit;
         let full_at = match self.stock.place(units, unit) {
             Ok(full_at) => full_at,
@@ -194,7 +231,7 @@ impl SharedRate {
     /// Returns the request that should go to the board now. `waiting`: units of the calls that wait;
     /// `first`: of the first of them.
     #[must_use]
-    pub fn request(&mut self, now: Time, waiting: u64, first: u32) -> Option<RateRequest> {
+    pub fn request(&mut self, now: Time, waiting: u64, first: u64) -> Option<RateRequest> {
         self.waiting = waiting;
         if !self.may_ask(now) {
             return None;
@@ -205,13 +242,16 @@ impl SharedRate {
         let ahead = recent.saturating_mul(self.round_trip) / span.max(1);
         let needed = recent.saturating_add(ahead).max(waiting);
         let stock = self.stock.units(self.settings.unit);
-        let is_enough = stock >= waiting && stock.saturating_mul(2) > needed;
-        if needed == 0 || is_enough || self.is_booked_ahead(now) {
+        let is_enough = needed == 0 || stock >= waiting && stock.saturating_mul(2) > needed;
+        if self.is_booked_ahead(now) || is_enough && !self.owes(now) {
             return None;
         }
-        let most = (span / self.settings.unit).max(u64::from(first)).max(1);
+        if is_enough {
+            return self.lease(now, 0);
+        }
+        let most = (span / self.settings.unit).max(first).max(1);
         let units = needed.saturating_sub(stock).clamp(1, most);
-        self.lease(now, units.max(u64::from(first).saturating_sub(stock)))
+        self.lease(now, units.max(first.saturating_sub(stock)))
     }
 
     /// Takes in an event. Returns the request that should go to the board for it.
@@ -248,11 +288,13 @@ impl SharedRate {
     }
 
     /// Applies new settings. Units that it has stay.
-    pub fn reconfigure(&mut self, settings: SharedRateSettings) {
+    pub fn reconfigure(&mut self, now: Time, settings: SharedRateSettings) {
+        if settings.is_metered {
+            return self.reconfigure_meter(now, settings);
+        }
         self.settings = settings;
         // FLT-13: no more is owed than a burst of the new rate.
-        let burst = settings.early.saturating_add(settings.life);
-        let most = Duration::from_nanos(burst.saturating_mul(self.replicas.into()));
+        let most = Duration::from_nanos(settings.burst().saturating_mul(self.replicas.into()));
         self.own_full_at = self.own_full_at.min(self.own_from.after(most));
     }
 
@@ -280,7 +322,7 @@ impl SharedRate {
         self.counts
     }
 
-    fn take(&mut self, now: Time, weight: u32) -> bool {
+    fn take(&mut self, now: Time, weight: u64) -> bool {
         self.forget_ended(now);
         let Some(least) = self.clock.at_least(now) else {
             return false;
@@ -291,8 +333,11 @@ impl SharedRate {
         }
         // FLT-13: a unit goes out no earlier than the burst allows.
         let latest = least.plus(self.settings.early);
+        if self.settings.is_metered {
+            return self.take_metered(now, weight, latest);
+        }
         self.stock
-            .take(u64::from(weight), latest, self.settings.unit)
+            .take((weight, self.settings.unit), latest, |_| {})
     }
 
     /// Forgets the units that have come back unused.
@@ -300,7 +345,9 @@ impl SharedRate {
         if let Some(most) = self.clock.at_most(now) {
             let SharedRateSettings { unit, life, .. } = self.settings;
             // FLT-13: a unit goes out before the rate has made it up, less the rest of the burst.
-            self.stock.forget_before(most.plus(unit).minus(life), unit);
+            let earliest = most.plus(unit).minus(life);
+            self.stock.forget_before(earliest, unit);
+            self.settlement.used.forget_before(earliest, unit);
         }
     }
 
@@ -381,35 +428,36 @@ impl SharedRate {
     fn lease(&mut self, now: Time, units: u64) -> Option<RateRequest> {
         let least = self.clock.at_least(now)?;
         let SharedRateSettings { unit, life, .. } = self.settings;
+        let (units, owed) = self.leasable(now, least, units)?;
         // The answer takes its time, and the units begin with it.
         let arrival = least.plus(self.round_trip.min(nanos(self.settings.timeout)));
         let full_at = self.believed(now);
         // What another replica gave back comes first.
         let usable = arrival.plus(unit).minus(life);
-        let owed = self.owed(now);
         let free = self.number.free.filter(|_| owed == 0);
         let back = free.and_then(|free| free.from(usable, unit));
         let (taken, number) = match back {
             Some(free) => {
                 let (taken, left) = free.split(units, unit);
-                (taken, (full_at, left))
+                (Some(taken), (full_at, left))
             }
             None => {
                 // FLT-13: units without the board count, or its return would be one more burst.
                 let begin = full_at.max(arrival).plus(owed);
                 let end = begin.plus(unit.saturating_mul(units));
                 let first = begin.plus(unit);
-                (UnitSpan { first, last: end }, (end, None))
+                let taken = (units > 0).then_some(UnitSpan { first, last: end });
+                (taken, (end, None))
             }
         };
-        Some(self.ask(now, number, Some(taken)))
+        Some(self.ask(now, number, (taken, owed)))
     }
 
     fn ask(
         &mut self,
         now: Time,
         (full_at, free): (BoardTime, Option<UnitSpan>),
-        units: Option<UnitSpan>,
+        (units, owed): (Option<UnitSpan>, u64),
     ) -> RateRequest {
         let request = RateRequest {
             expected: self.number.revision,
@@ -419,7 +467,7 @@ impl SharedRate {
         let asked = AskedLease {
             request,
             units,
-            owed: units.map_or(0, |_| self.owed(now)),
+            owed,
             at: now,
         };
         self.asked = Some(asked);
@@ -488,7 +536,7 @@ impl SharedRate {
             RateAnswer::Unknown => {
                 self.asked = None;
                 self.silent = Some(now);
-                self.counts.offline += u64::from(asked.units.is_some());
+                self.counts.offline += u64::from(asked.takes());
             }
         }
     }
@@ -497,11 +545,8 @@ impl SharedRate {
     fn granted(&mut self, now: Time) {
         let known = self.asked.take().or(self.sent);
         let Some(AskedLease {
-            units: Some(units),
-            owed,
-            at,
-            ..
-        }) = known
+            units, owed, at, ..
+        }) = known.filter(AskedLease::takes)
         else {
             return;
         };
@@ -509,11 +554,14 @@ impl SharedRate {
         let all = self.round_trip.saturating_mul(SMOOTHED - 1);
         self.round_trip = all.saturating_add(trip) / SMOOTHED;
         self.counts.granted += 1;
-        self.stock.put(units);
+        if let Some(units) = units {
+            self.stock.put(units);
+        }
         self.set_owed(now, self.owed(now).saturating_sub(owed));
+        self.pay(now);
         // Read once, whether by its answer or by its word.
         if let Some(sent) = &mut self.sent {
-            sent.units = None;
+            (sent.units, sent.owed) = (None, 0);
         }
     }
 
@@ -536,6 +584,6 @@ impl SharedRate {
         }
         // FLT-13: from here on the calls of this replica do without them.
         let span = self.stock.give_back()?;
-        Some(self.ask(now, (self.believed(now), Some(span)), None))
+        Some(self.ask(now, (self.believed(now), Some(span)), (None, 0)))
     }
 }

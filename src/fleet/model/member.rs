@@ -8,7 +8,9 @@ use breakerbox_actors::EventKind;
 use breakerbox_policy::fleet::{FleetDependency, RateInput, RateNumber, ReplicaId, TripSharing};
 use breakerbox_policy::{BreakerCommand, PauseReason, Suspicion, Time};
 
-use super::super::board_word::{BoardKey, BoardWord, FleetOrder, ReplicaMessage, ReportedState};
+use super::super::board_word::{
+    BoardKey, BoardWord, FleetOrder, ReplicaMessage, ReportedState, SharedLimitName,
+};
 use crate::config::DependencyFleet;
 
 /// The configuration of a dependency, as far as the fleet needs it.
@@ -34,8 +36,8 @@ pub(crate) enum Effect {
     Command(String, BreakerCommand),
     /// An operator has closed or reset it for the whole fleet.
     TakenBack(String),
-    /// An event for a shared rate.
-    Rate(String, RateInput),
+    /// An event for a limit that all replicas have together.
+    Rate(SharedLimitName, RateInput),
     /// Number of live replicas, this one among them.
     Replicas(u32),
     /// An event of this subject.
@@ -98,8 +100,8 @@ pub(crate) struct Member {
     pub(super) is_order_old: bool,
     /// The pause that another replica was asked for, its end, and the replica's name.
     pub(super) pause: Option<(PauseReason, Time, String)>,
-    /// The number of its shared rate on the board.
-    pub(super) rate: RateNumber,
+    /// The numbers of its shared limits on the board, by the names of the limits.
+    pub(super) rates: BTreeMap<String, RateNumber>,
     pub(crate) counts: MemberCounts,
 }
 

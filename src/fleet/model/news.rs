@@ -7,7 +7,9 @@ use breakerbox_policy::fleet::{BoardTime, FleetInput, FleetWord, Revision, TripS
 use bytes::Bytes;
 
 use super::super::board::BoardNews;
-use super::super::board_word::{self as word, BoardKey, BoardWord, UnknownWord, short};
+use super::super::board_word::{
+    self as word, BoardKey, BoardWord, SharedLimitName, UnknownWord, short,
+};
 use super::{Effect, FleetModel, SeenVerdict, orders};
 use crate::{EventKind, Runtime};
 
@@ -175,7 +177,7 @@ impl FleetModel {
     fn heard_number(
         &mut self,
         now: Time,
-        name: &str,
+        name: &SharedLimitName,
         (value, revision, written): (Option<Bytes>, Revision, Option<BoardTime>),
         runtime: &Runtime,
         effects: &mut Vec<Effect>,

@@ -152,4 +152,14 @@ fn flt_13_replicas_with_other_shared_rates_are_told_apart() {
     assert_ne!(rate(10, true), rate(100, true));
     assert_eq!(rate(10, true), rate(10, true));
     assert_eq!(rate(10, false), rate(100, false), "each has its own");
+    let tokens = |rate: u32, shared: bool| {
+        let text = format!(
+            "kind = \"model\"\napi = \"openai\"\nurl = \"http://127.0.0.1:1/v1\"\n\
+             token_limit = {{ rate = {rate}, shared = {shared} }}"
+        );
+        of_toml(&text).fingerprint
+    };
+    assert_ne!(tokens(1_000, true), tokens(2_000, true));
+    assert_eq!(tokens(1_000, true), tokens(1_000, true));
+    assert_eq!(tokens(1_000, false), tokens(2_000, false));
 }

@@ -87,6 +87,8 @@ struct TokenLimitView {
     reserved: u64,
     available: u64,
     burst: u64,
+    /// True for a limit of all replicas of a fleet; `reserved` is of this one then.
+    shared: bool,
 }
 
 /// Handles `GET /api/models`.
@@ -112,6 +114,7 @@ fn view(servers: &Servers) -> ModelsView {
         reserved: one.reserved,
         available: one.available,
         burst: one.burst,
+        shared: one.shared,
     };
     ModelsView {
         pools: servers.pools().into_iter().map(pool).collect(),

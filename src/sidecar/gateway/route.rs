@@ -39,9 +39,7 @@ use crate::config::{
     OutboundConfig, UpstreamConfig, UpstreamTls,
 };
 use crate::mcp::McpSettings;
-use crate::{
-    AnswerMemory, ByName, Client, Clock, Fallback, FallbackRule, Fixed, Readiness, Runtime,
-};
+use crate::{AnswerMemory, ByName, Client, Fallback, FallbackRule, Fixed, Readiness, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -271,10 +269,14 @@ impl HttpRouteSpec {
         })
     }
 
-    /// Returns the limits of tokens. `former`: those before a reload, and the clock of new ones.
-    fn tokens(&self, former: (Option<&Arc<TokenLimits>>, &Clock)) -> Option<Arc<TokenLimits>> {
+    /// Returns the limits of tokens of the dependency of this name. `former`: those before a reload.
+    fn tokens(
+        &self,
+        former: Option<&Arc<TokenLimits>>,
+        place: (&Runtime, &str),
+    ) -> Option<Arc<TokenLimits>> {
         let model = self.model.as_ref()?;
-        TokenLimits::of(&model.token_limits, model.api, former)
+        TokenLimits::of(&model.token_limits, model.api, former, place)
     }
 
     fn methods(&self) -> Vec<Method> {
@@ -321,7 +323,7 @@ impl HttpRoute {
             attempts: target.attempts.clone(),
             client,
             model: spec.model(),
-            tokens: spec.tokens((None, runtime.clock())),
+            tokens: spec.tokens(None, (runtime, name)),
             spec,
             kept: Arc::new(fallbacks.kept),
             target,
@@ -406,7 +408,7 @@ impl HttpRoute {
             memory: self.memory.clone(),
             attempts: new.attempts.clone(),
             model: spec.model(),
-            tokens: spec.tokens((self.tokens.as_ref(), runtime.clock())),
+            tokens: spec.tokens(self.tokens.as_ref(), (runtime, &self.name)),
             spec,
             kept: Arc::clone(&self.kept),
             target: new,

@@ -8,7 +8,7 @@ use breakerbox_policy::{MeterRefusal, MeterSettings};
 
 use crate::config::{TokenLimitConfig, TokensOf};
 use crate::model::{AnswerFigures, Api, TokenEstimate, TokenKind};
-use crate::{Clock, MeteredCall, MeteredLimit, MeteredShare};
+use crate::{MeteredCall, MeteredLimit, MeteredShare, Runtime};
 
 /// The limits of one model.
 pub(super) struct TokenLimits {
@@ -31,6 +31,8 @@ pub struct ReservedTokens {
     pub available: u64,
     /// Maximum of tokens that are available.
     pub burst: u64,
+    /// True for a limit of all replicas of a fleet; `reserved` is of this replica then.
+    pub shared: bool,
 }
 
 /// The reservations of one call.
@@ -98,24 +100,63 @@ pub(super) fn kind(limit: &TokenLimitConfig) -> TokenKind {
 }
 
 /// Returns the former limit that goes on as each of the configured ones: one of the same tokens,
-/// and of the same period where there is one. Their order says nothing.
+/// and of the same period where there is one. Their order says nothing. A limit of the fleet is none of
+/// them: the runtime keeps it.
 fn kept(former: Option<&TokenLimits>, config: &[TokenLimitConfig]) -> Vec<Option<MeteredLimit>> {
     let mut left: Vec<_> = former.map_or_else(Vec::new, |former| {
-        former.config.iter().zip(&former.limits).collect()
+        let all = former.config.iter().zip(&former.limits);
+        all.filter(|(limit, _)| !limit.shared).collect()
     });
     let mut take = |is_same: &dyn Fn(&TokenLimitConfig) -> bool| {
         let at = left.iter().position(|(limit, _)| is_same(limit))?;
         Some(left.remove(at).1.clone())
     };
     let exact = config.iter();
-    let exact = exact.map(|limit| take(&|one| (one.of, one.per) == (limit.of, limit.per)));
+    let exact = exact.map(|limit| {
+        if limit.shared {
+            return None;
+        }
+        let is_same = |one: &TokenLimitConfig| (one.of, one.per) == (limit.of, limit.per);
+        take(&is_same)
+    });
     let mut kept: Vec<_> = exact.collect();
     for (kept, limit) in kept.iter_mut().zip(config) {
-        if kept.is_none() {
+        if kept.is_none() && !limit.shared {
             *kept = take(&|one| one.of == limit.of);
         }
     }
     kept
+}
+
+/// Returns the name that a limit of the fleet has at its dependency. Those of the same tokens and period
+/// are told apart by their order.
+fn shared_name(config: &[TokenLimitConfig], at: usize) -> String {
+    let limit = &config[at];
+    let alike = config[..at].iter().filter(|one| is_alike(one, limit));
+    let name = format!("{}.{}", limit.of.word(), limit.per.as_millis());
+    match alike.count() {
+        0 => name,
+        before => format!("{name}-{}", before + 1),
+    }
+}
+
+/// Returns true if a limit goes on as another one by the name that it has at the fleet.
+fn is_alike(one: &TokenLimitConfig, other: &TokenLimitConfig) -> bool {
+    (one.shared, one.of, one.per) == (other.shared, other.of, other.per)
+}
+
+/// Returns what is owed at the former limits that a new one stands in place of, where one of them is the
+/// fleet's and the other is not, or it has another period there.
+fn debt_of(limit: &TokenLimitConfig, config: &[TokenLimitConfig], former: &TokenLimits) -> u64 {
+    if former.config.iter().any(|one| is_alike(one, limit)) {
+        return 0;
+    }
+    let all = former.config.iter().zip(&former.limits);
+    let gone = all.filter(|(one, _)| {
+        let is_kept = config.iter().any(|new| is_alike(new, one));
+        one.of == limit.of && (one.shared || limit.shared) && !is_kept
+    });
+    gone.map(|(_, limit)| limit.owed()).max().unwrap_or(0)
 }
 
 impl TokenLimits {
@@ -124,7 +165,8 @@ impl TokenLimits {
     pub(super) fn of(
         config: &[TokenLimitConfig],
         api: Api,
-        (former, clock): (Option<&Arc<Self>>, &Clock),
+        former: Option<&Arc<Self>>,
+        (runtime, dependency): (&Runtime, &str),
     ) -> Option<Arc<Self>> {
         if config.is_empty() {
             return None;
@@ -135,13 +177,23 @@ impl TokenLimits {
         let limits = kept(former.map(Arc::as_ref), config)
             .into_iter()
             .zip(config);
-        let limits = limits.map(|(kept, limit)| {
-            let Some(kept) = kept else {
-                return MeteredLimit::new(settings(limit), limit.max_wait, clock.clone());
-            };
+        let limits = limits.enumerate().map(|(at, (kept, limit))| {
+            let (settings, max_wait) = (settings(limit), limit.max_wait);
             // LLM-19: no reload forgives a debt.
-            kept.change(settings(limit), limit.max_wait);
-            kept
+            if let Some(kept) = kept {
+                kept.change(settings, max_wait);
+                return kept;
+            }
+            let new = match limit.shared {
+                // FLT-13: one limit of all replicas.
+                true => {
+                    let name = (dependency, &*shared_name(config, at));
+                    runtime.shared_meter(name, settings, max_wait)
+                }
+                false => MeteredLimit::new(settings, max_wait, runtime.clock().clone()),
+            };
+            new.owe(former.map_or(0, |former| debt_of(limit, config, former)));
+            new
         });
         Some(Arc::new(Self {
             limits: limits.collect(),
@@ -173,6 +225,7 @@ impl TokenLimits {
             reserved: meter.reserved(),
             available: meter.available(),
             burst: limit.burst.get(),
+            shared: limit.shared,
         });
         held.collect()
     }
@@ -233,6 +286,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
+    use crate::config::Settings;
 
     const BURST: NonZeroU64 = NonZeroU64::new(10).unwrap();
 
@@ -244,14 +298,15 @@ mod tests {
             burst: BURST,
             output_estimate: 1,
             max_wait: Duration::ZERO,
+            shared: false,
         }
     }
 
     #[tokio::test]
     async fn llm_19_each_limit_goes_on_wherever_it_stands_after_a_reload() {
-        let clock = Clock::tokio();
+        let runtime = Runtime::start(Settings::default()).await.unwrap();
         let of = |config: &[TokenLimitConfig], former: Option<&Arc<TokenLimits>>| {
-            TokenLimits::of(config, Api::OpenAi, (former, &clock)).unwrap()
+            TokenLimits::of(config, Api::OpenAi, former, (&runtime, "gpt")).unwrap()
         };
         let (input, minute, day) = (
             limit(TokensOf::Input, 60),
@@ -275,5 +330,51 @@ mod tests {
         let hour = limit(TokensOf::Total, 3_600);
         let changed = of(&[hour, day, input], Some(&former));
         assert_eq!(debts(&changed), [2, 3, 1]);
+    }
+
+    #[tokio::test]
+    async fn flt_13_a_limit_of_the_fleet_goes_on_and_no_change_of_it_forgives_a_debt() {
+        let runtime = Runtime::start(Settings::default()).await.unwrap();
+        let of = |config: &[TokenLimitConfig], former: Option<&Arc<TokenLimits>>| {
+            TokenLimits::of(config, Api::OpenAi, former, (&runtime, "gpt")).unwrap()
+        };
+        let owed = |limits: &TokenLimits| -> Vec<u64> {
+            limits.limits.iter().map(MeteredLimit::owed).collect()
+        };
+        let shared = |of: TokensOf, per: u64| TokenLimitConfig {
+            shared: true,
+            ..limit(of, per)
+        };
+        let day = 86_400;
+        let (minute, input) = (shared(TokensOf::Total, day), shared(TokensOf::Input, day));
+        let former = of(&[minute.clone(), input.clone(), input.clone()], None);
+        former.limits[0].owe(40);
+        former.limits[2].owe(7);
+        let names: Vec<String> = runtime
+            .shared_limits("gpt")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let day_ms = "86400000";
+        let expected = ["input.", "input.", "total."].map(|of| format!("{of}{day_ms}"));
+        assert_eq!(
+            names,
+            [
+                expected[0].clone(),
+                format!("{}-2", expected[1]),
+                expected[2].clone()
+            ]
+        );
+        assert_eq!(owed(&former), [40, 0, 7]);
+        // The order of different ones says nothing.
+        let turned = of(&[input.clone(), minute.clone(), input], Some(&former));
+        assert_eq!(owed(&turned), [0, 40, 7]);
+        let own = of(&[limit(TokensOf::Total, day)], Some(&former));
+        assert_eq!(owed(&own), [40], "of this replica alone from now on");
+        let again = of(&[shared(TokensOf::Total, 2 * day)], Some(&own));
+        assert_eq!(owed(&again), [40]);
+        let longer = of(&[shared(TokensOf::Total, 3 * day)], Some(&again));
+        assert_eq!(owed(&longer), [40]);
+        runtime.shutdown().await;
     }
 }

@@ -5,12 +5,16 @@ use std::time::Duration;
 use super::super::Revision;
 use super::super::board_clock::{BoardClock, BoardTime};
 use crate::time::nanos;
-use crate::{RateLimitSettings, RateSharing, Time};
+use crate::{MeterSettings, RateLimitSettings, RateSharing, Time};
 
 /// Shortest lease that is chosen by itself.
 const SHORTEST_SPAN: Duration = Duration::from_millis(100);
 /// Units of a lease that is chosen by itself, at least.
 const FEWEST_UNITS: u32 = 10;
+/// Longest lease of a metered limit.
+const LONGEST_SPAN: Duration = Duration::from_secs(10);
+/// Part of the burst of a metered limit that is one lease.
+const LEASES_IN_BURST: u64 = 16;
 /// Time for which a unit can be kept at least, with any burst.
 const SHORTEST_LIFE: Duration = Duration::from_millis(20);
 
@@ -27,6 +31,8 @@ pub struct SharedRateSettings {
     pub(super) span: u64,
     /// Longest wait for the board.
     pub(super) timeout: Duration,
+    /// True if what a call has taken is settled after it.
+    pub(super) is_metered: bool,
 }
 
 impl SharedRateSettings {
@@ -41,6 +47,26 @@ impl SharedRateSettings {
         let burst = unit.saturating_mul(u64::from(limit.burst.get()));
         let tens = Duration::from_nanos(unit.saturating_mul(u64::from(FEWEST_UNITS)));
         let span = nanos(sharing.lease.unwrap_or(SHORTEST_SPAN.max(tens)));
+        Self::with_span(unit, burst, span, timeout)
+    }
+
+    /// Derives them from a limit of amounts that are settled after the call. `timeout`: the longest
+    /// wait for the board.
+    ///
+    /// Such a call takes many units, so a lease is longer: a sixteenth of the burst, from 100 ms to
+    /// 10 s. A unit has a whole number of nanoseconds, rounded up.
+    #[must_use]
+    pub fn of_meter(limit: &MeterSettings, timeout: Duration) -> Self {
+        let unit = nanos(limit.per).div_ceil(limit.rate.get()).max(1);
+        let burst = unit.saturating_mul(limit.burst.get());
+        let span = (burst / LEASES_IN_BURST).clamp(nanos(SHORTEST_SPAN), nanos(LONGEST_SPAN));
+        Self {
+            is_metered: true,
+            ..Self::with_span(unit, burst, span, timeout)
+        }
+    }
+
+    fn with_span(unit: u64, burst: u64, span: u64, timeout: Duration) -> Self {
         // FLT-13: keeping units is part of the burst, so that all of it stays below.
         let life = span
             .min(burst / 2)
@@ -52,7 +78,23 @@ impl SharedRateSettings {
             life,
             span: span.min(life),
             timeout,
+            is_metered: false,
         }
+    }
+
+    /// Returns the time in which the rate makes the burst.
+    pub(super) const fn burst(&self) -> u64 {
+        self.early.saturating_add(self.life)
+    }
+
+    /// Returns the units that a call takes at once. Those of a heavier call of a metered limit would not
+    /// stand in its stock at one time, as those for it end while others begin: it owes its rest.
+    pub(super) fn at_once(&self, weight: u64) -> u64 {
+        if !self.is_metered {
+            return weight;
+        }
+        let slack = self.life.min(self.early / 8);
+        weight.min(((self.early - slack) / self.unit).max(1))
     }
 
     /// Returns the longest wait for the board.

@@ -1,4 +1,4 @@
-//! The units that a replica has leased and not used.
+//! The units that a replica has leased: those that it has not used, or those that it has.
 
 use std::collections::VecDeque;
 
@@ -15,9 +15,57 @@ impl UnitStock {
         self.0.insert(place, span);
     }
 
+    /// Puts a span beside those that it continues, as one with them. Keeps at most `most` spans, of
+    /// the latest places.
+    pub(super) fn join(&mut self, mut span: UnitSpan, unit: u64, most: usize) {
+        let place = self.0.partition_point(|one| one.first < span.first);
+        if let Some(next) = self.0.get(place)
+            && span.last.plus(unit) == next.first
+        {
+            span.last = next.last;
+            self.0.remove(place);
+        }
+        let before = place.checked_sub(1).and_then(|at| self.0.get_mut(at));
+        match before.filter(|before| before.last.plus(unit) == span.first) {
+            Some(before) => before.last = span.last,
+            None => self.0.insert(place, span),
+        }
+        if self.0.len() > most {
+            self.0.pop_front();
+        }
+    }
+
+    /// Takes `count` units of the latest places, or all if there are fewer. `taken` gets them.
+    pub(super) fn take_latest(
+        &mut self,
+        (count, unit): (u64, u64),
+        mut taken: impl FnMut(UnitSpan),
+    ) {
+        let mut left = count;
+        while left > 0
+            && let Some(span) = self.0.pop_back()
+        {
+            let units = span.units(unit);
+            if units <= left {
+                left -= units;
+                taken(span);
+                continue;
+            }
+            let (kept, rest) = span.split(units - left, unit);
+            self.0.push_back(kept);
+            rest.into_iter().for_each(&mut taken);
+            left = 0;
+        }
+    }
+
     /// Takes `count` units with places up to `latest`, those of the earliest places; none if there
-    /// are fewer.
-    pub(super) fn take(&mut self, count: u64, latest: BoardTime, unit: u64) -> bool {
+    /// are fewer. `taken` gets them.
+    pub(super) fn take(
+        &mut self,
+        (count, unit): (u64, u64),
+        latest: BoardTime,
+        mut taken: impl FnMut(UnitSpan),
+    ) -> bool {
         let mut found = 0_u64;
         for span in &self.0 {
             found = found.saturating_add(span.units_until(latest, unit));
@@ -32,11 +80,12 @@ impl UnitStock {
         while left > 0
             && let Some(span) = self.0.front_mut()
         {
-            let taken = span.units(unit).min(left);
-            left -= taken;
-            span.first = span.first.plus(unit.saturating_mul(taken));
-            if span.first > span.last {
-                self.0.pop_front();
+            let (first, rest) = span.split(left, unit);
+            left -= first.units(unit);
+            taken(first);
+            match rest {
+                Some(rest) => *span = rest,
+                None => drop(self.0.pop_front()),
             }
         }
         true
@@ -58,6 +107,12 @@ impl UnitStock {
     /// Returns the number of units.
     pub(super) fn units(&self, unit: u64) -> u64 {
         self.0.iter().map(|span| span.units(unit)).sum()
+    }
+
+    /// Returns the number of units with places up to `latest`.
+    pub(super) fn units_until(&self, latest: BoardTime, unit: u64) -> u64 {
+        let spans = self.0.iter();
+        spans.map(|span| span.units_until(latest, unit)).sum()
     }
 
     /// Returns the place of the unit of this number, or how many are missing.
@@ -132,16 +187,46 @@ mod tests {
     fn flt_13_units_are_taken_by_their_places_all_or_none() {
         let mut stock = stock();
         assert_eq!(stock.units(10), 6);
-        assert!(!stock.take(7, BoardTime(999), 10));
-        assert!(!stock.take(4, BoardTime(199), 10), "three have begun");
+        let take = |stock: &mut UnitStock, count, latest| {
+            stock.take((count, 10), BoardTime(latest), |_| {})
+        };
+        assert!(!take(&mut stock, 7, 999));
+        assert!(!take(&mut stock, 4, 199), "three have begun");
         assert_eq!(stock.units(10), 6, "none was taken");
-        assert!(stock.take(2, BoardTime(199), 10));
+        assert!(take(&mut stock, 2, 199));
         assert_eq!(stock.place(1, 10), Ok(BoardTime(120)), "one is left of it");
-        assert!(stock.take(2, BoardTime(200), 10));
+        assert!(take(&mut stock, 2, 200));
         assert_eq!(stock.place(1, 10), Ok(BoardTime(210)));
-        assert!(stock.take(2, BoardTime(300), 10), "all that is left");
+        assert!(take(&mut stock, 2, 300), "all that is left");
         assert_eq!((stock.units(10), stock.last()), (0, None));
-        assert!(!stock.take(1, BoardTime(999), 10));
+        assert!(!take(&mut stock, 1, 999));
+    }
+
+    #[test]
+    fn flt_13_used_units_are_joined_and_the_latest_are_taken_back() {
+        let mut used = UnitStock::default();
+        let places = |used: &UnitStock| -> Vec<(u64, u64)> {
+            let spans = used.0.iter();
+            spans.map(|one| (one.first.0, one.last.0)).collect()
+        };
+        for one in [
+            span(100, 120),
+            span(150, 160),
+            span(130, 140),
+            span(200, 210),
+        ] {
+            used.join(one, 10, 9);
+        }
+        assert_eq!(places(&used), [(100, 160), (200, 210)]);
+        let mut taken = Vec::new();
+        used.take_latest((4, 10), |one| taken.push((one.first.0, one.last.0)));
+        assert_eq!(taken, [(200, 210), (150, 160)]);
+        assert_eq!(places(&used), [(100, 140)]);
+        used.join(span(300, 300), 10, 2);
+        used.join(span(80, 80), 10, 2);
+        assert_eq!(places(&used), [(100, 140), (300, 300)], "the oldest goes");
+        used.take_latest((99, 10), |_| {});
+        assert_eq!(places(&used), []);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Rule FLT-13: the machine by itself, and fleets of it on a simulated board.
 
+mod metered;
 mod simulated;
 
 use std::num::NonZeroU32;
@@ -334,7 +335,7 @@ proptest! {
         let mut fleet = SimulatedFleet::new(seed, set, latency * MS / 2);
         fleet.loses = loses;
         for (demand, weight, drift) in replicas {
-            fleet.join(SimulatedReplica::new(demand, weight.min(burst), drift));
+            fleet.join(SimulatedReplica::new(demand, weight.min(burst).into(), drift));
         }
         fleet.run(4_000);
         fleet.assert_below(set);
@@ -562,7 +563,7 @@ fn flt_13_the_round_trip_is_an_average_of_four() {
 fn flt_13_new_settings_hold_from_the_next_request_on() {
     let mut one = connected(500.0, 50);
     one.note_demand(at(0), 4);
-    one.reconfigure(settings(250.0, 50));
+    one.reconfigure(at(0), settings(250.0, 50));
     assert_eq!(one.settings(), &settings(250.0, 50));
     assert_eq!(one.settings().timeout(), TIMEOUT);
     let request = one.request(at(0), 0, 1).unwrap();
@@ -576,7 +577,7 @@ fn flt_13_a_reload_leaves_no_debt_that_is_longer_than_a_burst_of_the_new_rate() 
         assert_eq!(rate.take_alone(at(0), 0, 1), Ok(()));
     }
     assert_eq!(rate.take_alone(at(0), 0, 1), Err(Some(at(60_000))));
-    rate.reconfigure(settings(500.0, 50));
+    rate.reconfigure(at(0), settings(500.0, 50));
     assert!(
         rate.take_alone(at(0), 0, 1).is_err(),
         "the burst is used up"

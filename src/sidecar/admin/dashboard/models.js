@@ -63,10 +63,10 @@ function seconds(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function limit({ dependency, of, reserved, available, burst }) {
+function limit({ dependency, of, reserved, available, burst, shared }) {
   const kind = of === "total" ? "tokens" : `${of} tokens`;
   return make("li", { class: "leaf" }, make("span", { class: "child", text: dependency }),
-    make("span", { class: "lives", text: `${number.format(available)} of ${number.format(burst)} ${kind} left, ${number.format(reserved)} held` }));
+    make("span", { class: "lives", text: `${number.format(available)} of ${number.format(burst)} ${kind} left, ${number.format(reserved)} held${shared ? ", of the whole fleet" : ""}` }));
 }
 
 function state(health) {

@@ -1,5 +1,9 @@
 //! Metrics of the fleet.
 
+use std::collections::BTreeMap;
+
+use breakerbox_policy::fleet::RateCounts;
+
 use super::series::SeriesFamily;
 use super::{truth, whole};
 use crate::fleet::FleetFigures;
@@ -32,6 +36,7 @@ pub(super) fn families(figures: &FleetFigures) -> Vec<SeriesFamily> {
     let mut all = vec![connected, replicas, trip, messages];
     all.extend(of_dependencies(figures));
     all.push(of_rates(figures));
+    all.push(of_token_limits(figures));
     all
 }
 
@@ -41,15 +46,42 @@ fn of_rates(figures: &FleetFigures) -> SeriesFamily {
         "Leases of a shared rate that it asked the board for, and did without.",
     );
     for (name, counts) in &figures.rates {
-        for (result, count) in [
-            ("granted", counts.granted),
-            ("conflict", counts.conflict),
-            ("offline", counts.offline),
-        ] {
+        for (result, count) in results(counts) {
             leases.add(&[("dependency", &**name), ("result", result)], count);
         }
     }
     leases
+}
+
+fn of_token_limits(figures: &FleetFigures) -> SeriesFamily {
+    let mut leases = SeriesFamily::counter(
+        "breakerbox_fleet_token_leases_total",
+        "Leases of a shared token limit that it asked the board for, and did without.",
+    );
+    // Two limits of the same tokens, such as of a minute and of a day, are one series.
+    let mut sums: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
+    for (name, of, counts) in &figures.token_limits {
+        let sum = sums.entry((name, of)).or_default();
+        for (sum, (_, count)) in sum.iter_mut().zip(results(counts)) {
+            *sum += count;
+        }
+    }
+    for ((name, of), sum) in sums {
+        let named = results(&RateCounts::default()).map(|(result, _)| result);
+        for (result, count) in named.into_iter().zip(sum) {
+            let labels = [("dependency", name), ("of", of), ("result", result)];
+            leases.add(&labels, count);
+        }
+    }
+    leases
+}
+
+fn results(counts: &RateCounts) -> [(&'static str, u64); 3] {
+    [
+        ("granted", counts.granted),
+        ("conflict", counts.conflict),
+        ("offline", counts.offline),
+    ]
 }
 
 fn of_dependencies(figures: &FleetFigures) -> [SeriesFamily; 5] {

@@ -15,9 +15,31 @@ enum Happening {
     Call(usize),
     /// A waiting call has waited for its time.
     Timeout(usize),
+    /// A call of a metered limit ends.
+    End(usize),
     Request(usize, u64, u64, Option<(u64, u64)>),
     Answer(usize, u64, Option<u64>),
     Word(usize, usize, u64),
+}
+
+/// The calls of a metered limit: each a number from the first to the second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MeteredWork {
+    pub(super) reserved: (u64, u64),
+    /// Of a thousand reserved ones.
+    pub(super) used: (u64, u64),
+    pub(super) millis: (u64, u64),
+    /// Maximum number of calls of a replica at a time.
+    pub(super) at_once: usize,
+}
+
+/// A call of a metered limit that went out.
+#[derive(Debug)]
+pub(super) struct MeteredCall {
+    at: u64,
+    which: usize,
+    used: u64,
+    reservation: Option<UnitReservation>,
 }
 
 /// One replica.
@@ -25,23 +47,26 @@ pub(super) struct SimulatedReplica {
     pub(super) machine: SharedRate,
     /// Calls a second.
     pub(super) demand: f64,
-    weight: u32,
+    weight: u64,
     /// Drift of its clock in millionths.
     drift: i64,
-    waiting: Vec<u64>,
+    /// The times and weights of the calls that wait.
+    waiting: Vec<(u64, u64)>,
+    running: usize,
     heard_at: u64,
     pub(super) asked: u64,
     pub(super) granted: u64,
 }
 
 impl SimulatedReplica {
-    pub(super) fn new(demand: f64, weight: u32, drift: i64) -> Self {
+    pub(super) fn new(demand: f64, weight: u64, drift: i64) -> Self {
         Self {
             machine: SharedRate::new(settings(1.0, 1)),
             demand,
             weight,
             drift,
             waiting: Vec::new(),
+            running: 0,
             heard_at: 0,
             asked: 0,
             granted: 0,
@@ -73,6 +98,8 @@ pub(super) struct SimulatedFleet {
     /// Times of all units that went out while all saw the board.
     pub(super) out: Vec<u64>,
     pub(super) requests: u64,
+    pub(super) work: Option<MeteredWork>,
+    pub(super) calls: Vec<MeteredCall>,
 }
 
 impl SimulatedFleet {
@@ -91,6 +118,8 @@ impl SimulatedFleet {
             now: 0,
             out: Vec::new(),
             requests: 0,
+            work: None,
+            calls: Vec::new(),
         }
     }
 
@@ -178,6 +207,7 @@ impl SimulatedFleet {
                 self.call(which);
             }
             Happening::Timeout(which) => self.serve(which),
+            Happening::End(call) => self.end(call),
             Happening::Request(..) | Happening::Answer(..) | Happening::Word(..) if self.is_cut => {
             }
             Happening::Request(which, expected, full_at, free) => {
@@ -206,25 +236,79 @@ impl SimulatedFleet {
     fn call(&mut self, which: usize) {
         let now = self.now;
         let timeout = nanos(self.settings.timeout);
+        let weight = match self.work {
+            None => self.replicas[which].weight,
+            Some(work) => self.between(work.reserved),
+        };
+        let at_once = self.work.map_or(usize::MAX, |work| work.at_once);
         let one = &mut self.replicas[which];
+        if one.running + one.waiting.len() >= at_once {
+            return;
+        }
         one.asked += 1;
         let time = one.time(now);
-        if one.waiting.is_empty() && one.machine.take_at_once(time, one.weight) {
-            self.let_out(which);
+        if one.waiting.is_empty() && one.machine.take_at_once(time, weight) {
+            self.let_out(which, weight, false);
         } else {
-            one.machine.note_demand(time, one.weight);
-            one.waiting.push(now);
+            one.machine.note_demand(time, weight);
+            one.waiting.push((now, weight));
             self.plan(timeout, Happening::Timeout(which));
         }
         self.serve(which);
     }
 
-    fn let_out(&mut self, which: usize) {
+    fn let_out(&mut self, which: usize, weight: u64, is_own: bool) {
         let one = &mut self.replicas[which];
         one.granted += 1;
-        for _ in 0..one.weight {
-            self.out.push(self.now);
+        let time = one.time(self.now);
+        let reservation = one.machine.reserved_now(time, weight, is_own);
+        let Some(work) = self.work else {
+            return (0..weight).for_each(|_| self.out.push(self.now));
+        };
+        one.running += 1;
+        let used = weight * self.between(work.used) / 1_000;
+        self.calls.push(MeteredCall {
+            at: self.now,
+            which,
+            used,
+            reservation,
+        });
+        let after = self.between(work.millis) * MS;
+        self.plan(after, Happening::End(self.calls.len() - 1));
+    }
+
+    fn between(&mut self, (least, most): (u64, u64)) -> u64 {
+        least + self.some(most - least + 1)
+    }
+
+    fn end(&mut self, call: usize) {
+        let MeteredCall { which, used, .. } = self.calls[call];
+        let reservation = self.calls[call].reservation.take().unwrap();
+        let one = &mut self.replicas[which];
+        one.running -= 1;
+        one.machine.settle(one.time(self.now), reservation, used);
+        self.serve(which);
+    }
+
+    /// Asserts that no span of any length has more used units than the burst, the rate and `more` allow.
+    pub(super) fn assert_settled_within(&self, more: u64) {
+        let unit = i128::from(self.settings.unit);
+        let burst = i128::from(self.settings.burst()) + i128::from(more) * unit;
+        let (mut sum, mut least) = (0, i128::MAX);
+        for call in &self.calls {
+            let at = i128::from(call.at);
+            least = least.min(sum * unit - at);
+            sum += i128::from(call.used);
+            let most = sum * unit - at - least;
+            assert!(most <= burst + 10, "{} units above", (most - burst) / unit);
         }
+    }
+
+    /// Units that were used from that time on.
+    pub(super) fn used_since(&self, millis: u64) -> u64 {
+        let calls = self.calls.iter();
+        let calls = calls.filter(|call| call.at >= millis * MS);
+        calls.map(|call| call.used).sum()
     }
 
     /// Answers the calls that wait, and sends what they ask for.
@@ -232,21 +316,21 @@ impl SimulatedFleet {
         let timeout = nanos(self.settings.timeout);
         loop {
             let one = &mut self.replicas[which];
-            let (time, weight) = (one.time(self.now), one.weight);
-            let Some(since) = one.waiting.first().copied() else {
+            let time = one.time(self.now);
+            let Some((since, weight)) = one.waiting.first().copied() else {
                 break;
             };
             let is_late = self.now >= since + timeout;
             match one.machine.answer(time, 0, weight) {
                 UnitAnswer::Granted => {
                     one.waiting.remove(0);
-                    self.let_out(which);
+                    self.let_out(which, weight, false);
                 }
                 UnitAnswer::Asked if !is_late => break,
                 UnitAnswer::Alone | UnitAnswer::Asked if self.goes_alone => {
                     one.waiting.remove(0);
                     if one.machine.take_alone(time, 0, weight).is_ok() {
-                        self.let_out(which);
+                        self.let_out(which, weight, true);
                     }
                 }
                 // Refused, or by its own share, which is not counted here.
@@ -254,9 +338,10 @@ impl SimulatedFleet {
             }
         }
         let one = &mut self.replicas[which];
-        let (time, weight) = (one.time(self.now), one.weight);
-        let waiting = one.waiting.len() as u64 * u64::from(weight);
-        if let Some(request) = one.machine.request(time, waiting, weight) {
+        let time = one.time(self.now);
+        let waiting = one.waiting.iter().map(|(_, weight)| weight).sum();
+        let first = one.waiting.first().map_or(1, |(_, weight)| *weight);
+        if let Some(request) = one.machine.request(time, waiting, first) {
             self.send(which, request);
         }
     }
