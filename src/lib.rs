@@ -274,8 +274,14 @@ impl Settings {
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-/// Compiles the programs of the page on other libraries.
-#[cfg(all(doctest, feature = "tower", feature = "reqwest", feature = "tonic"))]
+/// Compiles the programs of the page on other libraries, and runs those that need no network.
+#[cfg(all(
+    doctest,
+    feature = "tower",
+    feature = "reqwest",
+    feature = "tonic",
+    feature = "testing"
+))]
 #[doc = include_str!("../docs/integration.md")]
 pub struct IntegrationPage;
 
