@@ -4,9 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use breakerbox::MeteredLimit;
 use breakerbox::config::Settings;
 use breakerbox::policy::MeterSettings;
-use breakerbox::MeteredLimit;
 use tokio::time::Instant;
 
 use crate::replicas::{DEP, Replica, stop};
