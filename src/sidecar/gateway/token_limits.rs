@@ -345,36 +345,27 @@ mod tests {
             shared: true,
             ..limit(of, per)
         };
-        let day = 86_400;
-        let (minute, input) = (shared(TokensOf::Total, day), shared(TokensOf::Input, day));
-        let former = of(&[minute.clone(), input.clone(), input.clone()], None);
+        let (total, input) = (shared(TokensOf::Total, 60), shared(TokensOf::Input, 60));
+        let former = of(&[total.clone(), input.clone(), input.clone()], None);
         former.limits[0].owe(40);
         former.limits[2].owe(7);
-        let names: Vec<String> = runtime
-            .shared_limits("gpt")
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        let day_ms = "86400000";
-        let expected = ["input.", "input.", "total."].map(|of| format!("{of}{day_ms}"));
-        assert_eq!(
-            names,
-            [
-                expected[0].clone(),
-                format!("{}-2", expected[1]),
-                expected[2].clone()
-            ]
-        );
+        let names = runtime.shared_limits("gpt").into_iter();
+        let names: Vec<String> = names.map(|(name, _)| name).collect();
+        assert_eq!(names, ["input.60000", "input.60000-2", "total.60000"]);
         assert_eq!(owed(&former), [40, 0, 7]);
         // The order of different ones says nothing.
-        let turned = of(&[input.clone(), minute.clone(), input], Some(&former));
+        let turned = of(&[input.clone(), total, input], Some(&former));
         assert_eq!(owed(&turned), [0, 40, 7]);
-        let own = of(&[limit(TokensOf::Total, day)], Some(&former));
-        assert_eq!(owed(&own), [40], "of this replica alone from now on");
-        let again = of(&[shared(TokensOf::Total, 2 * day)], Some(&own));
-        assert_eq!(owed(&again), [40]);
-        let longer = of(&[shared(TokensOf::Total, 3 * day)], Some(&again));
-        assert_eq!(owed(&longer), [40]);
+        let own = of(&[limit(TokensOf::Total, 60)], Some(&former));
+        assert_eq!(
+            owed(&own),
+            [30],
+            "of this replica alone, after a burst of ten"
+        );
+        let again = of(&[shared(TokensOf::Total, 120)], Some(&own));
+        assert_eq!(owed(&again), [30]);
+        let longer = of(&[shared(TokensOf::Total, 180)], Some(&again));
+        assert_eq!(owed(&longer), [30]);
         runtime.shutdown().await;
     }
 }
