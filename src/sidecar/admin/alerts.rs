@@ -220,14 +220,9 @@ impl AlertLog {
             EventKind::ConsumerResumed { .. } => self.resolve(event, AlertKind::ConsumerPaused),
             EventKind::DeadLettered { consumer, .. } => self.count_dead_letter(event, consumer),
             EventKind::PoisonSuspected { .. } => self.suspect(event),
-            EventKind::KeyForgotten { .. } => self.forget(event),
+            EventKind::KeyForgotten { .. } => self.forget(event, |of| *of == *event.subject),
             EventKind::Removed { .. } => {
-                let gone = |alert: &&mut AlertRecord| {
-                    alert.lasts() && dependency_of(&alert.subject) == &*event.subject
-                };
-                for alert in self.all.iter_mut().filter(gone) {
-                    alert.end(event.at);
-                }
+                self.forget(event, |of| dependency_of(of) == &*event.subject);
             }
             _ => {}
         }
@@ -375,12 +370,10 @@ impl AlertLog {
         }
     }
 
-    /// Ends the conditions of a key that is no longer watched.
-    fn forget(&mut self, event: &Event) {
+    /// Ends the conditions of a key or a dependency that is no longer watched.
+    fn forget(&mut self, event: &Event, is_gone: impl Fn(&str) -> bool) {
         for alert in self.all.iter_mut().filter(|alert| alert.lasts()) {
-            alert
-                .lasting
-                .retain(|(_, subject)| *subject != event.subject);
+            alert.lasting.retain(|(_, subject)| !is_gone(subject));
             if !alert.lasts() {
                 alert.message = format!("{}; {}", alert.message, event.kind);
                 alert.end(event.at);
