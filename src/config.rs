@@ -366,7 +366,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         settings.fleet.is_some(),
     );
     dead_settings::check_keys(&settings, &section.section("dependencies"));
-    rate_limit::check_sharing(
+    dead_settings::check_sharing(
         settings.dependencies.iter(),
         settings.fleet.is_some(),
         &section.section("dependencies"),

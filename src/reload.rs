@@ -213,7 +213,7 @@ fn is_reading(event: &DebouncedEvent) -> bool {
     }
 }
 
-/// Comparison of the files with what they were.
+/// Comparison of the files with their former contents.
 #[derive(Debug, Clone)]
 struct FileComparison {
     loader: Loader,

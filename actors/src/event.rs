@@ -504,6 +504,11 @@ impl EventKind {
     }
 }
 
+fn write_forgotten(out: &mut fmt::Formatter<'_>, state: State) -> fmt::Result {
+    let what = "no longer watched: no call came for this key";
+    write!(out, "{what}; it was {state}")
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -552,12 +557,7 @@ impl fmt::Display for EventKind {
             }
             Self::SetRight => out.write_str("accepts our configuration again"),
             Self::QuotaBack => out.write_str("answers again; its quota had been used up"),
-            Self::KeyForgotten { state } => {
-                write!(
-                    out,
-                    "no longer watched: no call came for this key; it was {state}"
-                )
-            }
+            Self::KeyForgotten { state } => write_forgotten(out, *state),
             Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
             Self::ErrorsOver => out.write_str("the calls get few errors again"),
             Self::NoAnswers { figures } => write!(out, "it hangs: {figures}"),

@@ -115,6 +115,27 @@ pub(super) fn check_fleet_parts(table: &Section<'_>) {
     }
 }
 
+/// Reports shared limits of dependencies without a fleet to share them with.
+pub(super) fn check_sharing<'a>(
+    dependencies: impl Iterator<Item = (&'a String, &'a DependencyConfig)>,
+    has_fleet: bool,
+    table: &Section<'_>,
+) {
+    let reason = "there is no section fleet to share it with";
+    for (name, one) in dependencies.filter(|_| !has_fleet) {
+        if one.settings.rate_sharing.is_some() {
+            let key = format!("{name}.rate_limit.shared");
+            table.conflict(&key, reason, "fleet.servers too, or false");
+        }
+        let mut limits = one.model.iter().flat_map(|model| &model.token_limits);
+        if limits.any(|limit| limit.shared) {
+            let key = format!("{name}.token_limit");
+            let allowed = "fleet.servers too, or shared = false in it";
+            table.conflict(&key, reason, allowed);
+        }
+    }
+}
+
 /// Warns of what belongs to the keys of calls, where no call has a key.
 pub(super) fn check_keys(settings: &Settings, table: &Section<'_>) {
     if settings.gateway.trust.contains(&TrustedHeader::Key) {

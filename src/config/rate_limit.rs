@@ -6,7 +6,6 @@ use std::time::Duration;
 use breakerbox_policy::judgement::CALL_RATE;
 use breakerbox_policy::{RateLimitSettings, RateSharing};
 
-use super::dependency::DependencyConfig;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, count, duration, number};
 
@@ -48,25 +47,4 @@ fn read_sharing(section: &mut Section<'_>) -> Option<RateSharing> {
         section.warn("lease", text.to_owned());
     }
     is_shared.then_some(RateSharing { lease })
-}
-
-/// Reports shared limits of dependencies without a fleet to share them with.
-pub(super) fn check_sharing<'a>(
-    dependencies: impl Iterator<Item = (&'a String, &'a DependencyConfig)>,
-    has_fleet: bool,
-    table: &Section<'_>,
-) {
-    let reason = "there is no section fleet to share it with";
-    for (name, one) in dependencies.filter(|_| !has_fleet) {
-        if one.settings.rate_sharing.is_some() {
-            let key = format!("{name}.rate_limit.shared");
-            table.conflict(&key, reason, "fleet.servers too, or false");
-        }
-        let mut limits = one.model.iter().flat_map(|model| &model.token_limits);
-        if limits.any(|limit| limit.shared) {
-            let key = format!("{name}.token_limit");
-            let allowed = "fleet.servers too, or shared = false in it";
-            table.conflict(&key, reason, allowed);
-        }
-    }
 }

@@ -83,7 +83,7 @@ impl<T, E> RetryState<T, E> {
         failed: Option<Box<FailedAttempt<T, E>>>,
     ) -> Result<(), Box<FailedAttempt<T, E>>> {
         let before = self.before.take();
-        // LIM-4: what the breaker has kept back is no attempt, and uses up none.
+        // LIM-4: a call that the breaker has kept back is no attempt, and uses up none.
         match failed.as_ref().map(|failed| failed.end) {
             Some(AttemptEnd::Ended(_)) => self.made = self.made.saturating_add(1),
             Some(AttemptEnd::RefusedByBreaker) => self.refusals = self.refusals.saturating_add(1),

@@ -192,10 +192,10 @@ fn lim_4_a_refusal_between_two_attempts_uses_up_none_and_refusals_have_a_bound()
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 client.operate(trip(open_ms)).await.unwrap();
             };
-            let began = tokio::time::Instant::now();
+            let began = runtime.clock().now();
             let asked = client.ask_with(0, idempotent(of_call));
             let (failed, ()) = tokio::join!(asked, outage);
-            let (failed, took) = (failed.unwrap_err(), began.elapsed());
+            let (failed, took) = (failed.unwrap_err(), runtime.clock().now().since(began));
             assert_eq!(script.calls(), made, "{failed}");
             assert_eq!(matches!(failed, CallError::Open(_)), made == 1, "{failed}");
             assert!(took < Duration::from_secs(2), "{took:?}");

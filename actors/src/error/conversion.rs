@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breakerbox_policy::Executed;
 
-use super::CallError;
+use super::{CallError, Limit};
 
 const fn bad_answer<E>(dependency: Arc<str>, executed: Executed) -> CallError<E> {
     CallError::BadAnswer {
@@ -17,6 +17,18 @@ const fn bad_answer<E>(dependency: Arc<str>, executed: Executed) -> CallError<E>
 const fn quarantined<E>(dependency: Arc<str>, retry_after: Duration) -> CallError<E> {
     CallError::Quarantined {
         dependency,
+        retry_after,
+    }
+}
+
+const fn rate_limited<E>(
+    dependency: Arc<str>,
+    limit: Limit,
+    retry_after: Option<Duration>,
+) -> CallError<E> {
+    CallError::RateLimited {
+        dependency,
+        limit,
         retry_after,
     }
 }
@@ -86,11 +98,7 @@ impl<E> CallError<E> {
                 dependency,
                 limit,
                 retry_after,
-            } => CallError::RateLimited {
-                dependency,
-                limit,
-                retry_after,
-            },
+            } => rate_limited(dependency, limit, retry_after),
             Self::SessionSpent { dependency, limit } => session_spent(dependency, limit),
             Self::Injected { dependency } => CallError::Injected { dependency },
             Self::FallbackFailed {

@@ -161,7 +161,7 @@ impl Runtime {
     }
 
     /// Replaces the fallbacks as [`Runtime::set_fallbacks`] does. `first` is called after all that can
-    /// fail, right before the change: it changes what has to be there before the new fallbacks, such as the
+    /// fail, right before the change: it makes the changes that have to be there before the new fallbacks, such as the
     /// server that they stand in for. It must not call the runtime, which waits for it.
     ///
     /// # Errors  As [`Runtime::set_fallbacks`]; `first` is not called then.

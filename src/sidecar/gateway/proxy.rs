@@ -37,7 +37,7 @@ use super::headers::{IDEMPOTENCY, KEY, NamedFields};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::caller_body::CallerBody;
-use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
+use super::http::error::{ErrorResponse, HttpError, said_by, speaks_of_caller};
 use super::http::grpc;
 use super::http::model_verdict::{KeyOwner, is_event_stream};
 use super::http::pool::PooledBody;
@@ -555,7 +555,7 @@ impl ProxiedCall<'_> {
                 _ => problem.state(self.route.client.state()),
             }
         };
-        let Some(said) = said(error) else {
+        let Some(said) = said_by(error) else {
             return own(problem.into_response(), attempts);
         };
         let ErrorResponse { mut head, body } = *said;
@@ -592,14 +592,5 @@ async fn or_blame(
             }
             sending.await
         }
-    }
-}
-
-/// Returns the dependency's unsuccessful response, if that made the call fail.
-fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
-    match error {
-        CallError::Failed { error, .. } => error.said.filter(|said| said.body.is_whole()),
-        CallError::FallbackFailed { cause, .. } => said(*cause),
-        _ => None,
     }
 }

@@ -448,11 +448,10 @@ impl HttpRoute {
             caches: Arc::clone(&caches),
             model: self.spec.worker_model(),
         };
-        // The workers see the new server before callers have the new route. A call that was admitted before
-        // its check has changed may still be made by them.
+        // The workers see the new server before callers have the new route, so they may still make a call
+        // that was admitted before its check has changed.
         let first = || {
-            // MCP-6: after all that can fail, and before there are credentials of ours that callers may not
-            // use.
+            // MCP-6: after all that can fail, and before callers could use credentials of ours.
             checks();
             // EDGE-2: before the new caches, so that no answer of the former server reaches them.
             self.of_workers.store(Arc::new(workers));

@@ -200,7 +200,7 @@ impl RateShare {
         }
     }
 
-    /// Settles what a call has held by the amount that it used.
+    /// Settles the units of a call by the amount that it used.
     pub(crate) fn settle(&self, held: UnitReservation, used: u64) {
         let now = self.clock.now();
         let mut state = self.lock();
@@ -273,7 +273,7 @@ impl RateShare {
         !state.machine.is_connected() && state.machine.take_alone(now, 0, weight).is_ok()
     }
 
-    /// Waits for `weight` units, behind the calls that already wait. Returns what is to be settled, if
+    /// Waits for `weight` units, behind the calls that already wait. Returns the units to settle, if
     /// this is a limit of amounts.
     ///
     /// # Errors  [`TooFast`]: the rate is used up for longer than the call may wait.

@@ -31,7 +31,7 @@ pub struct SharedRateSettings {
     pub(super) span: u64,
     /// Longest wait for the board.
     pub(super) timeout: Duration,
-    /// True if what a call has taken is settled after it.
+    /// True if a call settles its units after its end.
     pub(super) is_metered: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Units that are known only after the call: reservation, settlement, refund and debt.
 //!
-//! A call takes the units that it may need. What it did not use goes back into the stock; what it used
+//! A call takes the units that it may need. Units that it did not use go back into the stock; those that it used
 //! beyond is owed, is paid from the stock, and else told with the next lease before any unit of it is
 //! taken. So the number on the board is moved on by no unit twice, and by each that was used.
 //!
@@ -202,7 +202,7 @@ impl SharedRate {
         is_taken
     }
 
-    /// Pays what is owed from the stock: so no call takes a unit before it is paid.
+    /// Pays the debt from the stock: so no call takes a unit before it is paid.
     pub(super) fn pay(&mut self, now: Time) {
         if !self.owes(now) {
             return;

@@ -134,7 +134,7 @@ impl ConnectFailure {
         })
     }
 
-    /// Returns what is wrong with the answer of a proxy, if that has failed.
+    /// Returns the mistake in the answer of a proxy, if that has failed.
     fn of_answer(error: &io::Error) -> Option<Self> {
         let answer = error.get_ref()?.downcast_ref::<hyper::Error>()?;
         if answer.is_parse() {

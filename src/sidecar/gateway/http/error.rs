@@ -12,6 +12,7 @@ use super::connect_failure::ConnectFailure;
 use super::error_body::ErrorBody;
 use super::grpc;
 use super::send_mark::SendMark;
+use crate::CallError;
 use crate::model::ModelErrorKind;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::{OpenAnswer, Verdict};
@@ -181,6 +182,15 @@ impl fmt::Display for HttpError {
 }
 
 impl std::error::Error for HttpError {}
+
+/// Returns the dependency's unsuccessful response, if that made the call fail.
+pub(crate) fn said_by(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
+    match error {
+        CallError::Failed { error, .. } => error.said.filter(|said| said.body.is_whole()),
+        CallError::FallbackFailed { cause, .. } => said_by(*cause),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {
