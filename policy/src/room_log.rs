@@ -1,7 +1,7 @@
 //! The bound of a refund: the least room that a bucket had since the reservation.
 //!
-//! Time refills a bucket while an attempt runs. A unit that was refilled up to the brim cannot be given back
-//! once more. The log knows no time and no bucket; its owner tells it the room.
+//! Time refills a bucket while an attempt runs. A unit that was refilled up to the brim cannot be given
+//! back once more. The log knows no time and no bucket; its owner tells it the room.
 
 use std::collections::VecDeque;
 

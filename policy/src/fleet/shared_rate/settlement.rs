@@ -1,8 +1,9 @@
 //! Units that are known only after the call: reservation, settlement, refund and debt.
 //!
-//! A call takes the units that it may need. Units that it did not use go back into the stock; those that it used
-//! beyond is owed, is paid from the stock, and else told with the next lease before any unit of it is
-//! taken. So the number on the board is moved on by no unit twice, and by each that was used.
+//! A call takes the units that it may need. Units that it did not use go back into the stock. Those that
+//! it used beyond them are owed: they are paid from the stock, and else told with the next lease before
+//! any unit of that is taken. So the number on the board is moved on by no unit twice, and by each that
+//! was used.
 //!
 //! A refund is not the units that the call took: their places may have passed. Had it taken fewer,
 //! the later calls would have taken earlier units. So the units of the latest places that were taken

@@ -294,3 +294,59 @@ fn llm_19_no_reload_forgives_a_debt_of_a_shared_limit() {
     one.reconfigure(at(0), meter(6_000, 60, 9_000));
     assert_eq!(one.debt(at(0)), 200);
 }
+
+#[test]
+fn llm_19_a_refund_is_lost_once_its_units_have_passed_whatever_was_taken_since() {
+    let mut one = leased(meter(600, 60, 600), 100);
+    let old = reserve(&mut one, at(0), 100).unwrap();
+    // The old ones have passed when another call takes as many.
+    let request = one.request(at(20_000), 100, 100).unwrap();
+    one.on(at(20_000), word(request, 2, 20_000, true));
+    let new = reserve(&mut one, at(20_000), 100).unwrap();
+    one.settle(at(20_000), old, 0);
+    assert_eq!(one.stock.units(one.settings.unit), 0);
+    one.settle(at(20_000), new, 60);
+    assert_eq!(one.stock.units(one.settings.unit), 40);
+    // The same by the own share.
+    let mut one = SharedRate::new(meter(600, 60, 600));
+    let take = |one: &mut SharedRate, millis| {
+        assert_eq!(one.take_alone(at(millis), 0, 600), Ok(()));
+        one.reserved_now(at(millis), 600, true).unwrap()
+    };
+    let old = take(&mut one, 0);
+    let new = take(&mut one, 60_000);
+    one.settle(at(60_000), old, 0);
+    assert_eq!(one.available(at(60_000)), 0);
+    one.settle(at(60_000), new, 500);
+    assert_eq!(one.available(at(60_000)), 100);
+}
+
+#[test]
+fn flt_13_what_a_refund_brings_back_goes_to_the_board_if_no_call_needs_it() {
+    let mut one = leased(meter(600, 60, 600), 100);
+    let held = reserve(&mut one, at(0), 100).unwrap();
+    one.settle(at(10), held, 20);
+    let others = RateRequest {
+        expected: Revision(1),
+        full_at: one.number.full_at.plus(50 * one.settings.unit),
+        free: None,
+    };
+    // Another replica takes some, and this one has used its few units some time ago.
+    one.demand.returned(at(10), 20, one.settings.span);
+    let back = one.on(at(10), word(others, 2, 10, false)).unwrap();
+    let units = back.free.unwrap().units(one.settings.unit);
+    assert_eq!(units, 80);
+}
+
+#[test]
+fn llm_19_a_debt_and_a_lease_together_are_a_burst_at_most() {
+    for (waiting, leased_units) in [(200, 200), (201, 0)] {
+        let mut one = leased(meter(600, 60, 600), 100);
+        let held = reserve(&mut one, at(0), 100).unwrap();
+        one.settle(at(0), held, 500);
+        let before = one.number.full_at;
+        let request = one.request(at(0), waiting, waiting).unwrap();
+        let moved = (request.full_at.0 - before.0) / one.settings.unit;
+        assert_eq!(moved, 400 + leased_units, "{waiting}");
+    }
+}
