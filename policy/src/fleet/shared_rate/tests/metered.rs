@@ -296,7 +296,7 @@ fn llm_19_no_reload_forgives_a_debt_of_a_shared_limit() {
 }
 
 #[test]
-fn llm_19_a_refund_is_lost_once_its_units_have_passed_whatever_was_taken_since() {
+fn llm_19_a_refund_is_lost_once_its_units_have_passed() {
     let mut one = leased(meter(600, 60, 600), 100);
     let old = reserve(&mut one, at(0), 100).unwrap();
     // The old ones have passed when another call takes as many.
